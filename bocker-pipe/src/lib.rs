@@ -1,1 +1,26 @@
-//! placeholder
+//! The contract that the tools of bocker share, as code: the document that crosses their pipes, steps and undo,
+//! errors and exit codes, ids, claims and liveness. It touches no kernel object but files and their locks, and no network.
+//!
+//! The crate's README is the protocol for those who write a stage in another language.
+
+pub mod claim;
+pub mod containers;
+pub mod document;
+pub mod error;
+pub mod id;
+#[cfg(feature = "layout")]
+pub mod layout;
+pub mod lock;
+pub mod paths;
+#[cfg(feature = "layout")]
+pub mod reference;
+mod signals;
+pub mod state;
+pub mod step;
+pub mod tool;
+
+pub use document::Document;
+pub use error::{Doing, Error, Kind, Result};
+pub use id::Id;
+pub use step::Step;
+pub use tool::{Arg, Call, Tool, Verb, VerbKind};

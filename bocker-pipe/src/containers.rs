@@ -1,0 +1,133 @@
+//! Containers on disk: finding one by id, name or unique prefix, and reading its document.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::document::Document;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::id::Id;
+use crate::paths;
+
+/// In a container's folder: its document, written by bocker-spawn.
+pub const CONFIG: &str = "config.json";
+/// In a container's folder: how it ended, written by bocker-spawn.
+pub const STATUS: &str = "status";
+/// In a container's folder: what it wrote, written by bocker-spawn.
+pub const LOG: &str = "log";
+
+/// The ids of all containers of this `BOCKER_ROOT`, sorted.
+pub fn list() -> Result<Vec<Id>> {
+    let folder = paths::containers();
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).doing(|| format!("read {}", folder.display())),
+    };
+    let mut ids: Vec<Id> = entries
+        .flatten()
+        .filter_map(|entry| Id::parse(entry.file_name().to_str()?).ok())
+        .filter(Id::is_container)
+        .collect();
+    ids.sort();
+    Ok(ids)
+}
+
+/// Whether the text may be a container's name (as docker: two characters at least).
+pub fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.len() >= 2
+        && text.len() <= 128
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+/// Finds a container by its id, its name, or a prefix of one id only.
+/// Fails with [`Kind::NotFound`], or [`Kind::Invalid`] for a prefix that is empty or not unique.
+pub fn resolve(text: &str) -> Result<Id> {
+    if text.is_empty() {
+        return Err(Error::new(
+            Kind::Invalid,
+            "an empty name names no container",
+        ));
+    }
+    let missing = || {
+        Error::new(
+            Kind::NotFound,
+            format!("No container named '{text}' exists"),
+        )
+        .hint("'bocker ps' lists them")
+    };
+    if let Ok(id) = Id::parse(text) {
+        return if id.is_container() && paths::container(&id).is_dir() {
+            Ok(id)
+        } else {
+            Err(missing())
+        };
+    }
+    if is_name(text)
+        && let Ok(target) = fs::read_link(paths::names().join(text))
+        && let Some(id) = target
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| Id::parse(name).ok())
+        && paths::container(&id).is_dir()
+    {
+        return Ok(id);
+    }
+    let mut found = list()?
+        .into_iter()
+        .filter(|id| id.as_str().starts_with(text));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(Error::new(
+            Kind::Invalid,
+            format!("several containers begin with '{text}'"),
+        )
+        .hint("give more characters")),
+        (None, _) => Err(missing()),
+    }
+}
+
+/// Reads a container's document. Fails with [`Kind::NotFound`] when it was never handed to bocker-spawn.
+pub fn load(id: &Id) -> Result<Document> {
+    read(&paths::container(id).join(CONFIG), id)
+}
+
+fn read(path: &Path, id: &Id) -> Result<Document> {
+    match File::open(path) {
+        Ok(file) => Document::read(file).map_err(|error| {
+            Error::new(
+                error.kind().clone(),
+                format!("{}: {}", path.display(), error.message()),
+            )
+            .hint(format!("remove the container with 'bocker rm -f {id}'"))
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
+            Kind::NotFound,
+            format!("{id} was never started: it has no {CONFIG}"),
+        )
+        .hint("'bocker system prune' removes what was left half made")),
+        Err(error) => Err(error).doing(|| format!("open {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_docker_takes() {
+        for name in ["web", "a1", "a.b-c_d", "9x"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "a", ".a", "-a", "a/b", "a b", "..", "a\n"] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_empty_prefix_is_refused() {
+        assert_eq!(resolve("").unwrap_err().kind(), &Kind::Invalid);
+    }
+}

@@ -1,0 +1,394 @@
+//! Steps and the small engine that runs them. Every change that a tool makes to the machine is a [`Step`]: named, with why
+//! it is done, the classic command that does the same, how to look at the result, and how it is taken back.
+//! `-v`, `--explain`, `--dry-run`, undo and `BOCKER_FAIL_AT` all come from this one seam.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use nix::sys::signal::{Signal, raise};
+
+use crate::error::{Error, Kind, Result};
+use crate::signals;
+
+/// Names the step after which a tool fails, or with `kill:` before the name, is killed. For tests.
+pub const FAIL_VARIABLE: &str = "BOCKER_FAIL_AT";
+
+type Describe<C> = Box<dyn Fn(&C) -> Vec<String>>;
+type Act<C> = Box<dyn FnMut(&mut C) -> Result<()>>;
+
+/// One change to the machine. `C` is the tool's context: what is planned and what has come of it.
+pub struct Step<C> {
+    name: &'static str,
+    why: &'static str,
+    command: Option<Describe<C>>,
+    look: Option<Describe<C>>,
+    apply: Option<Act<C>>,
+    undo: Option<Act<C>>,
+}
+
+impl<C> Step<C> {
+    /// A step named `stage.object`, and one sentence on why it is done.
+    pub fn new(name: &'static str, why: &'static str) -> Step<C> {
+        Step {
+            name,
+            why,
+            command: None,
+            look: None,
+            apply: None,
+            undo: None,
+        }
+    }
+
+    /// The commands that would do the same, a line each; a line for which there is none begins with `#`.
+    /// Asked for only when somebody looks, after the step was applied, so that the context knows what was chosen.
+    #[must_use]
+    pub fn command(mut self, lines: impl Fn(&C) -> Vec<String> + 'static) -> Self {
+        self.command = Some(Box::new(lines));
+        self
+    }
+
+    /// The command that shows the result.
+    #[must_use]
+    pub fn look(mut self, line: impl Fn(&C) -> String + 'static) -> Self {
+        self.look = Some(Box::new(move |context| vec![line(context)]));
+        self
+    }
+
+    /// What the step does. One that fails must have left nothing of its own: it is not undone.
+    #[must_use]
+    pub fn apply(mut self, act: impl FnMut(&mut C) -> Result<()> + 'static) -> Self {
+        self.apply = Some(Box::new(act));
+        self
+    }
+
+    /// How the step is taken back. Already gone is success.
+    #[must_use]
+    pub fn undo(mut self, act: impl FnMut(&mut C) -> Result<()> + 'static) -> Self {
+        self.undo = Some(Box::new(act));
+        self
+    }
+
+    /// The name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// How much of the work is shown, and whether it is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Each step is printed as its commands.
+    pub verbose: bool,
+    /// As `verbose`, with why, and how to look.
+    pub explain: bool,
+    /// Nothing is done.
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum FailAt {
+    Error(String),
+    Kill(String),
+}
+
+impl FailAt {
+    fn from_environment() -> Option<FailAt> {
+        let text = std::env::var(FAIL_VARIABLE).ok()?;
+        Some(match text.strip_prefix("kill:") {
+            Some(name) => FailAt::Kill(name.to_owned()),
+            None => FailAt::Error(text),
+        })
+    }
+
+    fn strike(&self, step: &str) -> Result<()> {
+        match self {
+            FailAt::Error(name) if name == step => Err(Error::new(
+                Kind::Injected,
+                format!("{FAIL_VARIABLE} asked {step} to fail"),
+            )),
+            FailAt::Kill(name) if name == step => {
+                // Raising SIGKILL does not return.
+                let _ = raise(Signal::SIGKILL);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs steps.
+#[derive(Debug)]
+pub struct Engine {
+    mode: Mode,
+    fail_at: Option<FailAt>,
+}
+
+impl Engine {
+    /// An engine that shows and does what `mode` says.
+    pub fn new(mode: Mode) -> Engine {
+        Engine {
+            mode,
+            fail_at: FailAt::from_environment(),
+        }
+    }
+
+    /// Applies the steps in order, stopping at the first that fails and before the next when an ending signal came.
+    /// `done` receives those that were applied, for [`Engine::take_back`].
+    pub fn set_up<C>(
+        &self,
+        context: &mut C,
+        steps: Vec<Step<C>>,
+        done: &mut Vec<Step<C>>,
+    ) -> Result<()> {
+        for mut step in steps {
+            interruption()?;
+            let result = self.apply(context, &mut step);
+            self.show(context, &step);
+            result?;
+            let struck = self.strike(&step);
+            done.push(step);
+            struck?;
+        }
+        interruption()
+    }
+
+    /// Takes back what was applied, last first, going on after failures. The error tells all of them.
+    pub fn take_back<C>(&self, context: &mut C, done: Vec<Step<C>>) -> Result<()> {
+        let mut failures = Failures::default();
+        for mut step in done.into_iter().rev() {
+            if self.mode.dry_run {
+                continue;
+            }
+            if let Some(undo) = step.undo.as_mut() {
+                if self.mode.verbose || self.mode.explain {
+                    print(&format!("# undo {}\n", step.name));
+                }
+                failures.note(undo(context));
+            }
+        }
+        failures.result()
+    }
+
+    /// Applies the steps of a teardown in order, going on after failures. The error tells all of them.
+    pub fn tear_down<C>(&self, context: &mut C, steps: Vec<Step<C>>) -> Result<()> {
+        let mut failures = Failures::default();
+        for mut step in steps {
+            let result = self.apply(context, &mut step);
+            self.show(context, &step);
+            failures.note(result.and_then(|()| self.strike(&step)));
+        }
+        failures.result()
+    }
+
+    fn apply<C>(&self, context: &mut C, step: &mut Step<C>) -> Result<()> {
+        match step.apply.as_mut() {
+            Some(apply) if !self.mode.dry_run => apply(context),
+            _ => Ok(()),
+        }
+    }
+
+    fn strike<C>(&self, step: &Step<C>) -> Result<()> {
+        match &self.fail_at {
+            Some(fail_at) if !self.mode.dry_run => fail_at.strike(step.name),
+            _ => Ok(()),
+        }
+    }
+
+    fn show<C>(&self, context: &C, step: &Step<C>) {
+        if self.mode.verbose || self.mode.explain || self.mode.dry_run {
+            print(&self.description(context, step));
+        }
+    }
+
+    fn description<C>(&self, context: &C, step: &Step<C>) -> String {
+        let mut text = String::new();
+        if self.mode.explain {
+            let _ = writeln!(text, "# {}: {}", step.name, step.why);
+        }
+        let lines = step
+            .command
+            .as_ref()
+            .map(|command| command(context))
+            .unwrap_or_default();
+        for line in &lines {
+            let mark = if line.starts_with('#') { "" } else { "+ " };
+            let _ = writeln!(text, "{mark}{line}");
+        }
+        if lines.is_empty() && !self.mode.explain {
+            let _ = writeln!(text, "# {}: {}", step.name, step.why);
+        }
+        if self.mode.explain
+            && let Some(look) = &step.look
+        {
+            for line in look(context) {
+                let _ = writeln!(text, "#   look: {line}");
+            }
+        }
+        text
+    }
+}
+
+/// One write for a step, so that the lines of stages that run side by side do not mix.
+fn print(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn interruption() -> Result<()> {
+    match signals::pending() {
+        None => Ok(()),
+        Some(signal) => {
+            let name = Signal::try_from(signal).map_or("a signal", Signal::as_str);
+            Err(Error::new(
+                Kind::Interrupted(signal),
+                format!("interrupted by {name}"),
+            ))
+        }
+    }
+}
+
+#[derive(Default)]
+struct Failures(Option<Error>);
+
+impl Failures {
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.0 = Some(match self.0.take() {
+                None => error,
+                Some(first) => first.and(&error),
+            });
+        }
+    }
+
+    fn result(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+/// Quotes a word for sh(1), only where it must be; for the commands that steps show.
+pub fn quote(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_^".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &'static str) -> Step<Vec<String>> {
+        Step::new(name, "because")
+            .command(|log: &Vec<String>| vec![format!("do {}", log.len())])
+            .look(|_| "ls".into())
+            .apply(move |log: &mut Vec<String>| {
+                log.push(format!("do {name}"));
+                Ok(())
+            })
+            .undo(move |log: &mut Vec<String>| {
+                log.push(format!("undo {name}"));
+                Ok(())
+            })
+    }
+
+    fn failing(name: &'static str) -> Step<Vec<String>> {
+        step(name).apply(move |_| Err(Error::new(Kind::Invalid, format!("{name} broke"))))
+    }
+
+    fn engine(fail_at: Option<FailAt>) -> Engine {
+        Engine {
+            mode: Mode::default(),
+            fail_at,
+        }
+    }
+
+    #[test]
+    fn what_was_applied_is_taken_back_in_reverse_and_the_step_that_failed_is_not() {
+        let (mut log, mut done) = (Vec::new(), Vec::new());
+        let engine = engine(None);
+        let error = engine.set_up(
+            &mut log,
+            vec![step("a"), step("b"), failing("c"), step("d")],
+            &mut done,
+        );
+        assert_eq!(error.unwrap_err().message(), "c broke");
+        engine.take_back(&mut log, done).unwrap();
+        assert_eq!(log, ["do a", "do b", "undo b", "undo a"]);
+    }
+
+    #[test]
+    fn an_injected_failure_comes_after_the_step_so_that_its_undo_is_exercised() {
+        let (mut log, mut done) = (Vec::new(), Vec::new());
+        let engine = engine(Some(FailAt::Error("b".into())));
+        let error = engine
+            .set_up(&mut log, vec![step("a"), step("b"), step("c")], &mut done)
+            .unwrap_err();
+        assert_eq!(error.kind(), &Kind::Injected);
+        engine.take_back(&mut log, done).unwrap();
+        assert_eq!(log, ["do a", "do b", "undo b", "undo a"]);
+    }
+
+    #[test]
+    fn a_teardown_goes_on_and_tells_every_failure() {
+        let mut log = Vec::new();
+        let error = engine(None)
+            .tear_down(&mut log, vec![failing("a"), step("b"), failing("c")])
+            .unwrap_err();
+        assert_eq!(error.message(), "a broke; and then c broke");
+        assert_eq!(log, ["do b"]);
+    }
+
+    #[test]
+    fn an_undo_that_fails_does_not_stop_the_others() {
+        let (mut log, mut done) = (Vec::new(), Vec::new());
+        let engine = engine(None);
+        let stuck = step("b").undo(|_| Err(Error::new(Kind::InUse, "b is stuck")));
+        engine
+            .set_up(&mut log, vec![step("a"), stuck], &mut done)
+            .unwrap();
+        assert_eq!(
+            engine.take_back(&mut log, done).unwrap_err().message(),
+            "b is stuck"
+        );
+        assert_eq!(log, ["do a", "do b", "undo a"]);
+    }
+
+    #[test]
+    fn a_dry_run_does_nothing() {
+        let (mut log, mut done) = (Vec::new(), Vec::new());
+        let engine = Engine {
+            mode: Mode {
+                dry_run: true,
+                ..Mode::default()
+            },
+            fail_at: None,
+        };
+        engine.set_up(&mut log, vec![step("a")], &mut done).unwrap();
+        engine.take_back(&mut log, done).unwrap();
+        assert!(log.is_empty());
+    }
+
+    #[test]
+    fn an_explanation_is_a_script_with_comments() {
+        let engine = Engine {
+            mode: Mode {
+                explain: true,
+                ..Mode::default()
+            },
+            fail_at: None,
+        };
+        assert_eq!(
+            engine.description(&Vec::new(), &step("net.x")),
+            "# net.x: because\n+ do 0\n#   look: ls\n"
+        );
+    }
+
+    #[test]
+    fn a_word_is_quoted_only_where_it_must_be() {
+        assert_eq!(quote("/sys/fs/cgroup"), "/sys/fs/cgroup");
+        assert_eq!(quote("a b"), "'a b'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote(""), "''");
+        assert_eq!(quote("$(x)"), "'$(x)'");
+    }
+}
