@@ -1,1 +1,34 @@
-//! placeholder
+//! The harness of the end-to-end tests: a private piece of the machine for each test, a real registry in it,
+//! images made by hand, and a picture of the machine that can be compared with a later one.
+//!
+//! ```ignore
+//! #[test]
+//! fn a_container_leaves_nothing() {
+//!     let host = Host::new();
+//!     let before = host.fingerprint();
+//!     host.run(&["bocker", "run", "--rm", "--rootfs", "/", "true"]).ok();
+//!     host.assert_same(&before);
+//! }
+//! ```
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness says what it could not do by failing the test"
+)]
+
+mod bins;
+mod cgroups;
+mod command;
+mod fingerprint;
+mod fixture;
+mod host;
+mod need;
+mod registry;
+
+pub use bins::bin_dir;
+pub use command::{Call, Output, Running};
+pub use fingerprint::Fingerprint;
+pub use fixture::{Image, Layer, Node, Platform};
+pub use host::Host;
+pub use need::need;
+pub use registry::Registry;

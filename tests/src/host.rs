@@ -1,0 +1,296 @@
+//! A private piece of the machine for one test.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::marker::PhantomData;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::bins::bin_dir;
+use crate::cgroups::View;
+use crate::command::{Call, Output, Running};
+use crate::fingerprint::Fingerprint;
+
+/// Folders of the machine that each test gets empty.
+const PRIVATE: [(&str, &str); 2] = [("/run/bocker", "mode=0700"), ("/run/netns", "mode=0755")];
+
+/// How long the kernel may take to finish what it does in the background (an interface goes some time after the
+/// namespace that held its peer).
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// The namespaces that a test does not share with the machine, as `/proc` names them.
+const NAMESPACES: [(&str, CloneFlags); 4] = [
+    ("net", CloneFlags::CLONE_NEWNET),
+    ("uts", CloneFlags::CLONE_NEWUTS),
+    ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+    ("mnt", CloneFlags::CLONE_NEWNS),
+];
+
+/// The calling thread in namespaces of its own (mount, network, uts, cgroup), with an empty `/run/bocker`, a fresh
+/// `BOCKER_ROOT` on disk and the binaries under test first in PATH. What the thread starts, threads included,
+/// inherits all of it. Dropping it kills what was started and puts the thread back.
+pub struct Host {
+    dir: PathBuf,
+    bins: PathBuf,
+    env: BTreeMap<OsString, OsString>,
+    cgroups: View,
+    outer: Vec<(File, CloneFlags)>,
+    cwd: PathBuf,
+    /// The namespaces are the thread's: a host can be lent to threads started from it, and not be sent away.
+    _thread: PhantomData<MutexGuard<'static, ()>>,
+}
+
+impl Host {
+    /// Puts the calling thread into a new piece of the machine.
+    ///
+    /// # Panics
+    /// When the tests do not run as root, or the binaries are not built.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it moves the calling thread")]
+    pub fn new() -> Host {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "the end-to-end tests make namespaces, mounts and cgroups: run them as root"
+        );
+        let bins = bin_dir();
+        let cwd = env::current_dir().expect("the current directory");
+        let dir = fresh_dir();
+        for sub in ["root", "home", "tmp", "scratch"] {
+            fs::create_dir(dir.join(sub)).expect("a folder of the test");
+        }
+        let outer = NAMESPACES.map(|(name, flag)| {
+            let path = format!("/proc/thread-self/ns/{name}");
+            (File::open(path).expect("a namespace of the thread"), flag)
+        });
+        let cgroups = View::enter();
+        unshare(
+            NAMESPACES
+                .iter()
+                .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag),
+        )
+        .expect("unshare");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+            .expect("make mounts private");
+        for (folder, options) in PRIVATE {
+            fs::create_dir_all(folder).expect(folder);
+            mount(
+                Some("tmpfs"),
+                folder,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                Some(options),
+            )
+            .expect(folder);
+        }
+        cgroups.mount();
+        let host = Host {
+            env: environment(&dir, &bins),
+            dir,
+            bins,
+            cgroups,
+            outer: outer.into(),
+            cwd,
+            _thread: PhantomData,
+        };
+        host.run(&["ip", "link", "set", "lo", "up"]).ok();
+        host
+    }
+
+    /// The `BOCKER_ROOT` of the test.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// A folder for the test's own files, which no fingerprint looks at.
+    #[must_use]
+    pub fn scratch(&self) -> PathBuf {
+        self.dir.join("scratch")
+    }
+
+    /// The folder of the binaries under test.
+    #[must_use]
+    pub fn bins(&self) -> &Path {
+        &self.bins
+    }
+
+    /// A program, not started yet: the first word is looked up in the test's PATH.
+    ///
+    /// # Panics
+    /// When it is one of the tools and has not been built.
+    #[must_use]
+    pub fn call<A: AsRef<OsStr>>(&self, argv: &[A]) -> Call {
+        let program = argv.first().map(|a| a.as_ref().to_string_lossy());
+        if let Some(tool) = program.filter(|p| p.starts_with("bocker") && !p.contains('/')) {
+            assert!(
+                self.bins.join(&*tool).exists(),
+                "{tool} is not built: there is none in {}",
+                self.bins.display()
+            );
+        }
+        Call::new(argv, self.env.clone())
+    }
+
+    /// Runs a program to its end.
+    pub fn run<A: AsRef<OsStr>>(&self, argv: &[A]) -> Output {
+        self.call(argv).run()
+    }
+
+    /// Runs a program beside the test.
+    #[must_use]
+    pub fn spawn<A: AsRef<OsStr>>(&self, argv: &[A]) -> Running {
+        self.call(argv).spawn()
+    }
+
+    /// Runs a script with `sh -c`.
+    pub fn sh(&self, script: &str) -> Output {
+        self.run(&["sh", "-c", script])
+    }
+
+    /// What is on this piece of the machine now.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::take(self)
+    }
+
+    /// Checks that everything is as it was.
+    ///
+    /// # Panics
+    /// When something still differs after the kernel had time to finish; the message shows each difference as a line
+    /// that begins with `-` (gone) or `+` (new).
+    #[track_caller]
+    pub fn assert_same(&self, before: &Fingerprint) {
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let diff = before.diff(&self.fingerprint());
+            if diff.is_empty() {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the machine is not as it was:\n{diff}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until `look` answers, for as long as a test may take to see something happen.
+    ///
+    /// # Panics
+    /// When it never does.
+    #[track_caller]
+    pub fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            assert!(Instant::now() < deadline, "{what}: it never happened");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Makes a second root on the same piece of the machine and gives the environment that selects it.
+    ///
+    /// # Panics
+    /// When there is one of this name.
+    #[must_use]
+    pub fn another_root(&self, name: &str) -> PathBuf {
+        let dir = self.dir.join(name);
+        fs::create_dir(&dir).expect("another root");
+        dir
+    }
+
+    /// A root filesystem of busybox alone, for `--rootfs`; its applets are links in `/bin`.
+    ///
+    /// # Panics
+    /// When busybox is not installed.
+    #[must_use]
+    pub fn busybox_rootfs(&self, name: &str) -> PathBuf {
+        let dir = self.scratch().join(name);
+        for sub in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
+            fs::create_dir_all(dir.join(sub)).expect("a folder of the root filesystem");
+        }
+        fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("busybox-static is installed");
+        fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
+        for applet in crate::fixture::applets() {
+            _ = std::os::unix::fs::symlink("busybox", dir.join("bin").join(applet));
+        }
+        fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("passwd");
+        fs::write(dir.join("etc/group"), "root:x:0:\n").expect("group");
+        dir
+    }
+
+    pub(crate) fn cgroup_mounts(&self) -> impl Iterator<Item = &Path> {
+        self.cgroups.mounts()
+    }
+
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.cgroups.kill();
+        for (namespace, flag) in &self.outer {
+            // The threads that read the output of what was just killed share the thread's file system context (EINVAL
+            // from setns) for the instant that they still need to end.
+            let deadline = Instant::now() + SETTLE;
+            while let Err(e) = setns(namespace, *flag) {
+                assert!(
+                    Instant::now() < deadline,
+                    "cannot leave the test's namespaces: {e}"
+                );
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        _ = env::set_current_dir(&self.cwd);
+        self.cgroups.leave();
+        if env::var_os("BOCKER_TESTS_KEEP").is_some() {
+            eprintln!("kept: {}", self.dir.display());
+        } else if let Err(e) = fs::remove_dir_all(&self.dir) {
+            eprintln!("cannot remove {}: {e}", self.dir.display());
+        }
+    }
+}
+
+/// A folder on a disk (overlayfs wants extended attributes and whiteouts of its upper layer, which tmpfs has only on
+/// new kernels).
+fn fresh_dir() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let dir = PathBuf::from(format!(
+        "/var/tmp/bocker-test-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    ));
+    // Left by a test that was killed, under a pid that has come round again.
+    _ = fs::remove_dir_all(&dir);
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(&dir)
+        .expect("a folder in /var/tmp");
+    dir
+}
+
+/// Nothing of the caller's environment reaches the programs.
+fn environment(dir: &Path, bins: &Path) -> BTreeMap<OsString, OsString> {
+    let mut path = bins.as_os_str().to_owned();
+    path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    BTreeMap::from([
+        ("PATH".into(), path),
+        ("BOCKER_ROOT".into(), dir.join("root").into()),
+        ("HOME".into(), dir.join("home").into()),
+        ("TMPDIR".into(), dir.join("tmp").into()),
+        ("LC_ALL".into(), "C.UTF-8".into()),
+    ])
+}
