@@ -1,0 +1,264 @@
+//! Blobs: read bounded and believed only when they hash to their name; written to an ingest file that is hashed on the way,
+//! synced and renamed, so that a blob that can be seen is complete whatever was killed when.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::digest::{Digest, Hasher};
+use super::types::Descriptor;
+use super::{Layout, Writer};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::id::{Id, Prefix};
+
+/// How often a writer looks whether another one, who fetches the same blob, is done.
+const WAIT: Duration = Duration::from_millis(50);
+
+impl Layout {
+    /// Where a blob lies.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    /// Whether the blob is here with the descriptor's size. Its content is checked when it is read.
+    pub fn has(&self, descriptor: &Descriptor) -> bool {
+        let found = fs::symlink_metadata(self.blob(&descriptor.digest));
+        found.is_ok_and(|data| data.is_file() && data.len() == descriptor.size)
+    }
+
+    /// Opens a blob to be read as a stream, with its size in bytes. The reader has to check the digest.
+    pub fn open_blob(&self, digest: &Digest) -> Result<(File, u64)> {
+        let path = self.blob(digest);
+        // O_NONBLOCK: somebody's FIFO of that name must not hold us.
+        let open = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path);
+        let file = match open {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let missing = format!("the blob {digest} is not in {}", self.root().display());
+                return Err(Error::new(Kind::NotFound, missing).hint("pull the image again"));
+            }
+            result => result.doing(|| format!("open {}", path.display()))?,
+        };
+        let data = file
+            .metadata()
+            .doing(|| format!("look at {}", path.display()))?;
+        if !data.is_file() {
+            return Err(damaged(&path, "it is not a regular file"));
+        }
+        Ok((file, data.len()))
+    }
+
+    /// Reads a whole blob of at most `max` bytes and checks its digest. Fails with [`Kind::Invalid`] when it is larger or damaged.
+    pub fn read_blob(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
+        let path = self.blob(digest);
+        let (file, size) = self.open_blob(digest)?;
+        if size > max {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("the blob {digest} has {size} bytes; at most {max} are read"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.take(max)
+            .read_to_end(&mut bytes)
+            .doing(|| format!("read {}", path.display()))?;
+        if Digest::of(&bytes) != *digest {
+            return Err(damaged(&path, "its content has another digest"));
+        }
+        Ok(bytes)
+    }
+}
+
+fn damaged(path: &Path, why: &str) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!("the blob {} is damaged: {why}", path.display()),
+    )
+    .hint("remove the file and pull the image again")
+}
+
+impl Writer<'_> {
+    /// Stores bytes as a blob and answers its descriptor.
+    pub fn write_blob(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
+        let digest = Digest::of(bytes);
+        let descriptor = Descriptor {
+            media_type: media_type.to_owned(),
+            digest,
+            size: bytes.len() as u64,
+            annotations: Default::default(),
+            platform: None,
+        };
+        if let Some(mut ingest) = self.ingest(&descriptor, || Ok(()))? {
+            ingest
+                .write_all(bytes)
+                .doing(|| format!("write {}", ingest.path.display()))?;
+            ingest.commit_as(&descriptor)?;
+        }
+        Ok(descriptor)
+    }
+
+    /// Begins a blob of known digest, or answers `None` when it is here already. While another process fetches the same blob this
+    /// waits for it, asking `go_on` between looks, whose error ends the wait.
+    pub fn ingest(
+        &self,
+        descriptor: &Descriptor,
+        go_on: impl Fn() -> Result<()>,
+    ) -> Result<Option<Ingest>> {
+        let path = self.layout.ingest().join(descriptor.digest.hex());
+        loop {
+            if self.layout.has(descriptor) {
+                return Ok(None);
+            }
+            if let Some(file) = claim_file(&path)? {
+                // The one who held it may have finished between the two looks.
+                if self.layout.has(descriptor) {
+                    fs::remove_file(&path).doing(|| format!("remove {}", path.display()))?;
+                    return Ok(None);
+                }
+                return Ok(Some(Ingest::new(self.layout, path, file)));
+            }
+            go_on()?;
+            std::thread::sleep(WAIT);
+        }
+    }
+
+    /// Begins a blob whose digest is known only when it is written.
+    pub fn ingest_new(&self) -> Result<Ingest> {
+        loop {
+            let path = self.layout.ingest().join(Id::random(Prefix::Image)?);
+            if let Some(file) = claim_file(&path)? {
+                return Ok(Ingest::new(self.layout, path, file));
+            }
+        }
+    }
+}
+
+/// Makes or takes over an ingest file, emptied and locked as long as its writer lives. `None` when another writer has it.
+pub(super) fn claim_file(path: &Path) -> Result<Option<Flock<File>>> {
+    loop {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .doing(|| format!("make {}", path.display()))?;
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, Errno::EINTR)) => continue,
+            Err((_, errno)) => return Err(errno).doing(|| format!("lock {}", path.display())),
+        };
+        // Renamed or removed by its former writer between open and lock: that lock is worth nothing.
+        let ours = file
+            .metadata()
+            .doing(|| format!("look at {}", path.display()))?;
+        let same = fs::symlink_metadata(path)
+            .is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev());
+        if same {
+            file.set_len(0)
+                .doing(|| format!("empty {}", path.display()))?;
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// A blob on its way into the layout. Dropped before `commit`, it is removed; killed, its file stays for `gc` or the next writer.
+#[derive(Debug)]
+pub struct Ingest {
+    path: PathBuf,
+    blobs: PathBuf,
+    file: Flock<File>,
+    hasher: Hasher,
+    size: u64,
+    done: bool,
+}
+
+impl Ingest {
+    fn new(layout: &Layout, path: PathBuf, file: Flock<File>) -> Ingest {
+        Ingest {
+            path,
+            blobs: layout.blobs(),
+            file,
+            hasher: Hasher::default(),
+            size: 0,
+            done: false,
+        }
+    }
+
+    /// How many bytes were written.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Makes the blob visible under the digest of what was written. Answers digest and size.
+    pub fn commit(mut self) -> Result<(Digest, u64)> {
+        let digest = std::mem::take(&mut self.hasher).finish();
+        let target = self.blobs.join(digest.hex());
+        self.file
+            .sync_all()
+            .doing(|| format!("sync {}", self.path.display()))?;
+        fs::rename(&self.path, &target)
+            .doing(|| format!("rename {} to {}", self.path.display(), target.display()))?;
+        self.done = true;
+        sync_folder(&self.blobs)?;
+        Ok((digest, self.size))
+    }
+
+    /// Like [`Ingest::commit`], but fails with [`Kind::Remote`], and leaves nothing, unless size and digest are the descriptor's.
+    pub fn commit_as(self, descriptor: &Descriptor) -> Result<()> {
+        let Descriptor { digest, size, .. } = descriptor;
+        if self.size != *size {
+            let got = self.size;
+            return Err(Error::new(
+                Kind::Remote,
+                format!("the blob {digest} should have {size} bytes, but {got} came"),
+            ));
+        }
+        let got = self.hasher.clone().finish();
+        if got != *digest {
+            return Err(Error::new(
+                Kind::Remote,
+                format!("the blob {digest} is not what was sent: that is {got}"),
+            ));
+        }
+        self.commit().map(drop)
+    }
+}
+
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = (&*self.file).write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if !self.done {
+            // Nothing to do about a failure: gc removes what is left.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes renames in a folder last.
+pub(super) fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .doing(|| format!("sync {}", path.display()))
+}

@@ -1,0 +1,170 @@
+//! What is left over in the layout: ingest files whose writer is dead, and blobs that no entry of `index.json` leads to.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::digest::Digest;
+use super::types::Descriptor;
+use super::{Layout, MANIFEST_MAX};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::lock;
+
+/// How deep indexes may be nested.
+const DEPTH_MAX: u32 = 4;
+
+/// One file that is left over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Garbage {
+    /// `blob` or `ingest`.
+    pub kind: &'static str,
+    /// The file's path beneath the layout.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Layout {
+    /// Removes what is left over and older than `grace`, or under a dry run only finds it; `each` hears of every file.
+    /// Blobs are left alone while something is being written to the layout, since a blob may be there before what leads to it.
+    pub fn gc(
+        &self,
+        grace: Duration,
+        dry_run: bool,
+        mut each: impl FnMut(Garbage) -> Result<()>,
+    ) -> Result<()> {
+        if !self.exists() {
+            return Ok(());
+        }
+        let old = |entry: &DirEntry| {
+            let age = entry
+                .metadata()
+                .and_then(|data| data.modified())
+                .map(|time| SystemTime::now().duration_since(time));
+            matches!(age, Ok(Ok(age)) if age >= grace)
+        };
+        for entry in files(&self.ingest())?.filter(old) {
+            // A living writer holds the lock; the one that we take here is dropped with the file.
+            let Some(_held) = lock::try_exclusive(&entry.path())? else {
+                continue;
+            };
+            self.collect("ingest", &entry, dry_run, &mut each)?;
+        }
+        let Some(_alone) = self.alone()? else {
+            return Ok(());
+        };
+        let reachable = self.reachable()?;
+        let unreachable = |entry: &DirEntry| {
+            !entry
+                .file_name()
+                .to_str()
+                .is_some_and(|name| reachable.contains(name))
+        };
+        for entry in files(&self.blobs())?.filter(old).filter(unreachable) {
+            self.collect("blob", &entry, dry_run, &mut each)?;
+        }
+        Ok(())
+    }
+
+    fn collect(
+        &self,
+        kind: &'static str,
+        entry: &DirEntry,
+        dry_run: bool,
+        each: &mut impl FnMut(Garbage) -> Result<()>,
+    ) -> Result<()> {
+        let path = entry.path();
+        let size = entry.metadata().map_or(0, |data| data.len());
+        if !dry_run {
+            fs::remove_file(&path).doing(|| format!("remove {}", path.display()))?;
+        }
+        let shown = path
+            .strip_prefix(self.root())
+            .unwrap_or(&path)
+            .display()
+            .to_string();
+        each(Garbage {
+            kind,
+            path: shown,
+            size,
+        })
+    }
+
+    /// The names of the blobs that the index leads to. Fails when something on the way is not understood: better too much kept.
+    pub(super) fn reachable(&self) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        for entry in self.index()?.entries() {
+            self.mark(entry, &mut names, 0)?;
+        }
+        Ok(names)
+    }
+
+    fn mark(&self, descriptor: &Value, names: &mut BTreeSet<String>, depth: u32) -> Result<()> {
+        let descriptor: Descriptor = serde_json::from_value(descriptor.clone()).map_err(|error| {
+            Error::new(Kind::Invalid, format!("the image store holds a descriptor that is not understood, so no blob is removed: {error}"))
+        })?;
+        for digest in descriptor
+            .annotations
+            .values()
+            .filter_map(|value| Digest::parse(value).ok())
+        {
+            names.insert(digest.hex().to_owned());
+        }
+        let known = !names.insert(descriptor.digest.hex().to_owned());
+        if known || depth > DEPTH_MAX || descriptor.size > MANIFEST_MAX || !self.has(&descriptor) {
+            return Ok(());
+        }
+        // Index or manifest: both are told by their members, whatever their media type says.
+        let bytes = self.read_blob(&descriptor.digest, MANIFEST_MAX)?;
+        let Ok(Value::Object(fields)) = serde_json::from_slice(&bytes) else {
+            return Ok(());
+        };
+        for child in fields
+            .get("manifests")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            self.mark(child, names, depth + 1)?;
+        }
+        let layers = fields
+            .get("layers")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        for leaf in fields
+            .get("config")
+            .filter(|_| fields.contains_key("layers"))
+            .into_iter()
+            .chain(layers)
+        {
+            if let Some(digest) = leaf
+                .get("digest")
+                .and_then(Value::as_str)
+                .and_then(|text| Digest::parse(text).ok())
+            {
+                names.insert(digest.hex().to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn files(folder: &Path) -> Result<impl Iterator<Item = DirEntry>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => Some(entries),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).doing(|| format!("list {}", folder.display())),
+    };
+    let is_file = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
+    Ok(entries
+        .into_iter()
+        .flatten()
+        .filter_map(io::Result::ok)
+        .filter(is_file))
+}
