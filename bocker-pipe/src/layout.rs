@@ -29,7 +29,7 @@ mod gc;
 mod index;
 mod types;
 
-pub use blob::Ingest;
+pub use blob::{Ingest, Slot};
 pub use digest::{Digest, Hasher};
 pub use gc::Garbage;
 pub use index::{Image, Index};
@@ -142,7 +142,7 @@ impl Layout {
     }
 
     /// Makes the layout at need and enters the ranks of those who write to it. Waits while `gc` removes blobs.
-    pub fn writer(&self) -> Result<Writer<'_>> {
+    pub fn writer(&self) -> Result<Writer> {
         for folder in [self.blobs(), self.ingest()] {
             DirBuilder::new()
                 .recursive(true)
@@ -152,8 +152,8 @@ impl Layout {
         }
         let shared = self.writers(FlockArg::LockShared)?;
         let writer = Writer {
-            layout: self,
-            _shared: shared,
+            layout: self.clone(),
+            shared,
         };
         if !self.exists() {
             // Whoever comes first; the content is always the same.
@@ -214,15 +214,15 @@ impl Layout {
 
 /// The right to write to a layout. As long as it lives no blob is removed, whether anything leads to it or not.
 #[derive(Debug)]
-pub struct Writer<'a> {
-    layout: &'a Layout,
-    _shared: Flock<File>,
+pub struct Writer {
+    layout: Layout,
+    shared: Flock<File>,
 }
 
-impl Writer<'_> {
+impl Writer {
     /// The layout that is written.
     pub fn layout(&self) -> &Layout {
-        self.layout
+        &self.layout
     }
 
     /// Changes `index.json` under its lock: read, changed by `change`, written anew, synced, renamed. An error changes nothing.
@@ -235,13 +235,14 @@ impl Writer<'_> {
     }
 
     /// Removes blobs that were written and are not wanted after all, those excepted that something leads to.
-    /// While another writer may be counting on them they are left to `gc`.
+    /// While another writer may be counting on them they are left to `gc`. Nothing more can be written afterwards.
     pub fn discard(self, digests: &[Digest]) -> Result<()> {
-        let layout = self.layout;
-        drop(self);
-        let Some(_alone) = layout.alone()? else {
-            return Ok(());
-        };
+        let layout = &self.layout;
+        match self.shared.relock(FlockArg::LockExclusiveNonblock) {
+            Ok(()) => {}
+            Err(Errno::EWOULDBLOCK) => return Ok(()),
+            Err(errno) => return Err(errno).doing(|| format!("lock {}", layout.0.display())),
+        }
         let reachable = layout.reachable()?;
         for digest in digests
             .iter()
@@ -328,6 +329,13 @@ mod tests {
             .unwrap()
     }
 
+    fn ours(slot: Slot) -> Ingest {
+        match slot {
+            Slot::Ours(ingest) => ingest,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn layout() -> (tempfile::TempDir, Layout) {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::at(folder.path().join("images"));
@@ -408,7 +416,7 @@ mod tests {
         let mut promised = writer.write_blob("x", b"promised").unwrap();
         fs::remove_file(layout.blob(&promised.digest)).unwrap();
         for sent in [&b"promise"[..], b"Promised", b"promised and more"] {
-            let mut ingest = writer.ingest(&promised, || Ok(())).unwrap().unwrap();
+            let mut ingest = ours(writer.ingest(&promised).unwrap());
             ingest.write_all(sent).unwrap();
             assert_eq!(
                 *ingest.commit_as(&promised).unwrap_err().kind(),
@@ -432,34 +440,18 @@ mod tests {
             annotations: Default::default(),
             platform: None,
         };
-        let mut first = writer.ingest(&descriptor, || Ok(())).unwrap().unwrap();
+        let mut first = ours(writer.ingest(&descriptor).unwrap());
+        let other = layout.writer().unwrap();
+        assert!(matches!(other.ingest(&descriptor).unwrap(), Slot::Busy));
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| {
-                layout
-                    .writer()
-                    .unwrap()
-                    .ingest(&descriptor, || Ok(()))
-                    .unwrap()
-                    .is_none()
-            });
-            std::thread::sleep(Duration::from_millis(100));
+            let second = scope.spawn(|| other.write_blob("x", b"once").unwrap());
+            std::thread::sleep(2 * blob::WAIT);
             first.write_all(b"once").unwrap();
             first.commit_as(&descriptor).unwrap();
-            assert!(second.join().unwrap(), "the second writer wrote too");
+            assert_eq!(second.join().unwrap(), descriptor);
         });
+        assert!(matches!(other.ingest(&descriptor).unwrap(), Slot::Present));
         assert_eq!(fs::read_dir(layout.ingest()).unwrap().count(), 0);
-        // One that waits in vain can be called off.
-        let _held = writer.ingest_new().unwrap();
-        let other = Descriptor {
-            digest: Digest::of(b"other"),
-            ..descriptor
-        };
-        let _other = writer.ingest(&other, || Ok(())).unwrap().unwrap();
-        let stop = || Err(Error::new(Kind::Interrupted(2), "stop"));
-        assert_eq!(
-            *writer.ingest(&other, stop).unwrap_err().kind(),
-            Kind::Interrupted(2)
-        );
     }
 
     #[test]

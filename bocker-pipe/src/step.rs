@@ -233,7 +233,9 @@ fn print(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-fn interruption() -> Result<()> {
+/// Fails with [`Kind::Interrupted`] when an ending signal came since the verb began.
+/// A step that takes long asks it between pieces of its work; the engine asks between steps.
+pub fn interruption() -> Result<()> {
     match signals::pending() {
         None => Ok(()),
         Some(signal) => {

@@ -16,8 +16,8 @@ use super::{Layout, Writer};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{Id, Prefix};
 
-/// How often a writer looks whether another one, who fetches the same blob, is done.
-const WAIT: Duration = Duration::from_millis(50);
+/// How often a writer looks whether another one of the same blob is done.
+pub(super) const WAIT: Duration = Duration::from_millis(50);
 
 impl Layout {
     /// Where a blob lies.
@@ -84,7 +84,7 @@ fn damaged(path: &Path, why: &str) -> Error {
     .hint("remove the file and pull the image again")
 }
 
-impl Writer<'_> {
+impl Writer {
     /// Stores bytes as a blob and answers its descriptor.
     pub fn write_blob(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
         let digest = Digest::of(bytes);
@@ -95,38 +95,36 @@ impl Writer<'_> {
             annotations: Default::default(),
             platform: None,
         };
-        if let Some(mut ingest) = self.ingest(&descriptor, || Ok(()))? {
-            ingest
-                .write_all(bytes)
-                .doing(|| format!("write {}", ingest.path.display()))?;
-            ingest.commit_as(&descriptor)?;
+        loop {
+            match self.ingest(&descriptor)? {
+                Slot::Present => return Ok(descriptor),
+                Slot::Busy => std::thread::sleep(WAIT),
+                Slot::Ours(mut ingest) => {
+                    ingest
+                        .write_all(bytes)
+                        .doing(|| format!("write {}", ingest.path.display()))?;
+                    ingest.commit_as(&descriptor)?;
+                }
+            }
         }
-        Ok(descriptor)
     }
 
-    /// Begins a blob of known digest, or answers `None` when it is here already. While another process fetches the same blob this
-    /// waits for it, asking `go_on` between looks, whose error ends the wait.
-    pub fn ingest(
-        &self,
-        descriptor: &Descriptor,
-        go_on: impl Fn() -> Result<()>,
-    ) -> Result<Option<Ingest>> {
+    /// Begins a blob of known digest, if it is neither here already nor on its way.
+    pub fn ingest(&self, descriptor: &Descriptor) -> Result<Slot> {
         let path = self.layout.ingest().join(descriptor.digest.hex());
-        loop {
-            if self.layout.has(descriptor) {
-                return Ok(None);
-            }
-            if let Some(file) = claim_file(&path)? {
-                // The one who held it may have finished between the two looks.
-                if self.layout.has(descriptor) {
-                    fs::remove_file(&path).doing(|| format!("remove {}", path.display()))?;
-                    return Ok(None);
-                }
-                return Ok(Some(Ingest::new(self.layout, path, file)));
-            }
-            go_on()?;
-            std::thread::sleep(WAIT);
+        if self.layout.has(descriptor) {
+            return Ok(Slot::Present);
         }
+        let Some(file) = claim_file(&path)? else {
+            return Ok(Slot::Busy);
+        };
+        let ingest = Ingest::new(&self.layout, path, file);
+        // The one who held it may have finished between the two looks.
+        Ok(if self.layout.has(descriptor) {
+            Slot::Present
+        } else {
+            Slot::Ours(ingest)
+        })
     }
 
     /// Begins a blob whose digest is known only when it is written.
@@ -134,14 +132,25 @@ impl Writer<'_> {
         loop {
             let path = self.layout.ingest().join(Id::random(Prefix::Image)?);
             if let Some(file) = claim_file(&path)? {
-                return Ok(Ingest::new(self.layout, path, file));
+                return Ok(Ingest::new(&self.layout, path, file));
             }
         }
     }
 }
 
+/// What may be done about a blob that is wanted.
+#[derive(Debug)]
+pub enum Slot {
+    /// Nothing: it is here.
+    Present,
+    /// Look again later: another process or thread is writing it.
+    Busy,
+    /// Write it.
+    Ours(Ingest),
+}
+
 /// Makes or takes over an ingest file, emptied and locked as long as its writer lives. `None` when another writer has it.
-pub(super) fn claim_file(path: &Path) -> Result<Option<Flock<File>>> {
+fn claim_file(path: &Path) -> Result<Option<Flock<File>>> {
     loop {
         let file = OpenOptions::new()
             .write(true)
