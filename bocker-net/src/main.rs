@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The program; the work is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bocker_pipe::tool::main(&bocker_net::TOOL)
+}

@@ -1,0 +1,222 @@
+//! `delete`: takes back what `create` made, in reverse. Idempotent, and by the id alone: no path of a document is believed.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock};
+
+use crate::firewall::{self, Firewall};
+use crate::member::Net;
+use crate::publish::Publish;
+use crate::{BRIDGE, MEMBER, STAGE, files, host_end, lease, netns};
+
+/// In a pipeline, the stage before this one holds its lock until its process has ended, a moment after it passed the document on.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is to be removed, of one container.
+pub(crate) struct Remains {
+    pub(crate) id: Id,
+    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub(crate) ports: Vec<Publish>,
+    /// Opened at first need: a container without a bridge has nothing in it.
+    firewall: Option<Firewall>,
+    verbs: Option<lock::Lock>,
+}
+
+impl Remains {
+    /// Fails with [`Kind::System`] when the lock on the container's verbs cannot be taken.
+    pub(crate) fn of(
+        id: Id,
+        addresses: Vec<Ipv4Addr>,
+        ports: Vec<Publish>,
+        dry_run: bool,
+    ) -> Result<Remains> {
+        let verbs = if dry_run { None } else { verbs(&id)? };
+        Ok(Remains {
+            id,
+            addresses,
+            ports,
+            firewall: None,
+            verbs,
+        })
+    }
+
+    fn firewall(&mut self) -> Result<&mut Firewall> {
+        match &mut self.firewall {
+            Some(firewall) => Ok(firewall),
+            none => Ok(none.insert(Firewall::open()?)),
+        }
+    }
+
+    /// The steps that remove it. The claim goes last, if it is ours to release.
+    pub(crate) fn steps(&self) -> Vec<Step<Remains>> {
+        let mut steps = Vec::new();
+        for publish in self.ports.clone() {
+            let shown = publish.clone();
+            steps.push(
+                Step::new("net.port", "the port of the host is free again")
+                    .command(move |_| vec![firewall::delete_port_command(&shown)])
+                    .look(|_| format!("nft list table ip {}", firewall::TABLE))
+                    .apply(move |remains: &mut Remains| {
+                        let id = remains.id.clone();
+                        remains.firewall()?.unpublish(&publish, &id)
+                    }),
+            );
+        }
+        for address in self.addresses.clone() {
+            steps.push(
+                Step::new("net.masquerade", "the address is no container's any more")
+                    .command(move |_| vec![firewall::delete_container_command(address)])
+                    .look(|_| format!("nft list table ip {}", firewall::TABLE))
+                    .apply(move |remains: &mut Remains| {
+                        let id = remains.id.clone();
+                        remains.firewall()?.delete_container(address, &id)
+                    }),
+            );
+        }
+        steps.push(
+            Step::new(
+                "net.netns",
+                "the namespace ends with its last process, and the veth pair with the namespace",
+            )
+            .command(|remains: &Remains| {
+                let path = netns::path(&remains.id);
+                let path = path.display();
+                vec![format!("umount -l {path}"), format!("rm -f {path}")]
+            })
+            .look(|remains| format!("ip link show {}", host_end(&remains.id)))
+            .apply(|remains| netns::unpin(&netns::path(&remains.id))),
+        );
+        steps.push(
+            Step::new("net.files", "nobody asks these files any more")
+                .command(|remains: &Remains| vec![files::remove_command(&remains.id)])
+                .apply(|remains| files::remove(&remains.id)),
+        );
+        for address in self.addresses.clone() {
+            let path = lease::folder(BRIDGE).join(address.to_string());
+            steps.push(
+                Step::new(
+                    "net.lease",
+                    "the address may be given to another, once the veth pair is gone",
+                )
+                .command(move |_| vec![format!("rm -f {}", path.display())])
+                .look(|_| format!("ls -l {}", lease::folder(BRIDGE).display()))
+                .apply(move |remains: &mut Remains| {
+                    lease::release(&lease::folder(BRIDGE), address, &remains.id)
+                }),
+            );
+        }
+        if claim::read(&self.id).is_some_and(|record| record.by == STAGE) {
+            steps.push(
+                Step::new("net.claim", "the id is free again")
+                    .command(|remains: &Remains| {
+                        vec![format!(
+                            "rm -r {}",
+                            bocker_pipe::paths::claim(&remains.id).display()
+                        )]
+                    })
+                    .apply(|remains: &mut Remains| {
+                        remains.verbs = None;
+                        claim::release_own(&remains.id, STAGE)
+                    }),
+            );
+        }
+        steps
+    }
+}
+
+fn verbs(id: &Id) -> Result<Option<lock::Lock>> {
+    match lock::verbs(id) {
+        Ok(lock) => Ok(Some(lock)),
+        // The claim is gone, and with it what it orders; what is left in the kernel is removed all the same.
+        Err(error) if error.kind() == &Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The verb.
+pub(crate) fn run(call: &mut Call) -> Result<()> {
+    let mut force = false;
+    let mut name = None;
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) if option == "--force" => force = true,
+            Arg::Option(option) => return Err(call.unknown(&option)),
+            Arg::Value(word) if name.is_none() => {
+                name = Some(word.into_string().map_err(|word| call.unexpected(&word))?);
+            }
+            Arg::Value(word) => return Err(call.unexpected(&word)),
+        }
+    }
+    let document = match &name {
+        Some(name) => call.document_of(name)?,
+        None => call.document()?,
+    };
+    // Nothing of ours in it, or nothing at all: a stage before failed before it made anything.
+    let Some(net) = document.member::<Net>(MEMBER)? else {
+        return call.write();
+    };
+    let id = document.id()?;
+    if !force && !call.dry_run() {
+        refuse_alive(
+            &id,
+            if name.is_some() {
+                Duration::ZERO
+            } else {
+                PATIENCE
+            },
+        )?;
+    }
+    let attached = |attachment: &crate::member::Attachment| attachment.network == BRIDGE;
+    let attachments = || {
+        net.attachments
+            .iter()
+            .filter(|attachment| attached(attachment))
+    };
+    let address = |text: &str| text.split('/').next()?.parse().ok();
+    let addresses = attachments()
+        .flat_map(|one| &one.result.ips)
+        .filter_map(|ip| address(&ip.address))
+        .collect();
+    let ports = attachments()
+        .flat_map(|one| one.request.publish.clone())
+        .collect();
+    let remains = Remains::of(id, addresses, ports, call.dry_run())?;
+    let steps = remains.steps();
+    call.delete(remains, steps, move |document, remains| {
+        strip(document, &remains.id, &net);
+        Ok(())
+    })
+}
+
+/// Fails with [`Kind::InUse`] while the container runs.
+pub(crate) fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
+    let start = Instant::now();
+    while lock::is_alive(id) {
+        if start.elapsed() >= patience {
+            return Err(
+                Error::new(Kind::InUse, format!("{id} is running")).hint(format!(
+                    "stop it first with 'bocker stop {id}', or give --force"
+                )),
+            );
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Removes from the document all that `create` put in.
+fn strip(document: &mut Document, id: &Id, net: &Net) {
+    document.remove_member(MEMBER);
+    document.remove_mounts(|destination, source| files::is_mount(id, destination, source));
+    let path = netns::path(id);
+    if document.namespace("network").flatten() == path.to_str() {
+        document.remove_namespace("network");
+    }
+    if document
+        .value("/hostname")
+        .is_some_and(|hostname| hostname == net.hostname.as_str())
+    {
+        document.remove("/hostname");
+    }
+}

@@ -1,0 +1,710 @@
+//! Our nftables table, `ip bocker`: what it holds, as data that is both shown as nft(8) commands and sent to the kernel.
+//! Only this table is ever touched. A packet that another table drops stays dropped: an accept ends one table's chain only.
+//!
+//! Containers are elements of sets and maps, not rules: however many there are, a packet costs the same few lookups, and
+//! each element names its container in its comment.
+
+use std::net::Ipv4Addr;
+
+use bocker_pipe::step::quote;
+use bocker_pipe::{Error, Id, Kind, Result};
+use nix::errno::Errno;
+
+use crate::BRIDGE;
+use crate::netlink::Refusal;
+use crate::nft::{Base, Element, Expression, Nft};
+use crate::publish::{Protocol, Publish};
+
+pub(crate) const TABLE: &str = "bocker";
+/// The table's comment, by which we know it is ours.
+const COMMENT: &str = "made by bocker-net";
+/// Addresses of containers.
+const CONTAINERS: &str = "containers";
+/// Ports published on one address of the host, and on all.
+const PUBLISHED: &str = "published";
+const PUBLISHED_ANY: &str = "published_any";
+
+// linux/netfilter_ipv4.h and linux/netfilter.h
+const NF_INET_PRE_ROUTING: u32 = 0;
+const NF_INET_FORWARD: u32 = 2;
+const NF_INET_LOCAL_OUT: u32 = 3;
+const NF_INET_POST_ROUTING: u32 = 4;
+const NF_DROP: i32 = 0;
+const NF_ACCEPT: i32 = 1;
+// linux/netfilter/nf_tables.h
+const NFT_RETURN: i32 = -5;
+const NFT_META_IIFNAME: u32 = 6;
+const NFT_META_OIFNAME: u32 = 7;
+const NFT_META_L4PROTO: u32 = 16;
+const NFT_CT_STATE: u32 = 0;
+const NFT_CT_STATUS: u32 = 2;
+/// `established` and `related` (NF_CT_STATE_BIT).
+const STATE_KNOWN: u32 = 0b110;
+/// linux/netfilter/nf_conntrack_common.h
+const IPS_DST_NAT: u32 = 1 << 5;
+/// linux/rtnetlink.h
+const RTN_LOCAL: u32 = 2;
+/// An interface's name as rules compare it: padded with zeros.
+const IFNAMSIZ: usize = 16;
+// Where the addresses are in an IPv4 header, and the destination port in those of TCP and UDP.
+const IP_SADDR: u32 = 12;
+const IP_DADDR: u32 = 16;
+const TH_DPORT: u32 = 2;
+const LOOPBACK: u8 = 127;
+
+// nft(8)'s own numbers of types, of which a concatenation takes six bits each; kept so that `nft list` can show the sets.
+const IPV4_ADDR: u32 = 7;
+const INET_PROTO: u32 = 12;
+const INET_SERVICE: u32 = 13;
+
+/// One part of a rule.
+#[derive(Clone, Copy)]
+enum Part {
+    FromContainer,
+    ToContainer,
+    FromLoopback,
+    ToLoopback,
+    /// Came in by our bridge, or not.
+    InByBridge(bool),
+    OutByBridge(bool),
+    /// Belongs to a connection that was let through.
+    Known,
+    /// Was sent to a published port.
+    WasPublished,
+    /// The destination is an address of the host.
+    ToHost,
+    Dnat,
+    DnatAny,
+    Accept,
+    Drop,
+    Return,
+    Masquerade,
+}
+
+impl Part {
+    /// As nft(8) writes it.
+    fn text(self) -> String {
+        let not = |positive: bool| if positive { "" } else { "!= " };
+        match self {
+            Part::FromContainer => format!("ip saddr @{CONTAINERS}"),
+            Part::ToContainer => format!("ip daddr @{CONTAINERS}"),
+            Part::FromLoopback => "ip saddr 127.0.0.0/8".into(),
+            Part::ToLoopback => "ip daddr 127.0.0.0/8".into(),
+            Part::InByBridge(positive) => format!("iifname {}\"{BRIDGE}\"", not(positive)),
+            Part::OutByBridge(positive) => format!("oifname {}\"{BRIDGE}\"", not(positive)),
+            Part::Known => "ct state established,related".into(),
+            Part::WasPublished => "ct status dnat".into(),
+            Part::ToHost => "fib daddr type local".into(),
+            Part::Dnat => format!("dnat ip to ip daddr . meta l4proto . th dport map @{PUBLISHED}"),
+            Part::DnatAny => format!("dnat ip to meta l4proto . th dport map @{PUBLISHED_ANY}"),
+            Part::Accept => "accept".into(),
+            Part::Drop => "drop".into(),
+            Part::Return => "return".into(),
+            Part::Masquerade => "masquerade".into(),
+        }
+    }
+
+    /// As the kernel takes it.
+    fn expressions(self) -> Vec<Expression> {
+        let address = |offset| Expression::payload(Base::Network, offset, 4, 0);
+        let first_octet = |offset| Expression::payload(Base::Network, offset, 1, 0);
+        let interface = |key, positive| {
+            vec![
+                Expression::meta(key, 0),
+                Expression::compare(positive, &interface(BRIDGE)),
+            ]
+        };
+        let bits = |key, mask| {
+            vec![
+                Expression::ct(key),
+                Expression::and(mask),
+                Expression::compare(false, &[0; 4]),
+            ]
+        };
+        match self {
+            Part::FromContainer => vec![address(IP_SADDR), Expression::lookup(CONTAINERS, false)],
+            Part::ToContainer => vec![address(IP_DADDR), Expression::lookup(CONTAINERS, false)],
+            Part::FromLoopback => vec![
+                first_octet(IP_SADDR),
+                Expression::compare(true, &[LOOPBACK]),
+            ],
+            Part::ToLoopback => vec![
+                first_octet(IP_DADDR),
+                Expression::compare(true, &[LOOPBACK]),
+            ],
+            Part::InByBridge(positive) => interface(NFT_META_IIFNAME, positive),
+            Part::OutByBridge(positive) => interface(NFT_META_OIFNAME, positive),
+            Part::Known => bits(NFT_CT_STATE, STATE_KNOWN),
+            Part::WasPublished => bits(NFT_CT_STATUS, IPS_DST_NAT),
+            Part::ToHost => {
+                vec![
+                    Expression::fib_daddr_type(),
+                    Expression::compare(true, &RTN_LOCAL.to_ne_bytes()),
+                ]
+            }
+            Part::Dnat => vec![
+                address(IP_DADDR),
+                Expression::meta(NFT_META_L4PROTO, 1),
+                Expression::payload(Base::Transport, TH_DPORT, 2, 2),
+                Expression::lookup(PUBLISHED, true),
+                Expression::dnat(),
+            ],
+            Part::DnatAny => vec![
+                Expression::meta(NFT_META_L4PROTO, 0),
+                Expression::payload(Base::Transport, TH_DPORT, 2, 1),
+                Expression::lookup(PUBLISHED_ANY, true),
+                Expression::dnat(),
+            ],
+            Part::Accept => vec![Expression::verdict(NF_ACCEPT)],
+            Part::Drop => vec![Expression::verdict(NF_DROP)],
+            Part::Return => vec![Expression::verdict(NFT_RETURN)],
+            Part::Masquerade => vec![Expression::masquerade()],
+        }
+    }
+}
+
+fn interface(name: &str) -> [u8; IFNAMSIZ] {
+    let mut bytes = [0; IFNAMSIZ];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+/// A chain of our table: where the kernel calls it, and its rules.
+struct Chain {
+    name: &'static str,
+    kind: &'static str,
+    hook: (&'static str, u32),
+    priority: i32,
+    rules: &'static [&'static [Part]],
+}
+
+/// A set or map: its type as nft(8) writes it, and the types and lengths of its key and data.
+struct Set {
+    name: &'static str,
+    text: &'static str,
+    key: (u32, u32),
+    data: Option<(u32, u32)>,
+}
+
+const ENDPOINT: (u32, u32) = (IPV4_ADDR << 6 | INET_SERVICE, 8);
+
+static SETS: [Set; 3] = [
+    Set {
+        name: CONTAINERS,
+        text: "type ipv4_addr;",
+        key: (IPV4_ADDR, 4),
+        data: None,
+    },
+    Set {
+        name: PUBLISHED,
+        text: "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;",
+        key: (IPV4_ADDR << 12 | INET_PROTO << 6 | INET_SERVICE, 12),
+        data: Some(ENDPOINT),
+    },
+    Set {
+        name: PUBLISHED_ANY,
+        text: "type inet_proto . inet_service : ipv4_addr . inet_service;",
+        key: (INET_PROTO << 6 | INET_SERVICE, 8),
+        data: Some(ENDPOINT),
+    },
+];
+
+/// Priorities are nft(8)'s names `raw`, `dstnat`, `filter` and `srcnat` (linux/netfilter_ipv4.h).
+static CHAINS: [Chain; 5] = [
+    Chain {
+        name: "raw",
+        kind: "filter",
+        hook: ("prerouting", NF_INET_PRE_ROUTING),
+        priority: -300,
+        // The bridge has route_localnet, so a container could reach what listens on 127.0.0.1 only (CVE-2020-8558).
+        rules: &[&[Part::InByBridge(true), Part::ToLoopback, Part::Drop]],
+    },
+    Chain {
+        name: "prerouting",
+        kind: "nat",
+        hook: ("prerouting", NF_INET_PRE_ROUTING),
+        priority: -100,
+        rules: &[
+            // A neighbour on the wire must not reach a port that is published on 127.0.0.1 (moby/moby#45610).
+            &[Part::ToLoopback, Part::Return],
+            &[Part::Dnat],
+            &[Part::ToHost, Part::DnatAny],
+        ],
+    },
+    Chain {
+        name: "output",
+        kind: "nat",
+        hook: ("output", NF_INET_LOCAL_OUT),
+        priority: -100,
+        rules: &[&[Part::Dnat], &[Part::ToHost, Part::DnatAny]],
+    },
+    Chain {
+        name: "forward",
+        kind: "filter",
+        hook: ("forward", NF_INET_FORWARD),
+        priority: 0,
+        rules: &[
+            &[Part::FromContainer, Part::Accept],
+            &[Part::ToContainer, Part::Known, Part::Accept],
+            &[Part::ToContainer, Part::WasPublished, Part::Accept],
+            // What is not published is not reached from outside, not even by a neighbour with a route.
+            &[Part::InByBridge(false), Part::ToContainer, Part::Drop],
+        ],
+    },
+    Chain {
+        name: "postrouting",
+        kind: "nat",
+        hook: ("postrouting", NF_INET_POST_ROUTING),
+        priority: 100,
+        rules: &[
+            &[
+                Part::FromContainer,
+                Part::OutByBridge(false),
+                Part::Masquerade,
+            ],
+            // A published port used by a container or on localhost: the answer has to come back through the host.
+            &[
+                Part::FromContainer,
+                Part::OutByBridge(true),
+                Part::WasPublished,
+                Part::Masquerade,
+            ],
+            &[
+                Part::FromLoopback,
+                Part::OutByBridge(true),
+                Part::WasPublished,
+                Part::Masquerade,
+            ],
+        ],
+    },
+];
+
+/// The nft(8) commands that make the table.
+pub(crate) fn table_commands() -> Vec<String> {
+    let mut lines = vec![format!(
+        "nft add table ip {TABLE} '{{ comment \"{COMMENT}\"; }}'"
+    )];
+    for set in &SETS {
+        let kind = if set.data.is_some() { "map" } else { "set" };
+        lines.push(format!(
+            "nft add {kind} ip {TABLE} {} '{{ {} }}'",
+            set.name, set.text
+        ));
+    }
+    for chain in &CHAINS {
+        let Chain {
+            name,
+            kind,
+            hook: (hook, _),
+            priority,
+            rules,
+        } = chain;
+        lines.push(format!(
+            "nft add chain ip {TABLE} {name} '{{ type {kind} hook {hook} priority {priority}; policy accept; }}'"
+        ));
+        for rule in *rules {
+            let text = rule
+                .iter()
+                .map(|part| part.text())
+                .collect::<Vec<_>>()
+                .join(" ");
+            lines.push(format!(
+                "nft add rule ip {TABLE} {name} {}",
+                quote_rule(&text)
+            ));
+        }
+    }
+    lines
+}
+
+/// nft(8) takes a rule as words or as one word; only the latter survives a shell.
+fn quote_rule(text: &str) -> String {
+    if text.contains(['"', '@', '!']) {
+        quote(text)
+    } else {
+        text.to_owned()
+    }
+}
+
+fn element_command(verb: &str, set: &str, text: &str) -> String {
+    format!("nft {verb} element ip {TABLE} {set} '{{ {text} }}'")
+}
+
+/// The nft(8) command that lists a container's address, for masquerading and forwarding.
+pub(crate) fn add_container_command(address: Ipv4Addr, id: &Id) -> String {
+    element_command("add", CONTAINERS, &format!("{address} comment \"{id}\""))
+}
+
+/// The nft(8) command that strikes it off.
+pub(crate) fn delete_container_command(address: Ipv4Addr) -> String {
+    element_command("delete", CONTAINERS, &address.to_string())
+}
+
+fn port_key_text(publish: &Publish) -> String {
+    let port = format!("{} . {}", publish.protocol, publish.host_port);
+    publish
+        .host_ip
+        .map_or(port.clone(), |ip| format!("{ip} . {port}"))
+}
+
+fn port_set(publish: &Publish) -> &'static str {
+    if publish.host_ip.is_some() {
+        PUBLISHED
+    } else {
+        PUBLISHED_ANY
+    }
+}
+
+/// The nft(8) command that publishes a port.
+pub(crate) fn add_port_command(publish: &Publish, address: Ipv4Addr, id: &Id) -> String {
+    let text = format!(
+        "{} comment \"{id}\" : {address} . {}",
+        port_key_text(publish),
+        publish.container_port
+    );
+    element_command("add", port_set(publish), &text)
+}
+
+/// The nft(8) command that takes it back.
+pub(crate) fn delete_port_command(publish: &Publish) -> String {
+    element_command("delete", port_set(publish), &port_key_text(publish))
+}
+
+fn port_key(publish: &Publish) -> Vec<u8> {
+    let mut key = publish
+        .host_ip
+        .map_or(Vec::new(), |ip| ip.octets().to_vec());
+    key.extend([publish.protocol.number(), 0, 0, 0]);
+    key.extend(publish.host_port.to_be_bytes());
+    key.extend([0, 0]);
+    key
+}
+
+/// The reverse of an element's key and data, of either map.
+fn published(element: &Element) -> Option<(Publish, Ipv4Addr)> {
+    let (host_ip, key) = match element.key[..] {
+        [a, b, c, d, ref rest @ ..] if rest.len() == 8 => (Some(Ipv4Addr::new(a, b, c, d)), rest),
+        ref rest => (None, rest),
+    };
+    let [protocol, _, _, _, port_high, port_low, ..] = *key else {
+        return None;
+    };
+    let [a, b, c, d, to_high, to_low, ..] = element.data[..] else {
+        return None;
+    };
+    let publish = Publish {
+        host_ip,
+        host_port: u16::from_be_bytes([port_high, port_low]),
+        container_port: u16::from_be_bytes([to_high, to_low]),
+        protocol: Protocol::from_number(protocol)?,
+    };
+    Some((publish, Ipv4Addr::new(a, b, c, d)))
+}
+
+/// Our table in the kernel.
+pub(crate) struct Firewall {
+    nft: Nft,
+}
+
+impl Firewall {
+    /// In the calling thread's network namespace.
+    pub(crate) fn open() -> Result<Firewall> {
+        Ok(Firewall {
+            nft: Nft::open(TABLE)?,
+        })
+    }
+
+    /// Whether the table is there. Fails with [`Kind::Exists`] when a table of this name is not ours.
+    pub(crate) fn exists(&mut self) -> Result<bool> {
+        match self
+            .nft
+            .table_comment()
+            .map_err(|refusal| unsupported(&refusal, "look for the table ip bocker"))?
+        {
+            None => Ok(false),
+            Some(comment) if comment == COMMENT => Ok(true),
+            Some(_) => Err(Error::new(
+                Kind::Exists,
+                format!("the nftables table ip {TABLE} is not ours"),
+            )
+            .hint(format!(
+                "rename it, or remove it with 'nft delete table ip {TABLE}'"
+            ))),
+        }
+    }
+
+    /// Makes the table and all that is in it, at once.
+    pub(crate) fn make(&mut self) -> Result<()> {
+        let nft = &mut self.nft;
+        let mut batch = nft.batch();
+        nft.add_table(&mut batch, COMMENT);
+        for (id, set) in (1..).zip(&SETS) {
+            nft.add_set(&mut batch, id, set.name, set.key, set.data);
+        }
+        for chain in &CHAINS {
+            nft.add_chain(
+                &mut batch,
+                chain.name,
+                chain.kind,
+                chain.hook.1,
+                chain.priority,
+            );
+            for rule in chain.rules {
+                nft.add_rule(
+                    &mut batch,
+                    chain.name,
+                    rule.iter().flat_map(|part| part.expressions()).collect(),
+                );
+            }
+        }
+        nft.commit(batch)
+            .map_err(|refusal| unsupported(&refusal, "make the nftables table ip bocker"))
+    }
+
+    /// Removes the table. Already gone is success.
+    pub(crate) fn remove(&mut self) -> Result<()> {
+        if !self.exists()? {
+            return Ok(());
+        }
+        let mut batch = self.nft.batch();
+        self.nft.delete_table(&mut batch);
+        gone_is_success(self.nft.commit(batch), || {
+            "delete the nftables table ip bocker".into()
+        })
+    }
+
+    /// Lists a container's address.
+    pub(crate) fn add_container(&mut self, address: Ipv4Addr, id: &Id) -> Result<()> {
+        let element = element(address.octets().to_vec(), Vec::new(), id);
+        match self.nft.add_element(CONTAINERS, &element) {
+            // What a killed create of this container left.
+            Err(refusal)
+                if refusal.errno == Errno::EEXIST && self.owns(CONTAINERS, &element.key, id)? =>
+            {
+                Ok(())
+            }
+            result => result.map_err(|refusal| refusal.error(&format!("masquerade {address}"))),
+        }
+    }
+
+    /// Strikes a container's address off. Already gone, or another's by now, is success.
+    pub(crate) fn delete_container(&mut self, address: Ipv4Addr, id: &Id) -> Result<()> {
+        self.delete(CONTAINERS, &address.octets(), id)
+    }
+
+    /// Publishes a port. Fails with [`Kind::InUse`] when it is taken; the kernel decides, whoever else tries at this moment.
+    pub(crate) fn publish(&mut self, publish: &Publish, address: Ipv4Addr, id: &Id) -> Result<()> {
+        let mut data = address.octets().to_vec();
+        data.extend(publish.container_port.to_be_bytes());
+        data.extend([0, 0]);
+        match self
+            .nft
+            .add_element(port_set(publish), &element(port_key(publish), data, id))
+        {
+            Err(refusal) if refusal.errno == Errno::EEXIST => match self.holder(publish)? {
+                Some(holder) => Err(taken(publish, &holder)),
+                None => Err(refusal.error(&format!("publish {publish}"))),
+            },
+            result => result.map_err(|refusal| refusal.error(&format!("publish {publish}"))),
+        }
+    }
+
+    /// Takes a published port back. Already gone, or another's by now, is success.
+    pub(crate) fn unpublish(&mut self, publish: &Publish, id: &Id) -> Result<()> {
+        self.delete(port_set(publish), &port_key(publish), id)
+    }
+
+    /// Who has published a port that this one would collide with.
+    pub(crate) fn holder(&mut self, publish: &Publish) -> Result<Option<String>> {
+        let ask = |refusal: Refusal| refusal.error("list the published ports");
+        let any = Publish {
+            host_ip: None,
+            ..publish.clone()
+        };
+        if let Some(element) = self
+            .nft
+            .get_element(PUBLISHED_ANY, &port_key(&any))
+            .map_err(ask)?
+        {
+            return Ok(element.comment);
+        }
+        let collides = |element: &Element| {
+            published(element).is_some_and(|(other, _)| other.collides(publish))
+        };
+        let elements = self.nft.elements(PUBLISHED).map_err(ask)?;
+        Ok(elements
+            .into_iter()
+            .find(collides)
+            .and_then(|element| element.comment))
+    }
+
+    /// Fails with [`Kind::InUse`] when one of the ports is published already.
+    pub(crate) fn refuse_taken(&mut self, ports: &[Publish]) -> Result<()> {
+        for publish in ports {
+            if let Some(holder) = self.holder(publish)? {
+                return Err(taken(publish, &holder));
+            }
+        }
+        Ok(())
+    }
+
+    /// All addresses of containers, with the ids that their comments name.
+    pub(crate) fn containers(&mut self) -> Result<Vec<(Ipv4Addr, String)>> {
+        let elements = self
+            .nft
+            .elements(CONTAINERS)
+            .map_err(|refusal| refusal.error("list the containers' addresses"))?;
+        let address = |element: Element| match element.key[..] {
+            [a, b, c, d] => Some((Ipv4Addr::new(a, b, c, d), element.comment?)),
+            _ => None,
+        };
+        Ok(elements.into_iter().filter_map(address).collect())
+    }
+
+    /// All published ports, with the ids that their comments name.
+    pub(crate) fn ports(&mut self) -> Result<Vec<(Publish, String)>> {
+        let mut ports = Vec::new();
+        for set in [PUBLISHED, PUBLISHED_ANY] {
+            let elements = self
+                .nft
+                .elements(set)
+                .map_err(|refusal| refusal.error("list the published ports"))?;
+            ports.extend(
+                elements
+                    .into_iter()
+                    .filter_map(|element| Some((published(&element)?.0, element.comment?))),
+            );
+        }
+        Ok(ports)
+    }
+
+    fn owns(&mut self, set: &str, key: &[u8], id: &Id) -> Result<bool> {
+        let element = self
+            .nft
+            .get_element(set, key)
+            .map_err(|refusal| refusal.error(&format!("read the set {set}")))?;
+        Ok(element
+            .and_then(|element| element.comment)
+            .is_some_and(|comment| comment == id.as_str()))
+    }
+
+    /// Only an element that names the id is deleted. It stays this id's until this id's own delete comes, and the verbs on
+    /// one container are ordered, so that nothing happens between the question and the deletion.
+    fn delete(&mut self, set: &str, key: &[u8], id: &Id) -> Result<()> {
+        if !self.owns(set, key, id)? {
+            return Ok(());
+        }
+        gone_is_success(self.nft.delete_element(set, key), || {
+            format!("delete an element of the set {set}")
+        })
+    }
+}
+
+fn element(key: Vec<u8>, data: Vec<u8>, id: &Id) -> Element {
+    Element {
+        key,
+        data,
+        comment: Some(id.to_string()),
+    }
+}
+
+fn taken(publish: &Publish, holder: &str) -> Error {
+    Error::new(
+        Kind::InUse,
+        format!(
+            "port {} of the host is published by {holder} already",
+            publish.host()
+        ),
+    )
+    .hint("choose another port, or remove that container")
+}
+
+fn gone_is_success(result: Result<(), Refusal>, what: impl FnOnce() -> String) -> Result<()> {
+    match result {
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
+        result => result.map_err(|refusal| refusal.error(&what())),
+    }
+}
+
+fn unsupported(refusal: &Refusal, what: &str) -> Error {
+    let error = refusal.error(what);
+    match refusal.errno {
+        // The protocol, a chain type or an expression is in a module that this kernel has not.
+        Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::ENOENT | Errno::EINVAL => {
+            error.hint("the kernel needs nf_tables, nft_nat, nft_masq, nft_ct and nft_fib_ipv4, or use --network none")
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(text: &str) -> Publish {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_port_is_read_back_from_its_element() {
+        let address = Ipv4Addr::new(10, 0, 0, 2);
+        for text in ["127.0.0.1:8080:80/tcp", "5353:53/udp"] {
+            let publish = publish(text);
+            let data = vec![10, 0, 0, 2, 0, publish.container_port as u8, 0, 0];
+            let element = Element {
+                key: port_key(&publish),
+                data,
+                comment: None,
+            };
+            assert_eq!(published(&element), Some((publish, address)));
+        }
+        assert_eq!(
+            published(&Element {
+                key: vec![1],
+                data: vec![],
+                comment: None
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn keys_have_the_length_that_their_set_declares() {
+        for (text, set) in [("127.0.0.1:80:80", &SETS[1]), ("80:80", &SETS[2])] {
+            assert_eq!(port_set(&publish(text)), set.name);
+            assert_eq!(port_key(&publish(text)).len(), set.key.1 as usize);
+        }
+    }
+
+    #[test]
+    fn commands_name_the_container_in_the_comment() {
+        let id = Id::placeholder();
+        let address = Ipv4Addr::new(10, 0, 0, 2);
+        assert_eq!(
+            add_port_command(&publish("127.0.0.1:8080:80"), address, &id),
+            "nft add element ip bocker published '{ 127.0.0.1 . tcp . 8080 comment \"ps_dryrun\" : 10.0.0.2 . 80 }'"
+        );
+        assert_eq!(
+            delete_port_command(&publish("8080:80/udp")),
+            "nft delete element ip bocker published_any '{ udp . 8080 }'"
+        );
+    }
+
+    #[test]
+    fn every_rule_ends_with_what_is_done() {
+        let ends = [
+            Part::Accept,
+            Part::Drop,
+            Part::Return,
+            Part::Masquerade,
+            Part::Dnat,
+            Part::DnatAny,
+        ];
+        let texts: Vec<_> = ends.iter().map(|part| part.text()).collect();
+        for rule in CHAINS.iter().flat_map(|chain| chain.rules) {
+            assert!(texts.contains(&rule.last().unwrap().text()));
+        }
+    }
+}

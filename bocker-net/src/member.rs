@@ -1,0 +1,129 @@
+//! The document's member `bocker.net`, and the shape of a CNI 1.1 result in it (containernetworking/cni, SPEC.md, section 5).
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::publish::Publish;
+
+/// How a container is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A namespace of its own, connected to `bridge0` by a veth pair.
+    Bridge,
+    /// A namespace of its own, with nothing but `lo`.
+    None,
+    /// The host's own namespace.
+    Host,
+}
+
+/// `bocker.net`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Net {
+    /// How the container is connected.
+    pub mode: Mode,
+    /// Its namespace; absent in mode host.
+    pub netns: Option<Netns>,
+    /// Its host name.
+    pub hostname: String,
+    /// Name servers that were asked for; empty when they come from the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<Ipv4Addr>,
+    /// Its interfaces, `lo` aside.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
+}
+
+/// A network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Netns {
+    /// Where it is pinned.
+    pub path: String,
+    /// Whether bocker-net made it, and so unpins it.
+    pub made: bool,
+}
+
+/// One interface in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The bridge.
+    pub network: String,
+    /// The interface's name in the container.
+    pub ifname: String,
+    /// What was asked for, so that a later start can make it again.
+    pub request: Request,
+    /// What came of it.
+    pub result: CniResult,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Ports to publish.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
+}
+
+/// A CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CniResult {
+    /// "1.1.0".
+    pub cni_version: String,
+    /// The bridge, the host's end of the pair, and the container's.
+    pub interfaces: Vec<CniInterface>,
+    /// Addresses of the container.
+    pub ips: Vec<CniIp>,
+    /// Its routes.
+    pub routes: Vec<CniRoute>,
+    /// What its resolv.conf says.
+    pub dns: CniDns,
+}
+
+/// An interface of a CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CniInterface {
+    /// Its name.
+    pub name: String,
+    /// Its hardware address, where we chose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// The path of its namespace; empty on the host.
+    #[serde(default)]
+    pub sandbox: String,
+}
+
+/// An address of a CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CniIp {
+    /// With the length of its prefix: `10.0.0.2/16`.
+    pub address: String,
+    /// The bridge's address.
+    pub gateway: Ipv4Addr,
+    /// Index into the interfaces.
+    pub interface: usize,
+}
+
+/// A route of a CNI result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CniRoute {
+    /// Where to: `0.0.0.0/0`.
+    pub dst: String,
+    /// By which neighbour.
+    pub gw: Ipv4Addr,
+}
+
+/// Name resolution of a CNI result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CniDns {
+    /// Addresses of name servers.
+    #[serde(default)]
+    pub nameservers: Vec<String>,
+    /// Domains in which short names are looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// As in resolv.conf(5).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}

@@ -1,0 +1,238 @@
+//! Netlink sockets, synchronously: a request or a batch goes out, its answers come back (netlink(7), linux/netlink.h).
+
+use bocker_pipe::{Doing, Error, Kind, Result};
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+
+/// `struct nlmsghdr`: length, type, flags, sequence, port.
+pub(crate) const HEADER: usize = 16;
+/// Every message and attribute begins at a multiple of this (NLMSG_ALIGNTO, NLA_ALIGNTO).
+pub(crate) const ALIGN: usize = 4;
+/// The kernel fills dumps in pieces of at most this size.
+const BUFFER: usize = 32 * 1024;
+
+pub(crate) const NLM_F_REQUEST: u16 = 0x1;
+pub(crate) const NLM_F_ACK: u16 = 0x4;
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+/// The two flag bits of an attribute's type (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
+const ATTRIBUTE_TYPE: u16 = 0x3fff;
+
+/// What the kernel answered instead of doing it.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// Why.
+    pub(crate) errno: Errno,
+    /// The same in words, where the kernel gives them (NETLINK_EXT_ACK).
+    text: Option<String>,
+}
+
+impl Refusal {
+    /// "cannot `what`: File exists (EEXIST): the kernel's own words".
+    pub(crate) fn error(&self, what: &str) -> Error {
+        let error = Error::system(what, self.errno);
+        match &self.text {
+            Some(text) => Error::new(
+                Kind::System(self.errno as i32),
+                format!("{}: {text}", error.message()),
+            ),
+            None => error,
+        }
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Refusal {
+        Refusal { errno, text: None }
+    }
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Refusal {
+        Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32)).into()
+    }
+}
+
+/// One message of an answer, its header included.
+pub(crate) type Answer = Vec<u8>;
+
+/// A netlink socket. It stays in the network namespace in which it was opened.
+pub(crate) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens a socket of this protocol (NETLINK_ROUTE, NETLINK_NETFILTER) in the calling thread's network namespace.
+    pub(crate) fn open(protocol: isize) -> Result<Netlink> {
+        let open = || {
+            let mut socket = Socket::new(protocol)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            // Both only make errors shorter and better worded; a kernel without them is as good.
+            let _ = socket.set_ext_ack(true);
+            let _ = socket.set_cap_ack(true);
+            Ok::<_, std::io::Error>(socket)
+        };
+        let socket = open().doing(|| "open a netlink socket".into())?;
+        Ok(Netlink {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// A number for the next message, by which its answer is known.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Sends messages and collects what comes back until the acknowledgement of message `last`, or the end of a dump.
+    /// Fails with the first refusal. `first` and `last` are the sequence numbers of what is sent.
+    pub(crate) fn exchange(
+        &mut self,
+        bytes: &[u8],
+        first: u32,
+        last: u32,
+    ) -> Result<Vec<Answer>, Refusal> {
+        loop {
+            self.socket.send(bytes, 0)?;
+            match self.collect(first, last) {
+                // A dump during which the table changed may lack entries (NLM_F_DUMP_INTR): ask again.
+                Err(refusal) if refusal.errno == Errno::EINTR => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn collect(&mut self, first: u32, last: u32) -> Result<Vec<Answer>, Refusal> {
+        let mut answers = Vec::new();
+        let mut refusal: Option<Refusal> = None;
+        let mut interrupted = false;
+        let mut buffer = Vec::with_capacity(BUFFER);
+        loop {
+            buffer.clear();
+            match self.socket.recv(&mut buffer, 0) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            }
+            for message in messages(&buffer) {
+                let (kind, flags, sequence) =
+                    (u16_at(message, 4), u16_at(message, 6), u32_at(message, 8));
+                interrupted |= flags & NLM_F_DUMP_INTR != 0;
+                if kind != NLMSG_ERROR && kind != NLMSG_DONE {
+                    answers.push(message.to_vec());
+                    continue;
+                }
+                let code = i32::from_ne_bytes(u32_at(message, HEADER).to_ne_bytes());
+                if code < 0 && refusal.is_none() {
+                    refusal = Some(Refusal {
+                        errno: Errno::from_raw(-code),
+                        text: words(message, flags),
+                    });
+                }
+                // A batch that is refused as a whole is refused on its first message and says no more.
+                if sequence == last || kind == NLMSG_DONE || (code < 0 && sequence == first) {
+                    return match refusal {
+                        Some(refusal) => Err(refusal),
+                        None if interrupted => Err(Errno::EINTR.into()),
+                        None => Ok(answers),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The messages in a buffer, headers included. Stops at one that is cut off.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(u32_at(bytes, 0)).ok()?;
+        if length < HEADER || length > bytes.len() {
+            return None;
+        }
+        let message = &bytes[..length];
+        bytes = &bytes[aligned(length).min(bytes.len())..];
+        Some(message)
+    })
+}
+
+/// The attributes in a buffer: type without its flags, and payload. Stops at one that is cut off.
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(bytes, 0));
+        if length < ALIGN || length > bytes.len() {
+            return None;
+        }
+        let attribute = (u16_at(bytes, 2) & ATTRIBUTE_TYPE, &bytes[ALIGN..length]);
+        bytes = &bytes[aligned(length).min(bytes.len())..];
+        Some(attribute)
+    })
+}
+
+/// The payload of the first attribute of this type.
+pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes)
+        .find(|(found, _)| *found == kind)
+        .map(|(_, payload)| payload)
+}
+
+/// The kernel's own words in an error message: after the errno and the header of the refused message.
+fn words(message: &[u8], flags: u16) -> Option<String> {
+    if flags & NLM_F_ACK_TLVS == 0 {
+        return None;
+    }
+    let text = attribute(message.get(HEADER + 4 + HEADER..)?, NLMSGERR_ATTR_MSG)?;
+    let text = text.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+/// Rounds up to where the next message or attribute begins.
+pub(crate) fn aligned(length: usize) -> usize {
+    length.next_multiple_of(ALIGN)
+}
+
+/// The number at this place in host byte order; zero when the buffer ends before it.
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes
+        .get(at..at + 2)
+        .map_or(0, |bytes| u16::from_ne_bytes([bytes[0], bytes[1]]))
+}
+
+/// As [`u16_at`].
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at + 4)
+        .map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn attributes_are_found_by_type_whatever_their_flags() {
+        let bytes = [5, 0, 1, 0x80, 7, 0, 0, 0, 8, 0, 2, 0, 1, 2, 3, 4];
+        assert_eq!(attribute(&bytes, 1), Some(&[7][..]));
+        assert_eq!(attribute(&bytes, 2), Some(&[1, 2, 3, 4][..]));
+        assert_eq!(attribute(&bytes, 3), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_readers_fail_or_loop(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(messages(&bytes).count() <= bytes.len());
+            prop_assert!(attributes(&bytes).count() <= bytes.len());
+            words(&bytes, NLM_F_ACK_TLVS);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Network namespaces that stay without a process: a new one, pinned by a bind mount (network_namespaces(7), ip-netns(8)).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{FsType, statfs};
+
+use crate::route::Route;
+
+/// In a claim's folder: the pin.
+const PIN: &str = "netns";
+/// The namespace of the thread that asks, not of the process.
+const OWN: &str = "/proc/thread-self/ns/net";
+/// linux/magic.h: what a pinned namespace looks like to statfs(2).
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+/// Where a container's namespace is pinned.
+pub(crate) fn path(id: &Id) -> PathBuf {
+    paths::claim(id).join(PIN)
+}
+
+/// A new namespace: a descriptor of it, and a socket that works inside.
+pub(crate) struct Inside {
+    pub(crate) namespace: File,
+    pub(crate) route: Route,
+}
+
+/// Whether a namespace is pinned here.
+pub(crate) fn is_pinned(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
+}
+
+/// Makes a namespace and pins it. unshare(2) moves the calling thread only, and here that is a helper which ends.
+pub(crate) fn pin(path: &Path) -> Result<Inside> {
+    let pin = path.to_owned();
+    let helper = thread::Builder::new()
+        .spawn(move || make(&pin))
+        .doing(|| "start a thread".into())?;
+    match helper.join() {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(
+            Kind::System(Errno::EIO as i32),
+            format!("cannot pin {}", path.display()),
+        )),
+    }
+}
+
+fn make(path: &Path) -> Result<Inside> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(path)
+    {
+        Ok(_) => {}
+        // Left by a create that was killed before the mount.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && !is_pinned(path) => {}
+        Err(error) => return Err(error).doing(|| format!("make {}", path.display())),
+    }
+    let made = (|| {
+        unshare(CloneFlags::CLONE_NEWNET).doing(|| "make a network namespace".into())?;
+        let namespace = File::open(OWN).doing(|| format!("open {OWN}"))?;
+        let route = Route::open()?;
+        mount(
+            Some(OWN),
+            path,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .doing(|| format!("pin the network namespace at {}", path.display()))?;
+        Ok(Inside { namespace, route })
+    })();
+    if made.is_err() {
+        // The first failure is the one to tell.
+        let _ = fs::remove_file(path);
+    }
+    made
+}
+
+/// Lets a namespace go: it ends, and its interfaces with it, as soon as no process is in it. Already gone is success.
+pub(crate) fn unpin(path: &Path) -> Result<()> {
+    while is_pinned(path) {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).doing(|| format!("unmount {}", path.display())),
+        }
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("remove {}", path.display())),
+    }
+}

@@ -1,0 +1,122 @@
+//! Kernel switches that we turn on (sysctl(8), /proc/sys/net/ipv4), and what they were before, so that `reset` restores them.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bocker_pipe::{Doing, Result};
+use serde::Serialize;
+
+use crate::host;
+
+const PROC_SYS: &str = "/proc/sys";
+const ON: &str = "1";
+const OFF: &str = "0";
+/// Under our folder: one file a switch, which holds the former value.
+const FORMER: &str = "sysctl";
+
+/// The host passes packets on between its interfaces: without it, nothing leaves the bridge.
+pub(crate) const IP_FORWARD: &str = "net.ipv4.ip_forward";
+
+/// Packets from or to 127.0.0.0/8 may use the interface, so that `127.0.0.1:8080` on the host reaches a container.
+pub(crate) fn route_localnet(interface: &str) -> String {
+    format!("net.ipv4.conf.{interface}.route_localnet")
+}
+
+/// A switch that we have turned on.
+#[derive(Debug, Serialize)]
+pub(crate) struct TurnedOn {
+    pub(crate) name: String,
+    /// Before we came.
+    pub(crate) former: String,
+    /// Now; absent when the interface of the switch is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) now: Option<String>,
+}
+
+fn path(name: &str) -> PathBuf {
+    // Interfaces of ours have no dot in their names.
+    Path::new(PROC_SYS).join(name.replace('.', "/"))
+}
+
+pub(crate) fn folder() -> PathBuf {
+    host::folder().join(FORMER)
+}
+
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).doing(|| format!("read {}", path.display())),
+    }
+}
+
+/// Whether the switch is on. One that does not exist (its interface is not made yet) is off.
+pub(crate) fn is_on(name: &str) -> Result<bool> {
+    Ok(read(&path(name))?.is_some_and(|value| value == ON))
+}
+
+/// Turns a switch on, after what it was has been written down.
+pub(crate) fn turn_on(name: &str) -> Result<()> {
+    if is_on(name)? {
+        return Ok(());
+    }
+    let record = folder().join(name);
+    let write_down = || {
+        fs::create_dir_all(folder())?;
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&record)
+        {
+            Ok(mut file) => file.write_all(OFF.as_bytes()),
+            // Somebody has turned it off after us: what was before us is what counts.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    write_down().doing(|| format!("write {}", record.display()))?;
+    fs::write(path(name), ON).doing(|| format!("turn on {name}"))
+}
+
+/// The switches that we have turned on.
+pub(crate) fn turned_on() -> Result<Vec<TurnedOn>> {
+    let entries = match fs::read_dir(folder()) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).doing(|| format!("read {}", folder().display())),
+    };
+    let mut switches = Vec::new();
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        switches.push(TurnedOn {
+            now: read(&path(&name))?,
+            former: OFF.to_owned(),
+            name,
+        });
+    }
+    switches.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(switches)
+}
+
+/// Gives a switch its former value and forgets it. One whose interface is gone is gone with it.
+pub(crate) fn restore(switch: &TurnedOn) -> Result<()> {
+    match fs::write(path(&switch.name), &switch.former) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        result => result.doing(|| format!("restore {}", switch.name))?,
+    }
+    let record = folder().join(&switch.name);
+    fs::remove_file(&record).doing(|| format!("remove {}", record.display()))
+}
+
+/// Removes the empty folder of records.
+pub(crate) fn remove_folder() -> Result<()> {
+    match fs::remove_dir(folder()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("remove {}", folder().display())),
+    }
+}
