@@ -1,0 +1,221 @@
+//! `delete`: removes the container's groups, having said whether the kernel killed in them for want of memory.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bocker_pipe::step::quote;
+use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
+
+use crate::STAGE;
+use crate::controller::Controller;
+use crate::hierarchies::Hierarchies;
+use crate::member::{self, Member};
+use crate::{freezer, group, memory};
+
+/// How long a container whose supervisor has just closed its pipe may take to be gone altogether.
+const ENDING: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(1);
+
+/// What the steps work on.
+pub(crate) struct Context {
+    id: Id,
+    hierarchies: Hierarchies,
+}
+
+pub(crate) fn run(call: &mut Call) -> Result<()> {
+    let mut force = false;
+    let mut name = None;
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) if option == "--force" => force = true,
+            Arg::Option(option) => return Err(call.unknown(&option)),
+            Arg::Value(word) if name.is_none() => match word.to_str() {
+                Some(text) => name = Some(text.to_owned()),
+                None => return Err(call.unexpected(&word)),
+            },
+            Arg::Value(word) => return Err(call.unexpected(&word)),
+        }
+    }
+    let by_name = name.is_some();
+    if let Some(name) = name {
+        find(call, &name)?;
+    }
+    let document = call.document()?;
+    if !by_name && document.value("/bocker/cg").is_none() {
+        return Ok(());
+    }
+    let id = document.id()?;
+    // A malformed member still says that there is something to remove; where, follows from the id alone.
+    let request = document
+        .member::<Member>(STAGE)
+        .ok()
+        .flatten()
+        .map(|m| m.request);
+    let hierarchies = Hierarchies::read()?;
+    let ours = claim::read(&id);
+    if let Some(record) = ours.as_ref().filter(|r| r.root != paths::root()) {
+        let root = record.root.display();
+        return Err(
+            Error::new(Kind::InUse, format!("{id} belongs to BOCKER_ROOT={root}"))
+                .hint("set BOCKER_ROOT to delete it"),
+        );
+    }
+
+    let supervised = document.value("/bocker/spawn").is_some();
+    let _lock = lock::verbs(&id).ok();
+    let mut kill = force;
+    if !call.dry_run() {
+        kill = kill || is_orphaned(&id, &hierarchies, supervised)?;
+        say_oom(&id, &hierarchies, request.and_then(|r| r.memory).as_ref());
+    }
+    let claimed = ours.is_some_and(|record| record.by == STAGE);
+    let context = Context {
+        id,
+        hierarchies: hierarchies.clone(),
+    };
+    let steps = steps(&hierarchies, kill, claimed);
+    call.delete(context, steps, |document, _| {
+        member::remove(document);
+        if claimed {
+            document.remove_member("id");
+        }
+        Ok(())
+    })
+}
+
+/// Takes the document of a container by its name, or a bare one for an id that was claimed and never started.
+fn find(call: &mut Call, name: &str) -> Result<()> {
+    match (call.document_of(name), Id::parse(name)) {
+        (Err(error), Ok(id))
+            if error.kind() == &Kind::NotFound
+                && id.is_container()
+                && claim::read(&id).is_some() =>
+        {
+            let mut document = Document::new();
+            document.set_member("id", &id);
+            call.adopt(document);
+            Ok(())
+        }
+        (result, _) => result.map(|_| ()),
+    }
+}
+
+/// Whether processes are left of a container that has lost its supervisor. Fails with [`Kind::InUse`] while it has one,
+/// and when there are processes in a group that never had one: somebody else put them there.
+fn is_orphaned(id: &Id, hierarchies: &Hierarchies, supervised: bool) -> Result<bool> {
+    let groups = group::all(hierarchies, id);
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let left = group::processes(&groups).len();
+        let alive = lock::is_alive(id);
+        if left == 0 && !alive {
+            return Ok(false);
+        }
+        if Instant::now() < deadline {
+            thread::sleep(TICK);
+            continue;
+        }
+        if supervised && !alive {
+            say_orphaned(id);
+            return Ok(true);
+        }
+        let message = match left {
+            0 => format!("{id} is being started or stopped"),
+            1 => format!("{id} is running: 1 process is in its cgroup"),
+            _ => format!("{id} is running: {left} processes are in its cgroup"),
+        };
+        return Err(Error::new(Kind::InUse, message).hint("stop it first, or kill it with --force"));
+    }
+}
+
+/// Says on stderr that a container without its supervisor is killed.
+pub(crate) fn say_orphaned(id: &Id) {
+    // If stderr is gone, nobody wants to know.
+    let _ = writeln!(
+        std::io::stderr(),
+        "bocker-cg: {id} had lost its supervisor: what was left of it is killed"
+    );
+}
+
+/// Says on stderr when the kernel killed in the container, and which limit it had hit.
+fn say_oom(id: &Id, hierarchies: &Hierarchies, request: Option<&crate::request::Memory>) {
+    let Some(mount) = hierarchies.of(Controller::Memory) else {
+        return;
+    };
+    let kills = memory::oom_kills(&mount.join(id));
+    if kills > 0 {
+        let message = memory::oom_message(id.as_str(), kills, request);
+        // If stderr is gone, nobody wants to know.
+        let _ = writeln!(std::io::stderr(), "bocker-cg: {message}");
+    }
+}
+
+/// The steps that remove an id's groups; with `kill`, whatever is in them first; with `claimed`, its claim last.
+fn steps(hierarchies: &Hierarchies, kill: bool, claimed: bool) -> Vec<Step<Context>> {
+    let mut steps = Vec::new();
+    if kill {
+        steps.push(kill_step());
+    }
+    for hierarchy in hierarchies.iter() {
+        let Some(controller) = hierarchy.controllers.first() else {
+            continue;
+        };
+        let mount: Rc<Path> = hierarchy.mount.as_path().into();
+        let (shown, looked) = (mount.clone(), mount.clone());
+        steps.push(
+            Step::new(controller.step(), "a group goes with its container")
+                .command(move |c: &Context| vec![format!("rmdir {}", quoted(&shown, &c.id))])
+                .look(move |c| format!("ls -d {}", quoted(&looked, &c.id)))
+                .apply(move |c| group::remove(&mount.join(&c.id))),
+        );
+    }
+    if claimed {
+        steps.push(
+            Step::new("cg.claim", "the id is free again")
+                .command(|c: &Context| vec![format!("rm -r /run/bocker/{}", c.id)])
+                .apply(|c| claim::release_own(&c.id, STAGE)),
+        );
+    }
+    steps
+}
+
+fn kill_step() -> Step<Context> {
+    Step::new("cg.kill", "nothing may outlive its limits")
+        .command(|c: &Context| {
+            let Some(mount) = c.hierarchies.of(Controller::Freezer) else {
+                return vec!["# kill -9 every process in its groups".into()];
+            };
+            let group = quoted(mount, &c.id);
+            let (state, procs) = (freezer::STATE, group::PROCS);
+            vec![
+                format!("echo FROZEN > {group}/{state}"),
+                format!("xargs -r kill -9 < {group}/{procs}"),
+                format!("echo THAWED > {group}/{state}"),
+            ]
+        })
+        .look(|c| format!("bocker-cg list | grep {}", c.id))
+        .apply(|c| group::kill_all(&c.hierarchies, &c.id))
+}
+
+fn quoted(mount: &Path, id: &Id) -> String {
+    quote(&mount.join(id).display().to_string())
+}
+
+/// Removes an id's groups outside a pipeline, for `gc`.
+pub(crate) fn sweep(
+    call: &Call,
+    id: &Id,
+    hierarchies: &Hierarchies,
+    kill: bool,
+    claimed: bool,
+) -> Result<()> {
+    let mut context = Context {
+        id: id.clone(),
+        hierarchies: hierarchies.clone(),
+    };
+    let steps = steps(hierarchies, kill, claimed);
+    call.engine().tear_down(&mut context, steps)
+}

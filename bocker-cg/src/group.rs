@@ -1,0 +1,187 @@
+//! One container's group in each hierarchy: made, filled in, emptied, removed.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bocker_pipe::{Doing, Error, Id, Kind, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::controller::{Controller, Setting};
+use crate::freezer;
+use crate::hierarchies::Hierarchies;
+
+/// In every group: the processes in it. bocker-spawn writes the container's here.
+pub(crate) const PROCS: &str = "cgroup.procs";
+
+/// How long the last processes may take to leave. A killed one goes when its memory has been freed.
+const EMPTY_WAIT: Duration = Duration::from_secs(10);
+/// How long rmdir(2) is tried again: the kernel answers EBUSY while the dead are being buried.
+const REMOVE_WAIT: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(1);
+
+/// Where the id's group is in each hierarchy.
+pub(crate) fn all(hierarchies: &Hierarchies, id: &Id) -> Vec<PathBuf> {
+    hierarchies.iter().map(|h| h.mount.join(id)).collect()
+}
+
+/// Makes a group. Fails with [`Kind::Exists`] when there is one.
+pub(crate) fn make(group: &Path) -> Result<()> {
+    match fs::create_dir(group) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(Error::new(
+            Kind::Exists,
+            format!("{} exists already", group.display()),
+        )
+        .hint("is the container running? If not, remove it with 'bocker-cg gc --grace 0'")),
+        result => result.doing(|| format!("make {}", group.display())),
+    }
+}
+
+/// Writes settings into a group, each in one write(2).
+pub(crate) fn set(group: &Path, settings: &[Setting]) -> Result<()> {
+    for Setting { file, value } in settings {
+        let path = group.join(file);
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .doing(|| format!("write {value} to {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes a group and what is beneath it. Already gone is success.
+pub(crate) fn remove(top: &Path) -> Result<()> {
+    let deadline = Instant::now() + REMOVE_WAIT;
+    loop {
+        // Deepest first. A container with the right to mount may have made groups in its own.
+        let result = tree(top).iter().rev().try_for_each(fs::remove_dir);
+        match result {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound && !top.exists() => return Ok(()),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).doing(|| format!("remove {}", top.display()));
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => thread::sleep(TICK),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).doing(|| format!("remove {}", top.display())),
+        }
+    }
+}
+
+/// A group and all beneath it, each before those beneath it; nothing when it is not there.
+pub(crate) fn tree(top: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    if top.is_dir() {
+        found.push(top.to_owned());
+    }
+    let mut next = 0;
+    while let Some(group) = found.get(next) {
+        let entries = fs::read_dir(group).into_iter().flatten().flatten();
+        let beneath: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
+        found.extend(beneath);
+        next += 1;
+    }
+    found
+}
+
+/// The processes in groups and beneath them.
+pub(crate) fn processes(groups: &[PathBuf]) -> Vec<Pid> {
+    let mut pids: Vec<i32> = groups
+        .iter()
+        .flat_map(|group| tree(group))
+        .filter_map(|group| fs::read_to_string(group.join(PROCS)).ok())
+        .flat_map(|text| {
+            let pids: Vec<i32> = text.lines().filter_map(|l| l.parse().ok()).collect();
+            pids
+        })
+        // 0 is a process that our pid namespace does not show; to kill(2) it would mean ourselves.
+        .filter(|pid| *pid > 0)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids.into_iter().map(Pid::from_raw).collect()
+}
+
+/// Kills everything in the id's groups and waits until they are empty.
+pub(crate) fn kill_all(hierarchies: &Hierarchies, id: &Id) -> Result<()> {
+    let groups = all(hierarchies, id);
+    let freezer = hierarchies.of(Controller::Freezer).map(|m| m.join(id));
+    let deadline = Instant::now() + EMPTY_WAIT;
+    while !processes(&groups).is_empty() {
+        // What is frozen neither forks nor exits: no process escapes, and no pid is another's by the time it is used.
+        if let Some(group) = &freezer {
+            freezer::freeze(group);
+        }
+        for pid in processes(&groups) {
+            // ESRCH: it ended by itself.
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        if let Some(group) = &freezer {
+            freezer::thaw(group);
+        }
+        if Instant::now() >= deadline {
+            let left = processes(&groups).len();
+            return Err(Error::new(
+                Kind::InUse,
+                format!("{left} killed processes of {id} have not ended after {EMPTY_WAIT:?}"),
+            )
+            .hint("they wait for the kernel (ps shows state D); try again later"));
+        }
+        thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_lists_a_group_before_those_beneath_it() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path();
+        fs::create_dir_all(path.join("a/b/c")).unwrap();
+        fs::write(path.join("a/file"), "").unwrap();
+        let tree = tree(&path.join("a"));
+        assert_eq!(tree, [path.join("a"), path.join("a/b"), path.join("a/b/c")]);
+    }
+
+    #[test]
+    fn removing_what_is_gone_is_success() {
+        let top = tempfile::tempdir().unwrap();
+        assert!(remove(&top.path().join("gone")).is_ok());
+        fs::create_dir_all(top.path().join("a/b")).unwrap();
+        assert!(remove(&top.path().join("a")).is_ok());
+        assert!(!top.path().join("a").exists());
+    }
+
+    #[test]
+    fn the_invisible_process_0_is_never_counted() {
+        let top = tempfile::tempdir().unwrap();
+        fs::write(top.path().join(PROCS), "0\n7\n7\n-1\n").unwrap();
+        let found = processes(&[top.path().to_owned()]);
+        assert_eq!(found, [Pid::from_raw(7)]);
+    }
+
+    #[test]
+    fn a_group_that_is_there_is_not_made_again() {
+        let top = tempfile::tempdir().unwrap();
+        assert_eq!(make(top.path()).unwrap_err().kind(), &Kind::Exists);
+    }
+
+    #[test]
+    fn a_setting_is_never_written_to_a_file_that_is_not_there() {
+        let top = tempfile::tempdir().unwrap();
+        let error = set(top.path(), &[Setting::new("pids.max", 1)]).unwrap_err();
+        assert!(error.is(Errno::ENOENT));
+        assert!(!top.path().join("pids.max").exists());
+    }
+}

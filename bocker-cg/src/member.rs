@@ -1,0 +1,108 @@
+//! What bocker-cg writes into the document: `bocker.cg`, `linux.cgroupsPath` and its members of `linux.resources`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bocker_pipe::{Document, Id};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::STAGE;
+use crate::controller::{ALL, Controller, RESOURCES};
+use crate::hierarchies::Hierarchies;
+use crate::request::Request;
+
+/// The version of the member.
+const VERSION: u64 = 1;
+const CGROUPS_PATH: &str = "/linux/cgroupsPath";
+const LINUX_RESOURCES: &str = "/linux/resources";
+
+/// `bocker.cg`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// Of this member's shape.
+    pub(crate) version: u64,
+    /// The group's path in every hierarchy.
+    pub(crate) path: String,
+    /// The group's folder by controller. Into each one's `cgroup.procs` bocker-spawn writes the container.
+    pub(crate) paths: BTreeMap<String, PathBuf>,
+    /// What was asked for.
+    #[serde(default)]
+    pub(crate) request: Request,
+}
+
+/// Adds the members.
+pub(crate) fn add(document: &mut Document, id: &Id, hierarchies: &Hierarchies, request: &Request) {
+    let path = format!("/{id}");
+    let mounted: Vec<(Controller, PathBuf)> = ALL
+        .into_iter()
+        .filter_map(|c| Some((c, hierarchies.of(c)?.to_owned())))
+        .collect();
+    for (controller, mount) in &mounted {
+        if let Some((name, value)) = controller.resources(request, mount) {
+            document.set(&format!("{LINUX_RESOURCES}/{name}"), &value);
+        }
+    }
+    document.set(CGROUPS_PATH, &path);
+    let member = Member {
+        version: VERSION,
+        path,
+        paths: mounted
+            .into_iter()
+            .map(|(c, mount)| (c.name().to_owned(), mount.join(id)))
+            .collect(),
+        request: request.clone(),
+    };
+    document.set_member(STAGE, &member);
+}
+
+/// Removes the members, and the objects around them that became empty.
+pub(crate) fn remove(document: &mut Document) {
+    document.remove_member(STAGE);
+    document.remove(CGROUPS_PATH);
+    for name in RESOURCES {
+        document.remove(&format!("{LINUX_RESOURCES}/{name}"));
+    }
+    for pointer in [LINUX_RESOURCES, "/linux"] {
+        if document.value(pointer) == Some(&json!({})) {
+            document.remove(pointer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hierarchies() -> Hierarchies {
+        Hierarchies::parse(
+            "1 1 0:30 / /cgroup/memory rw - cgroup cgroup rw,memory\n\
+             2 1 0:31 / /cgroup/devices rw - cgroup cgroup rw,devices\n",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn what_was_added_is_removed_and_the_rest_stays() {
+        let text = br#"{"ociVersion":"1.2.0","bocker":{"version":1,"id":"ps_3fa0c1"},
+            "linux":{"resources":{"hugepageLimits":[]},"seccomp":{}}}"#;
+        let before = Document::parse(text).unwrap();
+        let mut document = before.clone();
+        let id = document.id().unwrap();
+        add(&mut document, &id, &hierarchies(), &Request::default());
+        assert_eq!(document.value("/linux/cgroupsPath").unwrap(), "/ps_3fa0c1");
+        assert_ne!(document, before);
+        remove(&mut document);
+        assert_eq!(document, before);
+    }
+
+    #[test]
+    fn what_became_empty_goes_too() {
+        let before = Document::new();
+        let mut document = before.clone();
+        let id = Id::placeholder();
+        add(&mut document, &id, &hierarchies(), &Request::default());
+        remove(&mut document);
+        assert_eq!(document, before);
+    }
+}

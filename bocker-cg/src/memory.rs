@@ -1,0 +1,245 @@
+//! The memory controller: a limit that counts swap too, and whether the kernel killed for want of memory.
+//! Kernel documentation: admin-guide/cgroup-v1/memory.
+
+use std::fs;
+use std::path::Path;
+
+use bocker_pipe::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+use crate::controller::Setting;
+use crate::group;
+use crate::request::{Memory, Request, out_of_range};
+
+pub(crate) const NAME: &str = "memory";
+pub(crate) const RESOURCES: &str = "memory";
+pub(crate) const WHY: &str =
+    "limits memory, so that the container cannot take all of the machine's";
+
+pub(crate) const LIMIT: &str = "memory.limit_in_bytes";
+/// Memory and swap together; a kernel without swap accounting lacks it.
+const SWAP_LIMIT: &str = "memory.memsw.limit_in_bytes";
+const OOM: &str = "memory.oom_control";
+/// The line of [`OOM`] that counts the killed.
+const OOM_KILLS: &str = "oom_kill ";
+
+/// Less than this and no command can be started. Docker refuses less than 6 MB, for the sake of its runtime's own needs.
+const MIN: u64 = 512 << 10;
+/// What a file of the kernel's can hold: LONG_MAX, in whole pages.
+const MAX: u64 = i64::MAX as u64;
+
+/// What the letters after a number mean: alone, or with `iB`, powers of 1024, as Docker has them; with `B`, of 1000.
+const UNITS: [(char, u64, u64); 4] = [
+    ('k', 1 << 10, 1_000),
+    ('m', 1 << 20, 1_000_000),
+    ('g', 1 << 30, 1_000_000_000),
+    ('t', 1 << 40, 1_000_000_000_000),
+];
+
+/// Parses a size: `512m`, `512MiB` and `512MB`, `1g`, `1048576`, `1048576b`.
+pub(crate) fn parse(text: &str) -> Result<u64> {
+    let malformed = || {
+        Error::new(Kind::Invalid, format!("'{text}' is not a size of memory"))
+            .hint("write it as 512m (1024 * 1024), 512MB (1000 * 1000) or a number of bytes")
+    };
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.to_ascii_lowercase();
+    let mut letters = unit.chars();
+    let factor = match (letters.next(), letters.as_str()) {
+        (None | Some('b'), "") => 1,
+        (Some(letter), rest) => {
+            let (_, binary, decimal) = UNITS
+                .into_iter()
+                .find(|(name, _, _)| *name == letter)
+                .ok_or_else(malformed)?;
+            match rest {
+                "" | "ib" => binary,
+                "b" => decimal,
+                _ => return Err(malformed()),
+            }
+        }
+        _ => return Err(malformed()),
+    };
+    if number.is_empty() {
+        return Err(malformed());
+    }
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(factor))
+        .ok_or_else(|| out_of_range("--memory", text, &range()))?;
+    check(bytes).map(|()| bytes)
+}
+
+/// Checks a limit in bytes.
+pub(crate) fn check(limit: u64) -> Result<()> {
+    if (MIN..=MAX).contains(&limit) {
+        return Ok(());
+    }
+    Err(out_of_range("--memory", &show(limit), &range()))
+}
+
+fn range() -> String {
+    format!("{} or more; leave it out for no limit", show(MIN))
+}
+
+/// A size as people write it: in the largest unit that divides it.
+pub(crate) fn show(bytes: u64) -> String {
+    let units = [
+        ("MB", 1_000_000),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+    units
+        .into_iter()
+        .find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor))
+        .map_or(format!("{bytes} bytes"), |(unit, factor)| {
+            format!("{} {unit}", bytes / factor)
+        })
+}
+
+/// Whether the kernel counts swap, in the hierarchy at `mount`.
+pub(crate) fn counts_swap(mount: &Path) -> bool {
+    mount.join(SWAP_LIMIT).exists()
+}
+
+pub(crate) fn settings(request: &Request, mount: &Path) -> Vec<Setting> {
+    let Some(memory) = &request.memory else {
+        return Vec::new();
+    };
+    // In this order: the limit with swap may never be less than the one without.
+    let mut settings = vec![Setting::new(LIMIT, memory.limit)];
+    if counts_swap(mount) {
+        settings.push(Setting::new(SWAP_LIMIT, memory.limit));
+    }
+    settings
+}
+
+pub(crate) fn resources(request: &Request, mount: &Path) -> Option<Value> {
+    let memory = request.memory.as_ref()?;
+    let mut resources = json!({"limit": memory.limit});
+    if counts_swap(mount) {
+        resources["swap"] = memory.limit.into();
+    }
+    Some(resources)
+}
+
+/// How many processes in a group and beneath it the kernel has killed for want of memory.
+pub(crate) fn oom_kills(top: &Path) -> u64 {
+    let count = |group: &Path| -> u64 {
+        let text = fs::read_to_string(group.join(OOM)).unwrap_or_default();
+        text.lines()
+            .find_map(|line| line.strip_prefix(OOM_KILLS)?.parse().ok())
+            .unwrap_or(0)
+    };
+    group::tree(top).iter().map(|group| count(group)).sum()
+}
+
+/// What is said when the kernel has killed.
+pub(crate) fn oom_message(id: &str, kills: u64, request: Option<&Memory>) -> String {
+    let processes = if kills == 1 { "process" } else { "processes" };
+    let limit = match request {
+        Some(Memory { limit, default }) => {
+            let default = if *default { " (default)" } else { "" };
+            format!("limit {}{default}", show(*limit))
+        }
+        None => "no limit of its own".into(),
+    };
+    format!("{id} ran out of memory, {limit}: the kernel killed {kills} {processes}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_docker_reads_them_and_mb_is_decimal() {
+        for (text, bytes) in [
+            ("1048576", 1 << 20),
+            ("1048576b", 1 << 20),
+            ("512k", 512 << 10),
+            ("512m", 512 << 20),
+            ("512M", 512 << 20),
+            ("512MiB", 512 << 20),
+            ("512MB", 512_000_000),
+            ("512mb", 512_000_000),
+            ("1g", 1 << 30),
+            ("1GB", 1_000_000_000),
+            ("2t", 2 << 40),
+        ] {
+            assert_eq!(parse(text).unwrap(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        for text in [
+            "",
+            "m",
+            "0",
+            "1",
+            "511k",
+            "-1",
+            "-512m",
+            "+512m",
+            "1.5g",
+            "1+1",
+            "a[$(id)]",
+            "0x1000000",
+            "512 m",
+            "512mm",
+            "512p",
+            "512bb",
+            "512mibb",
+            "18446744073709551616",
+            "9223372036854775808",
+            "16777216t",
+            "99999999999g",
+            "\u{665}12m",
+        ] {
+            assert_eq!(parse(text).unwrap_err().kind(), &Kind::Invalid, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_shown_in_the_unit_that_divides_it() {
+        assert_eq!(show(512_000_000), "512 MB");
+        assert_eq!(show(512 << 20), "512 MiB");
+        assert_eq!(show(1 << 30), "1 GiB");
+        assert_eq!(show(524_288), "512 KiB");
+        assert_eq!(show(1_234_567), "1234567 bytes");
+        assert_eq!(show(0), "0 bytes");
+    }
+
+    #[test]
+    fn an_oom_kill_names_the_limit_and_that_nobody_chose_it() {
+        let memory = |default| Memory {
+            limit: 512_000_000,
+            default,
+        };
+        assert_eq!(
+            oom_message("ps_3fa0c1", 1, Some(&memory(true))),
+            "ps_3fa0c1 ran out of memory, limit 512 MB (default): the kernel killed 1 process"
+        );
+        assert!(oom_message("ps_3fa0c1", 2, Some(&memory(false))).contains("limit 512 MB: the"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_size_in_range_or_an_error(text in "\\PC*") {
+            if let Ok(bytes) = parse(&text) {
+                prop_assert!((MIN..=MAX).contains(&bytes));
+            }
+        }
+
+        #[test]
+        fn what_is_shown_of_mebibytes_is_read_back(mebibytes in 1u64..1 << 30) {
+            let shown = show(mebibytes << 20).replace(' ', "");
+            prop_assert_eq!(parse(&shown).unwrap(), mebibytes << 20);
+        }
+    }
+}
