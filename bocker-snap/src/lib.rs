@@ -1,1 +1,41 @@
-//! placeholder
+//! bocker-snap: image layers to root filesystems, and back. It alone touches the layer store, the mounts of roots, and volumes.
+//!
+//! The image store is an OCI image layout; a layer of it is unpacked once ([`layers`], [`unpack`]) into a lower directory for
+//! overlayfs ([`overlay`]), and a container's root ([`create`], [`container`]) is such layers with a directory of its own on top.
+#![allow(dead_code)]
+
+mod container;
+mod cover;
+mod create;
+mod delete;
+mod image;
+mod import;
+mod layers;
+mod overlay;
+mod report;
+mod source;
+mod tar;
+mod tree;
+mod unpack;
+mod volume;
+
+use bocker_pipe::{Tool, Verb, VerbKind};
+
+/// The stage's name in documents, steps and claims.
+const STAGE: &str = "snap";
+
+/// The tool.
+pub static TOOL: Tool = Tool {
+    name: "bocker-snap",
+    stage: STAGE,
+    help: include_str!("help.txt"),
+    verbs: &[
+        Verb { name: "create", kind: VerbKind::Begins, run: create::create },
+        Verb { name: "import", kind: VerbKind::Creates, run: import::import },
+        Verb { name: "mount", kind: VerbKind::Creates, run: delete::mount },
+        Verb { name: "unmount", kind: VerbKind::Deletes, run: delete::unmount },
+        Verb { name: "delete", kind: VerbKind::Deletes, run: delete::delete },
+        Verb { name: "list", kind: VerbKind::Reports, run: report::list },
+    ],
+    default_verb: None,
+};

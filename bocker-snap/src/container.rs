@@ -1,0 +1,362 @@
+//! A container's folder, `BOCKER_ROOT/containers/<id>`: what bocker-snap keeps in it, and the mount of its root.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bocker_pipe::layout::Digest;
+use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, containers, lock, paths};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use serde::{Deserialize, Serialize};
+
+use crate::overlay::{Overlay, unmount_all};
+use crate::tree::{copy_attributes, open_directory, remove_path};
+use crate::{layers, volume};
+
+/// What is mounted, and what commands see as `/`.
+const ROOT: &str = "rootfs";
+/// What the container has written, as overlayfs keeps it.
+const UPPER: &str = "upper";
+/// Overlayfs' own folder.
+const WORK: &str = "work";
+/// The lower directory of an image without layers.
+const EMPTY: &str = "empty";
+/// What the root is made of: read by `mount` and `gc`, and there before the first layer is counted on.
+const SNAP: &str = "snap.json";
+
+/// `bocker.snap`: what a container's root is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Snap {
+    /// How: always `overlay`.
+    pub(crate) driver: String,
+    /// The image, unless the root is a view of a directory.
+    pub(crate) image: Option<Id>,
+    /// Chain ids, lowest first.
+    #[serde(default)]
+    pub(crate) layers: Vec<Digest>,
+    /// The directory that the root is a view of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rootfs: Option<PathBuf>,
+    /// The volumes as they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<volume::Request>,
+}
+
+/// The name of the only driver.
+pub(crate) const OVERLAY: &str = "overlay";
+
+/// A container's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder of an id, whether it exists or not.
+    pub(crate) fn of(id: &Id) -> Folder {
+        Folder(paths::container(id))
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the root is mounted.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.0.join(ROOT)
+    }
+
+    /// What the container has written.
+    pub(crate) fn upper(&self) -> PathBuf {
+        self.0.join(UPPER)
+    }
+
+    /// Makes the folder and all in it, or nothing.
+    pub(crate) fn make(&self, snap: &Snap) -> Result<()> {
+        layers::make_folder(&paths::containers())?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&self.0)
+            .doing(|| format!("make {}", self.0.display()))?;
+        let made = self.fill(snap);
+        if made.is_err() {
+            let _ = self.remove();
+        }
+        made
+    }
+
+    fn fill(&self, snap: &Snap) -> Result<()> {
+        for name in [ROOT, UPPER, WORK] {
+            let folder = self.0.join(name);
+            DirBuilder::new()
+                .mode(0o755)
+                .create(&folder)
+                .doing(|| format!("make {}", folder.display()))?;
+        }
+        if snap.layers.is_empty() && snap.rootfs.is_none() {
+            let empty = self.0.join(EMPTY);
+            fs::create_dir(&empty).doing(|| format!("make {}", empty.display()))?;
+        }
+        // Read by others only under its own name, so that they see all of it or nothing.
+        let (path, new) = (self.0.join(SNAP), self.0.join(format!("{SNAP}.new")));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(&serde_json::to_vec(snap)?)?;
+            fs::rename(&new, &path)
+        };
+        write().doing(|| format!("write {}", path.display()))
+    }
+
+    /// Removes the folder with everything in it. Not there is success.
+    pub(crate) fn remove(&self) -> Result<()> {
+        remove_path(&self.0)
+    }
+
+    /// What the root is made of. Fails with [`Kind::NotFound`] when it was never made.
+    pub(crate) fn snap(&self) -> Result<Snap> {
+        let path = self.0.join(SNAP);
+        let bytes = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let missing = format!("the container has no {SNAP} in {}", self.0.display());
+                return Err(Error::new(Kind::NotFound, missing)
+                    .hint("'bocker-snap gc' removes what was left half made"));
+            }
+            bytes => bytes.doing(|| format!("read {}", path.display()))?,
+        };
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Error::new(
+                Kind::Invalid,
+                format!("{} is damaged: {error}", path.display()),
+            )
+        })
+    }
+
+    /// The lower directories, topmost first.
+    pub(crate) fn lower(&self, snap: &Snap) -> Vec<PathBuf> {
+        match &snap.rootfs {
+            Some(directory) => vec![directory.clone()],
+            None if snap.layers.is_empty() => vec![self.0.join(EMPTY)],
+            None => snap.layers.iter().rev().map(layers::path).collect(),
+        }
+    }
+
+    /// Mounts the root. One that is mounted already is left as it is.
+    pub(crate) fn mount(&self, snap: &Snap) -> Result<()> {
+        if self.is_mounted() {
+            return Ok(());
+        }
+        let overlay = Overlay {
+            lower: self.lower(snap),
+            upper: self.upper(),
+            work: self.0.join(WORK),
+            volatile: false,
+        };
+        overlay.attach(&self.root())
+    }
+
+    /// Unmounts the root. Not mounted is success.
+    pub(crate) fn unmount(&self) -> Result<()> {
+        unmount_all(&self.root())
+    }
+
+    /// Gives the root the attributes of the directory that it shows, since overlayfs takes them from the upper one.
+    pub(crate) fn dress(&self, snap: &Snap) -> Result<()> {
+        let lower = self.lower(snap);
+        // There is always one: of an image without layers, the empty one.
+        let Some(top) = lower.first() else {
+            return Ok(());
+        };
+        copy_attributes(open_root(top)?, open_directory(&self.upper())?)
+    }
+
+    /// Whether something is mounted at the root.
+    pub(crate) fn is_mounted(&self) -> bool {
+        statx(
+            CWD,
+            self.root(),
+            AtFlags::SYMLINK_NOFOLLOW,
+            StatxFlags::empty(),
+        )
+        .is_ok_and(|found| {
+            found
+                .stx_attributes
+                .contains(StatxAttributes::MOUNT_ROOT)
+        })
+    }
+}
+
+fn open_root(path: &Path) -> Result<fs::File> {
+    fs::File::open(path).doing(|| format!("open {}", path.display()))
+}
+
+/// The commands that mount what [`Folder::mount`] mounts.
+pub(crate) fn mount_command(folder: &Folder, snap: &Snap) -> String {
+    use bocker_pipe::step::quote;
+    let escape = |path: &Path| {
+        let text = path.display().to_string();
+        text.replace('\\', r"\\")
+            .replace(':', r"\:")
+            .replace(',', r"\,")
+    };
+    // Relative to their folder: options of mount(2) end with a page.
+    let layers = paths::layers();
+    let lower: Vec<String> = folder
+        .lower(snap)
+        .iter()
+        .map(|path| escape(path.strip_prefix(&layers).unwrap_or(path)))
+        .collect();
+    let options = format!(
+        "nodev,lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off,xino=off",
+        lower.join(":"),
+        escape(&folder.upper()),
+        escape(&folder.path().join(WORK))
+    );
+    let root = folder.root().display().to_string();
+    let mount = format!("mount -t overlay -o {} overlay {}", quote(&options), quote(&root));
+    match snap.layers.is_empty() {
+        true => mount,
+        false => format!("(cd {} && {mount})", quote(&layers.display().to_string())),
+    }
+}
+
+/// Takes the lock that orders the verbs on a container; one that nobody claims (its machine was restarted) needs none.
+pub(crate) fn lock(id: &Id) -> Result<Option<lock::Lock>> {
+    match lock::verbs(id) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == &Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Fails with [`Kind::InUse`] when the container's supervisor lives.
+pub(crate) fn refuse_alive(id: &Id) -> Result<()> {
+    if lock::is_alive(id) {
+        return Err(Error::new(Kind::InUse, format!("{id} is running"))
+            .hint("stop it first, or use --force"));
+    }
+    Ok(())
+}
+
+/// Releases the claim on an id, if it is this tool's and of this `BOCKER_ROOT`.
+pub(crate) fn release(id: &Id) -> Result<()> {
+    match claim::read(id) {
+        Some(record) if record.root == paths::root() => claim::release_own(id, crate::STAGE),
+        _ => Ok(()),
+    }
+}
+
+/// Holds the lock under which names are given and taken back.
+fn lock_names() -> Result<lock::Lock> {
+    lock::exclusive(&paths::names().join(".lock"))
+}
+
+/// Checks that the text can be a container's name. Fails with [`Kind::Invalid`].
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    if containers::is_name(name) && Id::parse(name).is_err() {
+        return Ok(());
+    }
+    Err(
+        Error::new(Kind::Invalid, format!("'{name}' cannot be a container's name"))
+            .hint("use two or more of a-z A-Z 0-9 _ . - and begin with a letter or digit"),
+    )
+}
+
+/// Gives a container its name. Fails with [`Kind::Exists`] when another container has it.
+pub(crate) fn give_name(name: &str, id: &Id) -> Result<()> {
+    let _lock = lock_names()?;
+    let link = paths::names().join(name);
+    let target = Path::new("../containers").join(id);
+    let give = || std::os::unix::fs::symlink(&target, &link);
+    let result = match give() {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            if let Some(owner) = owner(&link) {
+                return Err(
+                    Error::new(Kind::Exists, format!("the name '{name}' is taken by {owner}"))
+                        .hint(format!("remove it with 'bocker rm {name}'")),
+                );
+            }
+            // What is left of a container that is gone.
+            fs::remove_file(&link).and_then(|()| give())
+        }
+        result => result,
+    };
+    result.doing(|| format!("make {}", link.display()))
+}
+
+/// Takes all names of a container back.
+pub(crate) fn take_names(id: &Id) -> Result<()> {
+    if !paths::names().is_dir() {
+        return Ok(());
+    }
+    let _lock = lock_names()?;
+    for (link, owner) in links()? {
+        if owner.as_ref() == Some(id) {
+            remove_link(&link)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes back the names of containers that no longer exist, or under a dry run only finds them.
+pub(crate) fn take_dead_names(dry_run: bool) -> Result<Vec<PathBuf>> {
+    if !paths::names().is_dir() {
+        return Ok(Vec::new());
+    }
+    let _lock = lock_names()?;
+    let mut dead = Vec::new();
+    for (link, owner) in links()? {
+        if owner.is_none_or(|id| !paths::container(&id).is_dir()) {
+            if !dry_run {
+                remove_link(&link)?;
+            }
+            dead.push(link);
+        }
+    }
+    Ok(dead)
+}
+
+/// The names that a container has.
+pub(crate) fn names_of(id: &Id) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for (link, owner) in links()? {
+        if owner.as_ref() == Some(id)
+            && let Some(name) = link.file_name().and_then(|name| name.to_str())
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn remove_link(link: &Path) -> Result<()> {
+    fs::remove_file(link).doing(|| format!("remove {}", link.display()))
+}
+
+/// The existing container that a name leads to.
+fn owner(link: &Path) -> Option<Id> {
+    target(link).filter(|id| paths::container(id).is_dir())
+}
+
+fn target(link: &Path) -> Option<Id> {
+    let target = fs::read_link(link).ok()?;
+    Id::parse(target.file_name()?.to_str()?).ok()
+}
+
+/// All names with the ids that they lead to, whether those exist or not.
+fn links() -> Result<Vec<(PathBuf, Option<Id>)>> {
+    let folder = paths::names();
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.doing(|| format!("read {}", folder.display()))?,
+    };
+    Ok(entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
+        .map(|entry| (entry.path(), target(&entry.path())))
+        .collect())
+}

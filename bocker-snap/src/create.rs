@@ -1,0 +1,325 @@
+//! `create`: claims an id and makes a container's root from an image or from a directory.
+
+use std::path::PathBuf;
+
+use bocker_pipe::layout::{Image, Layout};
+use bocker_pipe::step::quote;
+use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, paths};
+use serde_json::{Map, Value};
+
+use crate::container::{self, Folder, OVERLAY, Snap};
+use crate::cover::{self, Source};
+use crate::image::{self, ImageMember};
+use crate::layers::{self, Keep, Layer};
+use crate::{STAGE, tree, volume};
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Options {
+    image: Option<String>,
+    rootfs: Option<PathBuf>,
+    name: Option<String>,
+    labels: Map<String, Value>,
+    read_only: bool,
+    volumes: Vec<volume::Request>,
+}
+
+/// What is planned, and what has come of it.
+struct Context {
+    /// The placeholder until one is claimed.
+    id: Id,
+    name: Option<String>,
+    labels: Map<String, Value>,
+    read_only: bool,
+    image: Option<ImageMember>,
+    layers: Vec<Layer>,
+    source: Option<Source>,
+    snap: Snap,
+    /// Volumes that were not there before.
+    made: Vec<PathBuf>,
+    /// Keeps the layers from being removed until the container's own folder names them.
+    keep: Option<Keep>,
+}
+
+impl Context {
+    fn folder(&self) -> Folder {
+        Folder::of(&self.id)
+    }
+}
+
+/// `create IMAGE|--rootfs DIR`.
+pub(crate) fn create(call: &mut Call) -> Result<()> {
+    let options = options(call)?;
+    let document = call.document()?;
+    let context = plan(options, document)?;
+    let steps = steps(&context, document.id().is_ok());
+    call.create(context, steps, finish)
+}
+
+fn options(call: &mut Call) -> Result<Options> {
+    let mut options = Options::default();
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) => match option.as_str() {
+                "--rootfs" => options.rootfs = Some(call.value()?.into()),
+                "--name" => options.name = Some(call.text()?),
+                "--label" => {
+                    let text = call.text()?;
+                    let (key, value) = text.split_once('=').unwrap_or((&text, ""));
+                    options.labels.insert(key.into(), value.into());
+                }
+                "--read-only" => options.read_only = true,
+                "--volume" => options.volumes.push(volume::Request::parse(&call.text()?)?),
+                _ => return Err(call.unknown(&option)),
+            },
+            Arg::Value(word) if options.image.is_none() => {
+                let word = word.into_string().map_err(|word| {
+                    Error::new(
+                        Kind::NotFound,
+                        format!("No image named '{}' exists", word.display()),
+                    )
+                })?;
+                options.image = Some(word);
+            }
+            Arg::Value(word) => return Err(call.unexpected(&word)),
+        }
+    }
+    if options.image.is_some() && options.rootfs.is_some() {
+        return Err(Error::new(
+            Kind::Usage,
+            "a root is made from an image or from a directory, not from both",
+        ));
+    }
+    Ok(options)
+}
+
+/// Checks everything before anything is made.
+fn plan(options: Options, document: &Document) -> Result<Context> {
+    let name = match options.name {
+        Some(name) => Some(name),
+        None => document.member("name")?,
+    };
+    if let Some(name) = &name {
+        container::check_name(name)?;
+    }
+    let mut labels: Map<String, Value> = document.member("labels")?.unwrap_or_default();
+    labels.extend(options.labels);
+    let layout = Layout::open();
+    let mut snap = Snap {
+        driver: OVERLAY.into(),
+        image: None,
+        layers: Vec::new(),
+        rootfs: None,
+        volumes: options.volumes,
+    };
+    let (mut member, mut layers, mut source) = (None, Vec::new(), None);
+    if let Some(directory) = options.rootfs {
+        let found = Source::find(&directory)?;
+        snap.rootfs = Some(found.path.clone());
+        source = Some(found);
+    } else {
+        let image = find(&layout, options.image, document)?;
+        let unpacked = image::read(&layout, &image)?;
+        snap.image = Some(image.id.clone());
+        snap.layers = unpacked.layers.iter().map(|layer| layer.chain_id.clone()).collect();
+        layers = unpacked.layers;
+        member = Some(unpacked.member);
+    }
+    Ok(Context {
+        id: document.id().unwrap_or_else(|_| Id::placeholder()),
+        name,
+        labels,
+        read_only: options.read_only,
+        image: member,
+        layers,
+        source,
+        snap,
+        made: Vec::new(),
+        keep: None,
+    })
+}
+
+/// The image that is named, or the one that the document brings.
+fn find(layout: &Layout, named: Option<String>, document: &Document) -> Result<Image> {
+    if let Some(name) = named {
+        return layout.find(&name);
+    }
+    match image::of_document(layout, document)? {
+        Some(image) => Ok(image),
+        None => Err(Error::new(Kind::Usage, "no image is named")
+            .hint("give one, or --rootfs DIR for a view of a directory")),
+    }
+}
+
+fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
+    let mut steps = Vec::new();
+    if !is_claimed {
+        steps.push(claim_step());
+    }
+    steps.push(folder_step());
+    if context.name.is_some() {
+        steps.push(name_step());
+    }
+    for (index, layer) in context.layers.iter().enumerate() {
+        if !layers::is_here(&layer.chain_id) {
+            steps.push(layer_step(index));
+        }
+    }
+    for (index, request) in context.snap.volumes.iter().enumerate() {
+        if request.folder().is_some() {
+            steps.push(volume_step(index));
+        }
+    }
+    if context.source.as_ref().is_some_and(|source| !source.covers.is_empty()) {
+        steps.push(cover_step());
+    }
+    steps.push(mount_step());
+    steps
+}
+
+fn claim_step() -> Step<Context> {
+    Step::new(
+        "snap.claim",
+        "an id that nothing else on this machine has; everything made later carries it",
+    )
+    .command(|c: &Context| {
+        vec![format!(
+            "mkdir -p {} && mkdir -m 700 {}",
+            paths::run().display(),
+            paths::claim(&c.id).display()
+        )]
+    })
+    .look(|c| format!("cat {}/claim", paths::claim(&c.id).display()))
+    .apply(|c| {
+        c.id = claim::make(STAGE)?;
+        Ok(())
+    })
+    .undo(|c| container::release(&c.id))
+}
+
+fn folder_step() -> Step<Context> {
+    Step::new(
+        "snap.folder",
+        "what the container writes is kept apart from the image, where only root may look",
+    )
+    .command(|c: &Context| {
+        let folder = c.folder().path().display().to_string();
+        let folder = quote(&folder);
+        vec![format!(
+            "mkdir -p -m 700 {folder} && mkdir {folder}/rootfs {folder}/upper {folder}/work"
+        )]
+    })
+    .look(|c| format!("ls -l {}", quote(&c.folder().path().display().to_string())))
+    .apply(|c| {
+        layers::make_folder(&paths::root())?;
+        c.keep = Some(Keep::take()?);
+        c.folder().make(&c.snap)
+    })
+    .undo(|c| c.folder().remove())
+}
+
+fn name_step() -> Step<Context> {
+    Step::new("snap.name", "a name is given to one container only: a link cannot be made twice")
+        .command(|c: &Context| {
+            let link = paths::names().join(c.name.as_deref().unwrap_or_default());
+            vec![format!(
+                "mkdir -p {} && ln -s ../containers/{} {}",
+                quote(&paths::names().display().to_string()),
+                c.id,
+                quote(&link.display().to_string())
+            )]
+        })
+        .look(|_| format!("ls -l {}", quote(&paths::names().display().to_string())))
+        .apply(|c| match &c.name {
+            Some(name) => container::give_name(name, &c.id),
+            None => Ok(()),
+        })
+        .undo(|c| container::take_names(&c.id))
+}
+
+fn layer_step(index: usize) -> Step<Context> {
+    Step::new(
+        "snap.layer",
+        "a layer is unpacked once, and shared by all containers and images above it",
+    )
+    .command(move |c: &Context| layers::import_commands(&c.layers[index]))
+    .look(move |c| {
+        let path = layers::path(&c.layers[index].chain_id);
+        format!("ls -l {}", quote(&path.display().to_string()))
+    })
+    .apply(move |c| layers::import(&Layout::open(), &c.snap.layers[..index], &c.layers[index]))
+}
+
+fn volume_step(index: usize) -> Step<Context> {
+    Step::new(
+        "snap.volume",
+        "a named volume is a directory that outlives its containers",
+    )
+    .command(move |c: &Context| {
+        let folder = c.snap.volumes[index].folder().unwrap_or_default();
+        vec![format!("mkdir -p {}", quote(&folder.display().to_string()))]
+    })
+    .apply(move |c| {
+        if let Some(folder) = c.snap.volumes[index].folder()
+            && volume::make(&folder)?
+        {
+            c.made.push(folder);
+        }
+        Ok(())
+    })
+    .undo(|c| match c.made.pop() {
+        Some(folder) => volume::unmake(&folder),
+        None => Ok(()),
+    })
+}
+
+fn cover_step() -> Step<Context> {
+    Step::new(
+        "snap.cover",
+        "a view of the host's directories must not show the secrets and roots of other containers",
+    )
+    .command(|c: &Context| match &c.source {
+        Some(source) => cover::commands(source, &c.folder().upper()),
+        None => Vec::new(),
+    })
+    .apply(|c| match &c.source {
+        Some(source) => source.cover(&c.folder().upper()),
+        None => Ok(()),
+    })
+}
+
+fn mount_step() -> Step<Context> {
+    Step::new(
+        "snap.mount",
+        "overlayfs shows the layers as one tree and keeps what is written in the topmost directory",
+    )
+    .command(|c: &Context| vec![container::mount_command(&c.folder(), &c.snap)])
+    .look(|c| format!("findmnt {}", quote(&c.folder().root().display().to_string())))
+    .apply(|c| {
+        c.folder().dress(&c.snap)?;
+        c.folder().mount(&c.snap)?;
+        c.keep = None;
+        Ok(())
+    })
+    .undo(|c| c.folder().unmount())
+}
+
+fn finish(document: &mut Document, context: &Context) -> Result<()> {
+    document.set_member("id", &context.id);
+    if let Some(name) = &context.name {
+        document.set_member("name", name);
+    }
+    if !context.labels.is_empty() {
+        document.set_member("labels", &context.labels);
+    }
+    if let Some(image) = &context.image {
+        document.set_member("image", image);
+    }
+    document.set_member("snap", &context.snap);
+    document.set("/root/path", tree::text(&context.folder().root())?);
+    document.set("/root/readonly", &context.read_only);
+    for request in &context.snap.volumes {
+        document.add_mount(&request.mount()?);
+    }
+    Ok(())
+}

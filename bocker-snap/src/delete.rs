@@ -1,0 +1,186 @@
+//! `mount`, `unmount` and `delete`: a container's root comes, goes, and goes for good.
+
+use bocker_pipe::step::quote;
+use bocker_pipe::{Arg, Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
+
+use crate::container::{self, Folder, Snap};
+use crate::{STAGE, tree};
+
+struct Context {
+    id: Id,
+    snap: Option<Snap>,
+    /// Held to the end.
+    lock: Option<lock::Lock>,
+}
+
+impl Context {
+    fn folder(&self) -> Folder {
+        Folder::of(&self.id)
+    }
+}
+
+/// `mount [CONTAINER]`: what `start` begins with.
+pub(crate) fn mount(call: &mut Call) -> Result<()> {
+    if let Some(word) = argument(call, None)? {
+        let document = load(&word)?;
+        call.adopt(document);
+    }
+    let id = call.document()?.id()?;
+    let context = Context {
+        snap: Some(Folder::of(&id).snap()?),
+        lock: None,
+        id,
+    };
+    let steps = vec![renew_step(), mount_step()];
+    call.create(context, steps, |document, context| {
+        // It begins anew: how it ended or failed before is not how this ends.
+        document.remove_member("exit");
+        document.remove_member("error");
+        document.set("/root/path", tree::text(&context.folder().root())?);
+        if let Some(snap) = &context.snap {
+            document.set_member("snap", snap);
+        }
+        Ok(())
+    })
+}
+
+fn renew_step() -> Step<Context> {
+    Step::new(
+        "snap.claim",
+        "after a restart of the machine the id has to be claimed again",
+    )
+    .command(|c: &Context| vec![format!("mkdir -p -m 700 {}", paths::claim(&c.id).display())])
+    .apply(|c| {
+        claim::renew(&c.id, STAGE)?;
+        c.lock = container::lock(&c.id)?;
+        container::refuse_alive(&c.id)
+    })
+}
+
+fn mount_step() -> Step<Context> {
+    Step::new("snap.mount", "the layers and what the container wrote are shown as one tree again")
+        .command(|c: &Context| match &c.snap {
+            Some(snap) => vec![container::mount_command(&c.folder(), snap)],
+            None => Vec::new(),
+        })
+        .look(|c| format!("findmnt {}", quote(&c.folder().root().display().to_string())))
+        .apply(|c| match &c.snap {
+            Some(snap) => c.folder().mount(snap),
+            None => Ok(()),
+        })
+        .undo(|c| c.folder().unmount())
+}
+
+/// `unmount [CONTAINER]`: the root goes, what was written stays.
+pub(crate) fn unmount(call: &mut Call) -> Result<()> {
+    tear_down(call, || vec![unmount_step()], |_, _| Ok(()))
+}
+
+/// `delete [CONTAINER]`: the root, everything written, the name and the claim.
+pub(crate) fn delete(call: &mut Call) -> Result<()> {
+    let steps = || vec![unmount_step(), name_step(), folder_step(), release_step()];
+    tear_down(call, steps, |document, context| {
+        let volumes = context.snap.iter().flat_map(|snap| &snap.volumes);
+        let ours: Vec<&str> = volumes.map(|volume| &*volume.destination).collect();
+        document.remove_mounts(|destination, _| ours.contains(&destination));
+        document.remove_member("snap");
+        document.remove("/root");
+        Ok(())
+    })
+}
+
+/// Runs steps on the container that is named, or on the one of the document.
+fn tear_down(
+    call: &mut Call,
+    steps: impl Fn() -> Vec<Step<Context>>,
+    finish: impl FnOnce(&mut Document, &Context) -> Result<()>,
+) -> Result<()> {
+    let mut force = false;
+    if let Some(word) = argument(call, Some(&mut force))? {
+        let document = load(&word)?;
+        call.adopt(document);
+    }
+    let Ok(id) = call.document()?.id() else {
+        // Nothing was claimed, so nothing was made.
+        return Ok(());
+    };
+    let lock = match call.dry_run() {
+        true => None,
+        false => container::lock(&id)?,
+    };
+    if !force && !call.dry_run() {
+        container::refuse_alive(&id)?;
+    }
+    let context = Context {
+        snap: call.document()?.member("snap").ok().flatten(),
+        lock,
+        id,
+    };
+    call.delete(context, steps(), finish)
+}
+
+fn unmount_step() -> Step<Context> {
+    Step::new("snap.mount", "nothing is written to the root any more")
+        .command(|c: &Context| {
+            vec![format!("umount -l {}", quote(&c.folder().root().display().to_string()))]
+        })
+        .apply(|c| c.folder().unmount())
+}
+
+fn name_step() -> Step<Context> {
+    Step::new("snap.name", "the name is free again")
+        .command(|c: &Context| {
+            vec![format!(
+                "find {} -lname {} -delete",
+                quote(&paths::names().display().to_string()),
+                quote(&format!("../containers/{}", c.id))
+            )]
+        })
+        .apply(|c| container::take_names(&c.id))
+}
+
+fn folder_step() -> Step<Context> {
+    Step::new("snap.folder", "what the container wrote, its log and its document go")
+        .command(|c: &Context| {
+            vec![format!("rm -rf {}", quote(&c.folder().path().display().to_string()))]
+        })
+        .apply(|c| c.folder().remove())
+}
+
+fn release_step() -> Step<Context> {
+    Step::new("snap.claim", "nothing carries the id any more")
+        .command(|c: &Context| vec![format!("rm -r {}", paths::claim(&c.id).display())])
+        .apply(|c| container::release(&c.id))
+}
+
+/// The document of a container that is named: the one that bocker-spawn wrote, or as much as is known without.
+fn load(word: &str) -> Result<Document> {
+    let id = containers::resolve(word)?;
+    match containers::load(&id) {
+        Err(error) if error.kind() == &Kind::NotFound => {
+            let mut document = Document::new();
+            document.set_member("id", &id);
+            if let Ok(snap) = Folder::of(&id).snap() {
+                document.set_member("snap", &snap);
+            }
+            Ok(document)
+        }
+        document => document,
+    }
+}
+
+/// The word of the command line, and `--force` where it is an option.
+fn argument(call: &mut Call, mut force: Option<&mut bool>) -> Result<Option<String>> {
+    let mut found = None;
+    while let Some(arg) = call.arg()? {
+        match (arg, force.as_deref_mut()) {
+            (Arg::Option(option), Some(force)) if matches!(&*option, "-f" | "--force") => {
+                *force = true;
+            }
+            (Arg::Option(option), _) => return Err(call.unknown(&option)),
+            (Arg::Value(word), _) if found.is_some() => return Err(call.unexpected(&word)),
+            (Arg::Value(word), _) => found = Some(word.to_string_lossy().into_owned()),
+        }
+    }
+    Ok(found)
+}

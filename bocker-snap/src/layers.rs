@@ -1,0 +1,301 @@
+//! The store of unpacked layers, `BOCKER_ROOT/layers/<hex of the chain id>`: each is a lower directory for overlayfs, shared by
+//! all images in which the same layers lie below it. A layer that can be seen is complete.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use bocker_pipe::layout::{Descriptor, Digest, Layout, Manifest};
+use bocker_pipe::{Doing, Error, Kind, Result, paths};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
+use rustix::io::Errno;
+
+use crate::overlay::Overlay;
+use crate::source::{Source, free_space};
+use crate::tree::{copy_attributes, names, open_directory, remove_path, sync_directory};
+use crate::unpack::unpack;
+
+/// What the folder of a layer on its way begins with; the rest is the layer's name. It is its own lock, and its content
+/// belongs to the one who holds that.
+const UNFINISHED: &str = "new-";
+/// In it: the layer, overlayfs' own folder, and a place for a passing mount.
+const TREE: &str = "tree";
+const WORK: &str = "work";
+const PLACE: &str = "place";
+
+/// One layer of an image.
+#[derive(Debug, Clone)]
+pub(crate) struct Layer {
+    /// Its archive.
+    pub(crate) blob: Descriptor,
+    /// The archive's digest when decompressed.
+    pub(crate) diff_id: Digest,
+    /// What it is known by, together with all layers below (image-spec config.md, "Layer ChainID").
+    pub(crate) chain_id: Digest,
+}
+
+/// The layers of an image, lowest first. Fails with [`Kind::Invalid`] when manifest and configuration disagree.
+pub(crate) fn of_image(manifest: &Manifest, diff_ids: &[Digest]) -> Result<Vec<Layer>> {
+    if manifest.layers.len() != diff_ids.len() {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!(
+                "the image has {} layers, but its configuration names {}",
+                manifest.layers.len(),
+                diff_ids.len()
+            ),
+        ));
+    }
+    let layers = manifest.layers.iter().zip(diff_ids);
+    Ok(layers
+        .zip(chain_ids(diff_ids))
+        .map(|((blob, diff_id), chain_id)| Layer {
+            blob: blob.clone(),
+            diff_id: diff_id.clone(),
+            chain_id,
+        })
+        .collect())
+}
+
+/// The chain id at each layer.
+pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        chain.push(match chain.last() {
+            None => diff_id.clone(),
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+        });
+    }
+    chain
+}
+
+/// Where a layer lies.
+pub(crate) fn path(chain_id: &Digest) -> PathBuf {
+    paths::layers().join(chain_id.hex())
+}
+
+/// Whether a layer is here.
+pub(crate) fn is_here(chain_id: &Digest) -> bool {
+    path(chain_id).is_dir()
+}
+
+/// Unpacks a layer above those `below` it (lowest first), which are here. While another process does the same, this waits for it.
+pub(crate) fn import(layout: &Layout, below: &[Digest], layer: &Layer) -> Result<()> {
+    let store = paths::layers();
+    make_folder(&store)?;
+    let Some(new) = Unfinished::claim(&store, &layer.chain_id)? else {
+        return Ok(());
+    };
+    let unpacked = new.unpack(layout, below, layer);
+    let published = unpacked.and_then(|()| new.publish(&path(&layer.chain_id)));
+    published.and(new.remove())
+}
+
+/// What [`import`] does, as far as there are commands for it.
+pub(crate) fn import_commands(layer: &Layer) -> Vec<String> {
+    vec![format!(
+        "# unpack {} over the layers below it into {}",
+        layer.blob.digest,
+        path(&layer.chain_id).display()
+    )]
+}
+
+/// Layers that are counted on but that no container's folder names yet are not removed as long as one of these lives.
+#[derive(Debug)]
+pub(crate) struct Keep(#[expect(dead_code, reason = "held for its drop")] File);
+
+impl Keep {
+    /// Waits while layers are being removed.
+    pub(crate) fn take() -> Result<Keep> {
+        Keep::lock(FlockOperation::LockShared)?
+            .ok_or_else(|| Error::new(Kind::InUse, "the layers are locked"))
+    }
+
+    /// For who removes layers. `None` while anyone counts on them.
+    pub(crate) fn try_alone() -> Result<Option<Keep>> {
+        Keep::lock(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn lock(operation: FlockOperation) -> Result<Option<Keep>> {
+        let store = paths::layers();
+        make_folder(&store)?;
+        let file = File::open(&store).doing(|| format!("open {}", store.display()))?;
+        loop {
+            match flock(&file, operation) {
+                Ok(()) => return Ok(Some(Keep(file))),
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error).doing(|| format!("lock {}", store.display())),
+            }
+        }
+    }
+}
+
+/// Makes a folder that only root may enter, with those above it.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .doing(|| format!("make {}", path.display()))
+}
+
+/// A layer on its way: a folder that is locked as long as its maker lives.
+struct Unfinished {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Unfinished {
+    /// Makes the folder or takes over what a dead process left of it. `None` when the layer is there.
+    fn claim(store: &Path, chain_id: &Digest) -> Result<Option<Unfinished>> {
+        let target = path(chain_id);
+        let path = store.join(format!("{UNFINISHED}{}", chain_id.hex()));
+        while !target.is_dir() {
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(error).doing(|| format!("make {}", path.display()));
+                }
+                _ => {}
+            }
+            let Some(new) = Unfinished::lock(&path, FlockOperation::LockExclusive)? else {
+                continue;
+            };
+            if target.is_dir() {
+                new.remove()?;
+                break;
+            }
+            new.empty()?;
+            return Ok(Some(new));
+        }
+        Ok(None)
+    }
+
+    /// Locks the folder. `None` when it is gone, or with a non-blocking operation held by another.
+    fn lock(path: &Path, operation: FlockOperation) -> Result<Option<Unfinished>> {
+        let what = || format!("lock {}", path.display());
+        let lock = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            lock => lock.doing(what)?,
+        };
+        loop {
+            match flock(&lock, operation) {
+                Ok(()) => break,
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error).doing(what),
+            }
+        }
+        // Removed by its former holder between open and lock, and perhaps made anew by another.
+        let held = lock.metadata().doing(what)?;
+        let same = fs::symlink_metadata(path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino()));
+        Ok(same.then(|| Unfinished {
+            path: path.to_owned(),
+            lock,
+        }))
+    }
+
+    fn empty(&self) -> Result<()> {
+        for name in names(&self.lock).doing(|| format!("read {}", self.path.display()))? {
+            use std::os::unix::ffi::OsStrExt;
+            remove_path(&self.path.join(std::ffi::OsStr::from_bytes(&name)))?;
+        }
+        Ok(())
+    }
+
+    fn unpack(&self, layout: &Layout, below: &[Digest], layer: &Layer) -> Result<()> {
+        let (blob, _) = layout.open_blob(&layer.blob.digest)?;
+        let [tree, work, place] = [TREE, WORK, PLACE].map(|name| self.path.join(name));
+        for folder in [&tree, &work, &place] {
+            DirBuilder::new()
+                .mode(0o755)
+                .create(folder)
+                .doing(|| format!("make {}", folder.display()))?;
+        }
+        let upper = open_directory(&tree)?;
+        let limit = free_space(&self.lock).doing(|| format!("ask {}", self.path.display()))?;
+        let mut source = Source::new(blob, limit);
+        let failed = |error: Error| {
+            let message = format!("the layer {}: {}", layer.blob.digest, error.message());
+            let told = Error::new(error.kind().clone(), message);
+            match error.hint_text() {
+                Some(hint) => told.hint(hint),
+                None => told,
+            }
+        };
+        match below.last() {
+            None => unpack(upper.as_fd(), false, &mut source),
+            Some(top) => {
+                // The merged root shows the attributes of the topmost directory: until the layer says otherwise, the lower ones'.
+                copy_attributes(open_directory(&path(top))?, &upper)?;
+                let overlay = Overlay {
+                    lower: below.iter().rev().map(path).collect(),
+                    upper: tree.clone(),
+                    work,
+                    volatile: true,
+                };
+                let merged = overlay.detached(&place)?;
+                unpack(merged.as_fd(), true, &mut source)
+            }
+        }
+        .map_err(failed)?;
+        let sums = source.finish()?;
+        check(layer, &sums.digest, sums.size, &sums.diff_id)?;
+        // Before the layer can be seen it is on the disk: a power failure must not leave empty files in a complete layer.
+        syncfs(&upper).doing(|| format!("sync {}", tree.display()))
+    }
+
+    fn publish(&self, target: &Path) -> Result<()> {
+        match renameat_with(
+            CWD,
+            self.path.join(TREE),
+            CWD,
+            target,
+            RenameFlags::NOREPLACE,
+        ) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).doing(|| format!("make {}", target.display())),
+        }
+        sync_directory(&paths::layers())
+    }
+
+    fn remove(&self) -> Result<()> {
+        remove_path(&self.path)
+    }
+}
+
+/// A layer is what it is named only if all three agree: size and digest of the blob, digest of what it unpacks to.
+fn check(layer: &Layer, digest: &Digest, size: u64, diff_id: &Digest) -> Result<()> {
+    let refuse = |what: &str, is: &dyn std::fmt::Display, should: &dyn std::fmt::Display| {
+        let digest = &layer.blob.digest;
+        let message = format!("the layer {digest} is not the image's: its {what} is {is}, not {should}");
+        Err(Error::new(Kind::Invalid, message).hint("remove the image and pull it again"))
+    };
+    if size != layer.blob.size {
+        return refuse("size", &size, &layer.blob.size);
+    }
+    if *digest != layer.blob.digest {
+        return refuse("digest", digest, &layer.blob.digest);
+    }
+    if *diff_id != layer.diff_id {
+        return refuse("diff id", diff_id, &layer.diff_id);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_ids_are_those_of_the_specification() {
+        let digests: Vec<Digest> = [b"a", b"b", b"c"].iter().map(|text| Digest::of(*text)).collect();
+        let chain = chain_ids(&digests);
+        assert_eq!(chain[0], digests[0]);
+        assert_eq!(chain[1], Digest::of(format!("{} {}", digests[0], digests[1]).as_bytes()));
+        assert_eq!(chain[2], Digest::of(format!("{} {}", chain[1], digests[2]).as_bytes()));
+    }
+}

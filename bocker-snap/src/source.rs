@@ -1,0 +1,257 @@
+//! Where a layer's archive comes from: a blob, decompressed and hashed on a thread of its own while the tree is written.
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use bocker_pipe::layout::{Digest, Hasher};
+use bocker_pipe::{Error, Kind, Result};
+use flate2::bufread::MultiGzDecoder;
+
+/// What a gzip member begins with (RFC 1952).
+const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
+/// What a zstd frame begins with, and the three last bytes of what a skippable one does (RFC 8878).
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
+/// How much is read, and handed over, at once, in bytes.
+const CHUNK: usize = 256 << 10;
+/// How many pieces may be on their way.
+const AHEAD: usize = 4;
+
+/// What went by, when all of it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sums {
+    /// Of what was read, compressed as it was.
+    pub(crate) digest: Digest,
+    /// Bytes read.
+    pub(crate) size: u64,
+    /// Of what it decompressed to: the diff id.
+    pub(crate) diff_id: Digest,
+}
+
+/// The decompressed stream.
+pub(crate) struct Source {
+    chunks: Receiver<io::Result<Vec<u8>>>,
+    /// Takes buffers back, so that memory is not mapped anew for each.
+    spent: SyncSender<Vec<u8>>,
+    current: Vec<u8>,
+    at: usize,
+    thread: JoinHandle<Option<Sums>>,
+}
+
+impl Source {
+    /// Reads a stream of at most `limit` bytes when decompressed; how it is compressed is told by how it begins.
+    pub(crate) fn new(from: impl Read + Send + 'static, limit: u64) -> Source {
+        let (full, chunks) = sync_channel(AHEAD);
+        let (spent, empty) = sync_channel(AHEAD + 2);
+        let thread = std::thread::spawn(move || match pump(from, limit, &full, &empty) {
+            Ok(sums) => sums,
+            Err(error) => {
+                let _ = full.send(Err(error));
+                None
+            }
+        });
+        Source {
+            chunks,
+            spent,
+            current: Vec::new(),
+            at: 0,
+            thread,
+        }
+    }
+
+    /// The sums, after the stream was read to its end.
+    pub(crate) fn finish(self) -> Result<Sums> {
+        drop(self.chunks);
+        let cut = || Error::new(Kind::Invalid, "the layer was not read to its end");
+        self.thread.join().ok().flatten().ok_or_else(cut)
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.current.len() {
+            let Ok(chunk) = self.chunks.recv() else {
+                return Ok(0);
+            };
+            let spent = std::mem::replace(&mut self.current, chunk?);
+            self.at = 0;
+            let _ = self.spent.try_send(spent);
+        }
+        let count = buffer.len().min(self.current.len() - self.at);
+        buffer[..count].copy_from_slice(&self.current[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// Decompresses, hashes and hands over. `None` when the reader has gone.
+fn pump(
+    from: impl Read,
+    limit: u64,
+    full: &SyncSender<io::Result<Vec<u8>>>,
+    empty: &Receiver<Vec<u8>>,
+) -> io::Result<Option<Sums>> {
+    let mut read = Hashed::new(from);
+    let mut stream = decoder(&mut read)?;
+    let mut hasher = Hasher::default();
+    let mut left = limit;
+    loop {
+        let mut chunk = empty.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
+        let count = fill(&mut stream, &mut chunk)?;
+        if count == 0 {
+            break;
+        }
+        chunk.truncate(count);
+        hasher.update(&chunk);
+        left = left.checked_sub(count as u64).ok_or_else(|| {
+            io::Error::other(format!(
+                "it unpacks to more than the {limit} bytes that are free"
+            ))
+        })?;
+        if full.send(Ok(chunk)).is_err() {
+            return Ok(None);
+        }
+    }
+    drop(stream);
+    // What follows the compressed data belongs to the digest.
+    io::copy(&mut read, &mut io::sink())?;
+    Ok(Some(Sums {
+        digest: read.hasher.finish(),
+        size: read.size,
+        diff_id: hasher.finish(),
+    }))
+}
+
+fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match stream.read(&mut buffer[count..]) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
+
+fn decoder<'a>(from: &'a mut impl Read) -> io::Result<Box<dyn Read + 'a>> {
+    let mut head = [0; 4];
+    let length = fill(from, &mut head)?;
+    let head = &head[..length];
+    let whole = Cursor::new(head.to_vec()).chain(from);
+    if head.starts_with(&GZIP) {
+        let buffered = BufReader::with_capacity(CHUNK, whole);
+        return Ok(Box::new(MultiGzDecoder::new(buffered)));
+    }
+    if head == ZSTD || head.ends_with(&ZSTD_SKIPPABLE) {
+        return Err(io::Error::other(
+            "it is compressed with zstd, which is not supported",
+        ));
+    }
+    Ok(Box::new(whole))
+}
+
+/// Passes what is read on and keeps its sum.
+struct Hashed<R> {
+    from: R,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<R> Hashed<R> {
+    fn new(from: R) -> Hashed<R> {
+        Hashed {
+            from,
+            hasher: Hasher::default(),
+            size: 0,
+        }
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+}
+
+/// How much a layer may unpack to: what the filesystem has left.
+pub(crate) fn free_space(on: &File) -> io::Result<u64> {
+    let stat = rustix::fs::fstatvfs(on)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read(bytes: Vec<u8>, limit: u64) -> io::Result<(Vec<u8>, Sums)> {
+        let mut source = Source::new(Cursor::new(bytes), limit);
+        let mut data = Vec::new();
+        source.read_to_end(&mut data)?;
+        Ok((data, source.finish().unwrap()))
+    }
+
+    #[test]
+    fn plain_and_gzip_of_one_or_many_members_give_the_same() {
+        let data: Vec<u8> = (0..3_000_000_u32).map(|n| (n / 7) as u8).collect();
+        let two = [gzip(&data[..1000]), gzip(&data[1000..])].concat();
+        for bytes in [data.clone(), gzip(&data), two] {
+            let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+            let (read, sums) = read(bytes, 3_000_000).unwrap();
+            assert!(read == data);
+            assert_eq!(
+                sums,
+                Sums {
+                    digest,
+                    size,
+                    diff_id: Digest::of(&data)
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_at_all_and_less_than_a_magic_number_are_plain() {
+        assert!(read(Vec::new(), 0).unwrap().0.is_empty());
+        assert_eq!(read(vec![0x1f], 9).unwrap().0, [0x1f]);
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_what_is_free() {
+        let error = read(gzip(&vec![0; 10_000_000]), 9_999_999).unwrap_err();
+        assert!(error.to_string().contains("more than the 9999999 bytes"));
+    }
+
+    #[test]
+    fn a_cut_or_damaged_stream_is_an_error() {
+        let whole = gzip(b"some text that is compressed");
+        assert!(read(whole[..whole.len() - 4].to_vec(), 100).is_err());
+        let mut damaged = whole.clone();
+        damaged[12] ^= 0xff;
+        assert!(read(damaged, 100).is_err());
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_leaves_no_thread_waiting() {
+        let source = Source::new(io::repeat(0), u64::MAX);
+        assert!(source.finish().is_err());
+    }
+}

@@ -1,0 +1,823 @@
+//! Reads tar streams: every entry with its extension headers applied, in bounded memory whatever the stream says.
+
+use std::io::{self, Read};
+
+use bocker_pipe::{Doing, Error, Kind, Result};
+
+use super::{
+    BLOCK, CHECKSUM, DEV_MAJOR, DEV_MINOR, Entry, EntryKind, GID, LINK, MAGIC, MODE, MTIME,
+    NAME, PREFIX, SIZE, Sparse, TYPE, Time, UID, USTAR, XATTR_PREFIX, checksum, padding,
+};
+
+/// The largest extension header that is taken, in bytes, as Go's archive/tar.
+const MAX_EXTENSION: u64 = 1 << 20;
+/// The longest path that a system call takes, its end included (limits.h, PATH_MAX).
+const MAX_PATH: usize = 4096;
+/// How many pieces a sparse file may have.
+const MAX_PIECES: usize = 1 << 16;
+/// GNU sparse headers: offset and length are 12 bytes each (tar(5), "GNU tar archives").
+const SPARSE_FIELD: usize = 12;
+const SPARSE_FIRST: usize = 386;
+const SPARSE_IN_HEADER: usize = 4;
+const SPARSE_MORE: usize = 482;
+const SPARSE_LENGTH: std::ops::Range<usize> = 483..495;
+const SPARSE_IN_BLOCK: usize = 21;
+const SPARSE_BLOCK_MORE: usize = 504;
+
+/// An iterator over the entries of a stream. Between two calls of [`Reader::next`], reading gives the entry's data.
+pub(crate) struct Reader<R> {
+    stream: R,
+    /// Data bytes of the current entry that were not read yet.
+    left: u64,
+    /// What fills the current entry's last block.
+    fill: u64,
+}
+
+/// What extension headers say about the entry after them.
+#[derive(Default)]
+struct Extension {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    mtime: Option<Time>,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    sparse: SparseRecords,
+}
+
+#[derive(Default)]
+struct SparseRecords {
+    /// GNU.sparse.major, which is 1 where the map stands before the data.
+    major: Option<u64>,
+    name: Option<Vec<u8>>,
+    length: Option<u64>,
+    /// Numbers of the older forms: offset and length in turn.
+    map: Vec<u64>,
+    seen: bool,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads from the start of a stream.
+    pub(crate) fn new(stream: R) -> Reader<R> {
+        Reader {
+            stream,
+            left: 0,
+            fill: 0,
+        }
+    }
+
+    /// The next entry, or none at the end. What was not read of the current one is skipped.
+    /// Fails with [`Kind::Invalid`] on anything that is not a tar, and on what would not be restored faithfully.
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
+        let mut extension = Extension::default();
+        let mut extended = false;
+        loop {
+            self.skip()?;
+            let Some(block) = self.block()? else {
+                return if extended {
+                    Err(invalid("it ends after an extension header"))
+                } else {
+                    Ok(None)
+                };
+            };
+            if block.iter().all(|byte| *byte == 0) {
+                // The end is two blocks of zeros; a writer that was content with one is understood too.
+                return match self.block()? {
+                    Some(second) if second.iter().any(|byte| *byte != 0) => {
+                        Err(invalid("data follows its end"))
+                    }
+                    _ => Ok(None),
+                };
+            }
+            verify(&block)?;
+            let kind = block[TYPE];
+            match kind {
+                b'g' => drop(self.extension(&block)?),
+                b'x' => extension.take_pax(&self.extension(&block)?)?,
+                b'L' => extension.path = Some(until_nul(&self.extension(&block)?).to_vec()),
+                b'K' => extension.link = Some(until_nul(&self.extension(&block)?).to_vec()),
+                // A volume label stands for no file.
+                b'V' => self.begin(number(&block[SIZE])?)?,
+                _ => return self.entry(&block, extension).map(Some),
+            }
+            extended |= matches!(kind, b'x' | b'L' | b'K');
+        }
+    }
+
+    /// Reads the stream to its end: padding after the last entry belongs to what was signed.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.skip()?;
+        io::copy(&mut self.stream, &mut io::sink())
+            .map(drop)
+            .doing(|| "read the archive".into())
+    }
+
+    fn entry(&mut self, block: &[u8; BLOCK], extension: Extension) -> Result<Entry> {
+        let path = extension.path.unwrap_or_else(|| path(block));
+        let kind = match block[TYPE] {
+            // Before POSIX, a directory was a file whose name ends with a slash.
+            0 if path.ends_with(b"/") => EntryKind::Directory,
+            0 | b'0' | b'7' | b'S' => EntryKind::File,
+            b'1' => EntryKind::HardLink,
+            b'2' => EntryKind::Symlink,
+            b'3' => EntryKind::CharDevice,
+            b'4' => EntryKind::BlockDevice,
+            b'5' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
+            other => {
+                return Err(invalid(&format!(
+                    "'{}' is of the unknown type '{}'",
+                    String::from_utf8_lossy(&path),
+                    char::from(other)
+                )));
+            }
+        };
+        let mut entry = Entry::new(kind, path);
+        entry.mode = (number::<u64>(&block[MODE])? & 0o7777) as u32;
+        entry.uid = match extension.uid {
+            Some(uid) => uid,
+            None => id(number(&block[UID])?)?,
+        };
+        entry.gid = match extension.gid {
+            Some(gid) => gid,
+            None => id(number(&block[GID])?)?,
+        };
+        entry.mtime = match extension.mtime {
+            Some(mtime) => mtime,
+            None => Time {
+                seconds: number(&block[MTIME])?,
+                nanoseconds: 0,
+            },
+        };
+        if matches!(kind, EntryKind::Symlink | EntryKind::HardLink) {
+            entry.link = extension
+                .link
+                .unwrap_or_else(|| until_nul(&block[LINK]).to_vec());
+        }
+        if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+            entry.device = (number(&block[DEV_MAJOR])?, number(&block[DEV_MINOR])?);
+        }
+        entry.xattrs = extension.xattrs;
+        if kind == EntryKind::File {
+            let size = match extension.size {
+                Some(size) => size,
+                None => number(&block[SIZE])?,
+            };
+            self.begin(size)?;
+            entry.size = size;
+            if block[TYPE] == b'S' {
+                entry.sparse = Some(self.gnu_sparse(block)?);
+            } else if extension.sparse.seen {
+                if let Some(name) = &extension.sparse.name {
+                    entry.path.clone_from(name);
+                }
+                entry.sparse = Some(self.pax_sparse(extension.sparse)?);
+                entry.size = self.left;
+            }
+            if let Some(sparse) = &entry.sparse {
+                check_sparse(sparse, entry.size)?;
+            }
+        }
+        let longest = entry.path.len().max(entry.link.len());
+        if longest >= MAX_PATH {
+            return Err(invalid(&format!("a path of {longest} bytes is too long")));
+        }
+        if entry.path.contains(&0) || entry.link.contains(&0) {
+            return Err(invalid("a path holds a NUL byte"));
+        }
+        Ok(entry)
+    }
+
+    /// The map of an old GNU sparse file: in its header, and in blocks between that and the data.
+    fn gnu_sparse(&mut self, block: &[u8; BLOCK]) -> Result<Sparse> {
+        let mut sparse = Sparse {
+            pieces: Vec::new(),
+            length: number(&block[SPARSE_LENGTH])?,
+        };
+        let mut take = |bytes: &[u8], count: usize| -> Result<()> {
+            for field in bytes.chunks_exact(2 * SPARSE_FIELD).take(count) {
+                if field[0] == 0 {
+                    break;
+                }
+                let (offset, length) = field.split_at(SPARSE_FIELD);
+                sparse.pieces.push((number(offset)?, number(length)?));
+                if sparse.pieces.len() > MAX_PIECES {
+                    return Err(invalid("a sparse file has too many pieces"));
+                }
+            }
+            Ok(())
+        };
+        take(&block[SPARSE_FIRST..SPARSE_MORE], SPARSE_IN_HEADER)?;
+        let mut more = block[SPARSE_MORE] != 0;
+        while more {
+            let block = self.block()?.ok_or_else(cut)?;
+            take(&block, SPARSE_IN_BLOCK)?;
+            more = block[SPARSE_BLOCK_MORE] != 0;
+        }
+        Ok(sparse)
+    }
+
+    /// The map of a PAX sparse file: in its records (0.0, 0.1), or as lines of decimal numbers before the data (1.0).
+    fn pax_sparse(&mut self, records: SparseRecords) -> Result<Sparse> {
+        let length = records
+            .length
+            .ok_or_else(|| invalid("a sparse file does not tell its length"))?;
+        let mut numbers = records.map;
+        if records.major == Some(1) {
+            let mut expected = None;
+            let mut line = Vec::new();
+            let mut taken = 0;
+            while expected.is_none_or(|count| numbers.len() < count) {
+                let mut byte = [0];
+                if self.read(&mut byte).doing(|| "read the archive".into())? == 0 {
+                    return Err(cut());
+                }
+                taken += 1;
+                match byte[0] {
+                    b'\n' => {
+                        let value = decimal(&line)?;
+                        line.clear();
+                        match expected {
+                            None => {
+                                let count = usize::try_from(value)
+                                    .ok()
+                                    .filter(|count| *count <= MAX_PIECES)
+                                    .ok_or_else(|| invalid("a sparse file has too many pieces"))?;
+                                expected = Some(2 * count);
+                            }
+                            Some(_) => numbers.push(value),
+                        }
+                    }
+                    digit if line.len() < 20 => line.push(digit),
+                    _ => return Err(invalid("the map of a sparse file is malformed")),
+                }
+            }
+            let rest = padding(taken);
+            let skipped = io::copy(&mut self.by_ref().take(rest), &mut io::sink())
+                .doing(|| "read the archive".into())?;
+            if skipped != rest {
+                return Err(cut());
+            }
+        }
+        if numbers.len() % 2 != 0 || numbers.len() / 2 > MAX_PIECES {
+            return Err(invalid("the map of a sparse file is malformed"));
+        }
+        let pieces = numbers
+            .chunks_exact(2)
+            .map(|pair| (pair[0], pair[1]))
+            .collect();
+        Ok(Sparse { pieces, length })
+    }
+
+    fn by_ref(&mut self) -> &mut Self {
+        self
+    }
+
+    /// The data of an extension header.
+    fn extension(&mut self, block: &[u8; BLOCK]) -> Result<Vec<u8>> {
+        let size: u64 = number(&block[SIZE])?;
+        if size > MAX_EXTENSION {
+            return Err(invalid(&format!(
+                "an extension header of {size} bytes is larger than {MAX_EXTENSION}"
+            )));
+        }
+        self.begin(size)?;
+        let mut data = Vec::with_capacity(size as usize);
+        self.read_to_end(&mut data)
+            .doing(|| "read the archive".into())?;
+        if self.left > 0 {
+            return Err(cut());
+        }
+        Ok(data)
+    }
+
+    fn begin(&mut self, size: u64) -> Result<()> {
+        if size > i64::MAX as u64 {
+            return Err(invalid("a size is out of range"));
+        }
+        self.left = size;
+        self.fill = padding(size);
+        Ok(())
+    }
+
+    fn skip(&mut self) -> Result<()> {
+        let rest = self.left + self.fill;
+        self.left = 0;
+        self.fill = 0;
+        let skipped = io::copy(&mut (&mut self.stream).take(rest), &mut io::sink())
+            .doing(|| "read the archive".into())?;
+        if skipped == rest { Ok(()) } else { Err(cut()) }
+    }
+
+    /// One block, or none at the end of the stream.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.stream.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(cut()),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).doing(|| "read the archive".into()),
+            }
+        }
+        Ok(Some(block))
+    }
+}
+
+impl<R: Read> Read for Reader<R> {
+    /// Reads the current entry's data.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let limit = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let count = self.stream.read(&mut buffer[..limit])?;
+        if count == 0 && limit > 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the archive is cut short",
+            ));
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+impl Extension {
+    /// Records of the form "length key=value\n"; the last of a key wins, an empty value takes back.
+    fn take_pax(&mut self, mut data: &[u8]) -> Result<()> {
+        let malformed = || invalid("a PAX record is malformed");
+        while !data.is_empty() {
+            let space = data
+                .iter()
+                .position(|byte| *byte == b' ')
+                .ok_or_else(malformed)?;
+            let length = usize::try_from(decimal(&data[..space])?).map_err(|_| malformed())?;
+            if length <= space + 1 || length > data.len() || data[length - 1] != b'\n' {
+                return Err(malformed());
+            }
+            let record = &data[space + 1..length - 1];
+            let equals = record
+                .iter()
+                .position(|byte| *byte == b'=')
+                .ok_or_else(malformed)?;
+            self.take_record(&record[..equals], &record[equals + 1..])?;
+            data = &data[length..];
+        }
+        Ok(())
+    }
+
+    fn take_record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let some = !value.is_empty();
+        match key {
+            b"path" => self.path = some.then(|| value.to_vec()),
+            b"linkpath" => self.link = some.then(|| value.to_vec()),
+            b"size" => self.size = some.then(|| decimal(value)).transpose()?,
+            b"uid" => self.uid = some.then(|| id(decimal(value)?)).transpose()?,
+            b"gid" => self.gid = some.then(|| id(decimal(value)?)).transpose()?,
+            b"mtime" => self.mtime = some.then(|| time(value)).transpose()?,
+            b"GNU.sparse.major" => self.sparse.major = Some(decimal(value)?),
+            b"GNU.sparse.name" => self.sparse.name = some.then(|| value.to_vec()),
+            b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
+                self.sparse.length = Some(decimal(value)?);
+            }
+            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => self.sparse.map.push(decimal(value)?),
+            b"GNU.sparse.map" => {
+                self.sparse.map = value
+                    .split(|byte| *byte == b',')
+                    .map(decimal)
+                    .collect::<Result<_>>()?;
+            }
+            _ => {
+                if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+                    self.xattrs.retain(|(other, _)| other != name);
+                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
+        }
+        self.sparse.seen |= key.starts_with(b"GNU.sparse.");
+        Ok(())
+    }
+}
+
+fn invalid(what: &str) -> Error {
+    Error::new(Kind::Invalid, format!("the archive is malformed: {what}"))
+}
+
+fn cut() -> Error {
+    invalid("it is cut short")
+}
+
+fn verify(block: &[u8; BLOCK]) -> Result<()> {
+    let told: u32 = number(&block[CHECKSUM])?;
+    // Some historic writers summed signed bytes.
+    let high = block.iter().filter(|byte| **byte >= 0x80).count() as u32;
+    let sum = checksum(block);
+    if told == sum || told == sum.wrapping_sub(high * 256) {
+        return Ok(());
+    }
+    Err(invalid("a header's checksum is wrong").hint("is it a tar archive?"))
+}
+
+fn check_sparse(sparse: &Sparse, size: u64) -> Result<()> {
+    let mut end = 0;
+    let mut sum = 0_u64;
+    for (offset, length) in &sparse.pieces {
+        if *offset < end {
+            return Err(invalid("the pieces of a sparse file are not in order"));
+        }
+        end = offset
+            .checked_add(*length)
+            .ok_or_else(|| invalid("a sparse file is out of range"))?;
+        sum += length;
+    }
+    if end > sparse.length || sum != size || sparse.length > i64::MAX as u64 {
+        return Err(invalid(
+            "the pieces of a sparse file do not fit its length",
+        ));
+    }
+    Ok(())
+}
+
+fn path(block: &[u8; BLOCK]) -> Vec<u8> {
+    let name = until_nul(&block[NAME]);
+    let prefix = until_nul(&block[PREFIX]);
+    if &block[MAGIC] == USTAR && !prefix.is_empty() {
+        return [prefix, b"/", name].concat();
+    }
+    name.to_vec()
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A number of a header: octal digits between spaces and NULs, or base-256 where the first bit is set (GNU).
+fn number<N: TryFrom<i128>>(field: &[u8]) -> Result<N> {
+    let value = match field.first() {
+        Some(first) if first & 0x80 != 0 => {
+            // Two's complement, of which the first bit was taken by the mark.
+            let start = if first & 0x40 != 0 { -1 } else { 0 };
+            let first = i128::from(first & 0x7f) | if start < 0 { !0x7f } else { 0 };
+            field[1..]
+                .iter()
+                .fold(first, |value, byte| value << 8 | i128::from(*byte))
+        }
+        _ => {
+            let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
+            let start = field
+                .iter()
+                .position(|byte| !is_blank(byte))
+                .unwrap_or(field.len());
+            let digits = field[start..]
+                .split(is_blank)
+                .next()
+                .unwrap_or_default();
+            digits.iter().try_fold(0_i128, |value, digit| match digit {
+                b'0'..=b'7' => Ok(value << 3 | i128::from(digit - b'0')),
+                _ => Err(invalid("a number is not octal")),
+            })?
+        }
+    };
+    N::try_from(value).map_err(|_| invalid("a number is out of range"))
+}
+
+fn decimal(text: &[u8]) -> Result<u64> {
+    std::str::from_utf8(text)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| invalid("a number is not decimal"))
+}
+
+/// An owner. The largest number means "leave it" to chown(2) and can be nobody's.
+fn id(value: u64) -> Result<u32> {
+    u32::try_from(value)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| invalid(&format!("{value} is no user or group")))
+}
+
+/// Decimal seconds, perhaps negative, perhaps with a fraction.
+fn time(text: &[u8]) -> Result<Time> {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let mut parts = text.splitn(2, |byte| *byte == b'.');
+    let seconds = i64::try_from(decimal(parts.next().unwrap_or_default())?)
+        .map_err(|_| invalid("a time is out of range"))?;
+    let fraction = parts.next().unwrap_or_default();
+    let digits = &fraction[..fraction.len().min(9)];
+    let scale = 10_u64.pow(9 - digits.len() as u32);
+    let nanoseconds = if digits.is_empty() {
+        0
+    } else {
+        // Nine digits and a scale to nine: less than 10^9.
+        (decimal(digits)? * scale) as u32
+    };
+    Ok(match (negative, nanoseconds) {
+        (false, _) => Time {
+            seconds,
+            nanoseconds,
+        },
+        (true, 0) => Time {
+            seconds: -seconds,
+            nanoseconds: 0,
+        },
+        (true, _) => Time {
+            seconds: -seconds - 1,
+            nanoseconds: 1_000_000_000 - nanoseconds,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::write::Writer;
+    use super::*;
+
+    fn entries(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>> {
+        let mut reader = Reader::new(bytes);
+        let mut all = Vec::new();
+        while let Some(entry) = reader.next()? {
+            let mut data = Vec::new();
+            reader.read_to_end(&mut data).doing(|| "read".into())?;
+            all.push((entry, data));
+        }
+        Ok(all)
+    }
+
+    fn header(kind: u8, name: &[u8], size: u64) -> [u8; BLOCK] {
+        let mut block = [0; BLOCK];
+        block[..name.len()].copy_from_slice(name);
+        block[SIZE][..11].copy_from_slice(format!("{size:011o}").as_bytes());
+        block[TYPE] = kind;
+        block[MAGIC].copy_from_slice(USTAR);
+        seal(&mut block);
+        block
+    }
+
+    fn seal(block: &mut [u8; BLOCK]) {
+        let sum = format!("{:06o}\0 ", checksum(block));
+        block[CHECKSUM].copy_from_slice(sum.as_bytes());
+    }
+
+    fn padded(data: &[u8]) -> Vec<u8> {
+        let mut data = data.to_vec();
+        data.resize(data.len().next_multiple_of(BLOCK), 0);
+        data
+    }
+
+    fn record(key: &str, value: &str) -> Vec<u8> {
+        let rest = format!(" {key}={value}\n");
+        let mut length = rest.len() + 1;
+        while length.to_string().len() + rest.len() != length {
+            length += 1;
+        }
+        format!("{length}{rest}").into_bytes()
+    }
+
+    fn pax(records: &[(&str, &str)], then: &[u8]) -> Vec<u8> {
+        let data: Vec<u8> = records
+            .iter()
+            .flat_map(|(key, value)| record(key, value))
+            .collect();
+        [
+            header(b'x', b"pax", data.len() as u64).as_slice(),
+            &padded(&data),
+            then,
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn the_size_is_told_by_the_extension_alone_when_both_tell_it() {
+        // The second header lies inside the first file's data as the extension tells it: it must not become an entry.
+        let smuggled = header(b'0', b"smuggled", 0);
+        let mut archive = pax(&[("size", "512")], &header(b'0', b"file", 0));
+        archive.extend(smuggled);
+        let found = entries(&archive).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0.size, 512);
+        assert_eq!(found[0].1, smuggled);
+    }
+
+    #[test]
+    fn an_extension_header_is_bounded() {
+        let error = entries(&header(b'x', b"pax", 1 << 30)).unwrap_err();
+        assert!(error.message().contains("larger than"), "{error}");
+        let error = entries(&header(b'L', b"name", 1 << 30)).unwrap_err();
+        assert!(error.message().contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_taken_up_to_what_the_kernel_takes() {
+        let long = "d/".repeat(400) + "file";
+        let archive = [
+            header(b'L', b"name", long.len() as u64 + 1).as_slice(),
+            &padded(format!("{long}\0").as_bytes()),
+            &header(b'0', b"short", 0),
+        ]
+        .concat();
+        assert_eq!(entries(&archive).unwrap()[0].0.path, long.as_bytes());
+        let archive = pax(&[("path", &"x".repeat(MAX_PATH))], &header(b'0', b"x", 0));
+        assert!(entries(&archive).is_err());
+    }
+
+    #[test]
+    fn a_name_with_a_nul_in_it_is_refused() {
+        assert!(entries(&pax(&[("path", "a\0b")], &header(b'0', b"x", 0))).is_err());
+    }
+
+    #[test]
+    fn an_owner_that_chown_would_not_set_is_refused() {
+        for value in ["4294967295", "4294967296", "-1", "x"] {
+            let archive = pax(&[("uid", value)], &header(b'0', b"x", 0));
+            assert!(entries(&archive).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn times_before_1970_and_fractions_are_exact() {
+        for (text, seconds, nanoseconds) in [
+            ("0", 0, 0),
+            ("1.5", 1, 500_000_000),
+            ("1.000000001", 1, 1),
+            ("1.0000000019", 1, 1),
+            ("-1.25", -2, 750_000_000),
+            ("-7", -7, 0),
+        ] {
+            let time = time(text.as_bytes()).unwrap();
+            assert_eq!((time.seconds, time.nanoseconds), (seconds, nanoseconds), "{text}");
+        }
+        assert!(time(b"1e9").is_err());
+    }
+
+    #[test]
+    fn numbers_are_octal_or_base_256() {
+        assert_eq!(number::<u64>(b"0000644\0").unwrap(), 0o644);
+        assert_eq!(number::<u64>(b"    644 ").unwrap(), 0o644);
+        assert_eq!(number::<u64>(b"\0\0\0\0").unwrap(), 0);
+        assert_eq!(number::<u64>(&[0x80, 0, 0, 1, 0]).unwrap(), 256);
+        assert_eq!(number::<i64>(&[0xff, 0xff, 0xff, 0xff]).unwrap(), -1);
+        assert!(number::<u64>(&[0xff, 0xff, 0xff, 0xff]).is_err());
+        assert!(number::<u64>(b"12x").is_err());
+    }
+
+    #[test]
+    fn a_damaged_or_cut_archive_is_refused() {
+        let mut block = header(b'0', b"x", 0);
+        block[0] = b'y';
+        assert!(entries(&block).unwrap_err().message().contains("checksum"));
+        let cut = header(b'0', b"x", 100);
+        assert!(entries(&cut).is_err());
+        assert!(entries(&header(b'0', b"x", 0)[..100]).is_err());
+        assert!(entries(&header(b'x', b"x", 0)).is_err());
+    }
+
+    #[test]
+    fn nothing_at_all_is_an_empty_archive() {
+        assert!(entries(b"").unwrap().is_empty());
+        assert!(entries(&[0; 2 * BLOCK]).unwrap().is_empty());
+        assert!(entries(&[0; BLOCK]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn links_and_devices_have_no_data_whatever_their_size_says() {
+        let archive = [
+            header(b'1', b"link", 999).as_slice(),
+            &header(b'0', b"file", 0),
+        ]
+        .concat();
+        let found = entries(&archive).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].0.size, 0);
+    }
+
+    #[test]
+    fn sparse_files_of_both_kinds_tell_where_their_data_goes() {
+        let mut block = header(b'S', b"old", 3);
+        block[SPARSE_FIRST..][..11].copy_from_slice(b"00000010000");
+        block[SPARSE_FIRST + 12..][..11].copy_from_slice(b"00000000003");
+        block[SPARSE_LENGTH][..11].copy_from_slice(b"00000020000");
+        block[MAGIC].copy_from_slice(b"ustar ");
+        seal(&mut block);
+        let archive = [block.as_slice(), &padded(b"abc")].concat();
+        let (entry, data) = entries(&archive).unwrap().remove(0);
+        assert_eq!(data, b"abc");
+        let old = entry.sparse.unwrap();
+        assert_eq!((old.pieces, old.length), (vec![(4096, 3)], 8192));
+
+        let map = padded(b"1\n4096\n3\n");
+        let archive = [
+            pax(
+                &[
+                    ("GNU.sparse.major", "1"),
+                    ("GNU.sparse.minor", "0"),
+                    ("GNU.sparse.name", "new"),
+                    ("GNU.sparse.realsize", "8192"),
+                ],
+                &header(b'0', b"GNUSparseFile.0/new", BLOCK as u64 + 3),
+            ),
+            map,
+            padded(b"abc"),
+        ]
+        .concat();
+        let (entry, data) = entries(&archive).unwrap().remove(0);
+        assert_eq!((entry.path.as_slice(), data.as_slice()), (&b"new"[..], &b"abc"[..]));
+        let new = entry.sparse.unwrap();
+        assert_eq!((new.pieces, new.length), (vec![(4096, 3)], 8192));
+    }
+
+    #[test]
+    fn a_sparse_map_that_lies_is_refused() {
+        for map in ["5000,3,4096,3", "0,3", "18446744073709551615,3", "4096,4", "1"] {
+            let archive = [
+                pax(
+                    &[("GNU.sparse.map", map), ("GNU.sparse.size", "4100")],
+                    &header(b'0', b"x", 3 + 3),
+                ),
+                padded(b"abcdef"),
+            ]
+            .concat();
+            assert!(entries(&archive).is_err(), "{map}");
+        }
+    }
+
+    fn any_entry() -> impl Strategy<Value = (Entry, Vec<u8>)> {
+        let name = prop::collection::vec(1_u8..=255, 1..300);
+        let kinds = prop_oneof![
+            Just(EntryKind::File),
+            Just(EntryKind::Directory),
+            Just(EntryKind::Symlink),
+            Just(EntryKind::HardLink),
+            Just(EntryKind::CharDevice),
+            Just(EntryKind::Fifo),
+        ];
+        (
+            (name.clone(), name, kinds, 0_u32..0o10000),
+            (0..u32::MAX, 0..u32::MAX, any::<i64>(), 0_u32..1_000_000_000),
+            (0_u32..4096, 0_u32..1 << 20),
+            prop::collection::vec(
+                ("user\\.[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..50)),
+                0..3,
+            ),
+            prop::collection::vec(any::<u8>(), 0..1500),
+        )
+            .prop_map(|(names, numbers, device, xattrs, data)| {
+                let (path, link, kind, mode) = names;
+                let mut entry = Entry::new(kind, path);
+                (entry.mode, entry.uid, entry.gid) = (mode, numbers.0, numbers.1);
+                entry.mtime = Time {
+                    seconds: numbers.2 / 2,
+                    nanoseconds: numbers.3,
+                };
+                match kind {
+                    EntryKind::File => entry.size = data.len() as u64,
+                    EntryKind::Symlink | EntryKind::HardLink => entry.link = link,
+                    EntryKind::CharDevice => entry.device = device,
+                    _ => {}
+                }
+                for (name, value) in xattrs {
+                    entry.xattrs.retain(|(other, _)| other != name.as_bytes());
+                    entry.xattrs.push((name.into_bytes(), value));
+                }
+                let data = if kind == EntryKind::File { data } else { Vec::new() };
+                (entry, data)
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(all in prop::collection::vec(any_entry(), 0..5)) {
+            let mut writer = Writer::new(Vec::new());
+            for (entry, data) in &all {
+                writer.append(entry, &mut data.as_slice()).unwrap();
+            }
+            let bytes = writer.finish().unwrap();
+            prop_assert_eq!(entries(&bytes).unwrap(), all);
+        }
+
+        #[test]
+        fn no_input_makes_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
+            let _ = entries(&bytes);
+        }
+
+        #[test]
+        fn no_extension_makes_the_reader_panic(data in prop::collection::vec(any::<u8>(), 0..600), kind in prop::sample::select(b"xgLKSV".to_vec())) {
+            let archive = [header(kind, b"x", data.len() as u64).as_slice(), &padded(&data), &header(b'0', b"y", 0)].concat();
+            let _ = entries(&archive);
+        }
+
+        #[test]
+        fn no_record_makes_the_reader_panic(text in "[0-9]{1,2} (path|size|mtime|GNU.sparse.map|GNU.sparse.major|SCHILY.xattr.a)=[-0-9.,]{0,30}\n") {
+            let archive = [header(b'x', b"x", text.len() as u64).as_slice(), &padded(text.as_bytes()), &header(b'0', b"y", 0)].concat();
+            let _ = entries(&archive);
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! Applies one layer's archive to a tree, as the image-spec's layer.md says, and never to anything outside of it.
+//!
+//! The tree is a plain directory for the lowest layer, and for the others a private overlay mount of which the directory
+//! of the new layer is the upper one: so the kernel itself copies up, whites out and makes opaque, and a path through a
+//! symbolic link of a lower layer ends where it would in the container.
+//!
+//! Every path is resolved by openat2(2) with the tree as its root, all but its last component, which no call follows.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use bocker_pipe::{Doing, Error, Kind, Result};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, chmod, chownat, fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, linkat,
+    lsetxattr, makedev, mkdirat, mknodat, openat, openat2, readlinkat, statat, symlinkat,
+    utimensat,
+};
+use rustix::io::Errno;
+
+use crate::tar::read::Reader;
+use crate::tar::{Entry, EntryKind, Time};
+use crate::tree::{self, is_portable, names, open_child, remove_all, xattr_names};
+
+/// What an entry's name begins with that is none but says what is hidden (layer.md, "Whiteouts").
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
+/// Hides everything that lower layers have in its directory.
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Other names of AUFS, which some old images still carry; they are no part of the tree.
+const AUFS: &[u8] = b".wh..wh.";
+/// The most entries that a layer may have.
+const MAX_ENTRIES: u64 = 4_000_000;
+/// How many symbolic links a path may lead through, as in the kernel (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+/// How many directories are held open at most.
+const MAX_OPEN: usize = 64;
+/// How much is copied at once, in bytes.
+const BUFFER: usize = 256 << 10;
+
+/// A directory of the tree, held open.
+struct Place {
+    fd: OwnedFd,
+    /// From the root of the tree, without symbolic links; empty for the root itself.
+    path: Vec<u8>,
+}
+
+/// Applies archives to the tree below `root`.
+struct Unpacker<'a> {
+    root: BorrowedFd<'a>,
+    /// What the root's own path is, which the kernel puts before those below it.
+    root_path: Vec<u8>,
+    /// Whether there are lower layers, of which something can be hidden.
+    has_lower: bool,
+    /// Directories by the name under which entries reach them.
+    open: HashMap<Vec<u8>, Rc<Place>>,
+    /// What this layer has written and the directories above: whiteouts hide nothing of it, in whichever order they come.
+    written: HashSet<Vec<u8>>,
+    /// When directories were modified, set at the end, after the last change in them.
+    times: HashMap<Vec<u8>, Timestamps>,
+    buffer: Vec<u8>,
+    warned: bool,
+}
+
+/// Unpacks an archive into the tree below `root`. `has_lower` says that the tree shows lower layers too.
+pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl Read) -> Result<()> {
+    let mut unpacker = Unpacker {
+        root,
+        root_path: path_of(root)?,
+        has_lower,
+        open: HashMap::new(),
+        written: HashSet::new(),
+        times: HashMap::new(),
+        buffer: vec![0; BUFFER],
+        warned: false,
+    };
+    let mut reader = Reader::new(archive);
+    let mut count = 0;
+    while let Some(entry) = reader.next()? {
+        count += 1;
+        if count > MAX_ENTRIES {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("a layer has more than {MAX_ENTRIES} entries"),
+            ));
+        }
+        unpacker.entry(&entry, &mut reader)?;
+    }
+    reader.finish()?;
+    unpacker.set_times()
+}
+
+/// The components of a path in an archive: relative to the root whether it begins with a slash or not.
+/// Fails with [`Kind::Invalid`] on `..`, which nothing honest needs.
+pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .map(|part| match part {
+            b".." => Err(Error::new(
+                Kind::Invalid,
+                format!("a layer names '{}'", String::from_utf8_lossy(path)),
+            )),
+            part => Ok(part),
+        })
+        .collect()
+}
+
+impl Unpacker<'_> {
+    fn entry(&mut self, entry: &Entry, data: &mut (impl Read + ?Sized)) -> Result<()> {
+        let parts = components(&entry.path)?;
+        let Some((name, parents)) = parts.split_last() else {
+            return self.root_entry(entry);
+        };
+        if parts.iter().any(|part| part.starts_with(AUFS) && *part != OPAQUE) {
+            return Ok(());
+        }
+        if parents.iter().any(|part| part.starts_with(WHITEOUT)) || *name == WHITEOUT {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("a layer names '{}', which is reserved", entry.name()),
+            ));
+        }
+        let parents = parents.join(&b'/');
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.whiteout(&parents, name, hidden);
+        }
+        let place = self.make_place(&parents)?;
+        // A character device 0:0 is how overlayfs says that a name is hidden; other tools unpack one to just that.
+        if entry.kind == EntryKind::CharDevice && entry.device == (0, 0) {
+            return self.remove(&place, name).doing(|| hide(entry));
+        }
+        self.write(&place, name, entry, data)?;
+        self.note(&place, name);
+        Ok(())
+    }
+
+    /// The attributes of the root, which can only be a directory (CVE-2021-29136).
+    fn root_entry(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != EntryKind::Directory {
+            return Err(Error::new(
+                Kind::Invalid,
+                "a layer replaces the root by something that is no directory",
+            ));
+        }
+        let root = openat(self.root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| "open the root of the layer".into())?;
+        self.set_attributes(&root, entry, true)?;
+        self.times.insert(Vec::new(), timestamps(entry.mtime));
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        place: &Rc<Place>,
+        name: &[u8],
+        entry: &Entry,
+        data: &mut (impl Read + ?Sized),
+    ) -> Result<()> {
+        let what = || format!("unpack '{}'", entry.name());
+        let file_name = OsStr::from_bytes(name);
+        match entry.kind {
+            EntryKind::File => {
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = self
+                    .replacing(place, name, |fd| openat(fd, file_name, flags, Mode::RUSR | Mode::WUSR))
+                    .doing(what)?;
+                let mut file = std::fs::File::from(fd);
+                self.fill(&mut file, entry, data)?;
+                self.set_attributes(&file, entry, false)?;
+                futimens(&file, &timestamps(entry.mtime)).doing(what)
+            }
+            EntryKind::Directory => {
+                let existed = match mkdirat(&place.fd, file_name, Mode::RWXU) {
+                    Ok(()) => false,
+                    Err(Errno::EXIST) if self.is_directory(place, name) => true,
+                    Err(Errno::EXIST) => {
+                        self.replacing(place, name, |fd| mkdirat(fd, file_name, Mode::RWXU))
+                            .doing(what)?;
+                        false
+                    }
+                    Err(error) => return Err(error).doing(what),
+                };
+                let flags =
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let directory = openat(&place.fd, file_name, flags, Mode::empty()).doing(what)?;
+                self.set_attributes(&directory, entry, existed)?;
+                self.times
+                    .insert(below(&place.path, name), timestamps(entry.mtime));
+                Ok(())
+            }
+            EntryKind::HardLink => self.hard_link(place, name, entry),
+            EntryKind::Symlink => {
+                let target = OsStr::from_bytes(&entry.link);
+                self.replacing(place, name, |fd| symlinkat(target, fd, file_name))
+                    .doing(what)?;
+                self.set_attributes_at(place, name, entry)
+            }
+            EntryKind::CharDevice | EntryKind::BlockDevice | EntryKind::Fifo => {
+                let kind = match entry.kind {
+                    EntryKind::CharDevice => FileType::CharacterDevice,
+                    EntryKind::BlockDevice => FileType::BlockDevice,
+                    _ => FileType::Fifo,
+                };
+                let device = makedev(entry.device.0, entry.device.1);
+                self.replacing(place, name, |fd| {
+                    mknodat(fd, file_name, kind, Mode::RUSR | Mode::WUSR, device)
+                })
+                .doing(what)?;
+                self.set_attributes_at(place, name, entry)
+            }
+        }
+    }
+
+    /// The file's data, with holes where a sparse one has them.
+    fn fill(
+        &mut self,
+        file: &mut std::fs::File,
+        entry: &Entry,
+        data: &mut (impl Read + ?Sized),
+    ) -> Result<()> {
+        let what = || format!("unpack '{}'", entry.name());
+        let whole = [(0, entry.size)];
+        let pieces = entry
+            .sparse
+            .as_ref()
+            .map_or(&whole[..], |sparse| &sparse.pieces);
+        for (offset, length) in pieces {
+            if entry.sparse.is_some() {
+                file.seek(SeekFrom::Start(*offset)).doing(what)?;
+            }
+            let mut left = *length;
+            while left > 0 {
+                let limit = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
+                match data.read(&mut self.buffer[..limit]) {
+                    Ok(count) => {
+                        file.write_all(&self.buffer[..count]).doing(what)?;
+                        left -= count as u64;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error).doing(what),
+                }
+            }
+        }
+        match &entry.sparse {
+            Some(sparse) => file.set_len(sparse.length).doing(what),
+            None => Ok(()),
+        }
+    }
+
+    /// Another name of a file that is there already, perhaps from a lower layer. Its target is never followed.
+    fn hard_link(&mut self, place: &Rc<Place>, name: &[u8], entry: &Entry) -> Result<()> {
+        let target = String::from_utf8_lossy(&entry.link);
+        let what = || format!("unpack '{}', a hard link to '{target}'", entry.name());
+        let parts = components(&entry.link)?;
+        let missing = || Err(Errno::NOENT).doing(what);
+        let Some((target_name, parents)) = parts.split_last() else {
+            return missing();
+        };
+        let Some(target_place) = self.find_place(&parents.join(&b'/'))? else {
+            return missing();
+        };
+        if below(&place.path, name) == below(&target_place.path, target_name) {
+            return if self.exists(place, name) { Ok(()) } else { missing() };
+        }
+        let (from, to) = (OsStr::from_bytes(target_name), OsStr::from_bytes(name));
+        self.replacing(place, name, |fd| {
+            linkat(&target_place.fd, from, fd, to, AtFlags::empty())
+        })
+        .doing(what)
+    }
+
+    /// Owner, extended attributes, mode, in this order: a change of owner takes set-id bits and capabilities away.
+    /// What existed already loses the attributes that the entry does not name.
+    fn set_attributes(&mut self, fd: impl AsFd, entry: &Entry, existed: bool) -> Result<()> {
+        let what = || format!("unpack '{}'", entry.name());
+        let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        fchown(&fd, Some(owner.0), Some(owner.1)).doing(what)?;
+        if existed {
+            for name in xattr_names(&fd).doing(what)? {
+                if !entry.xattrs.iter().any(|(other, _)| *other == name) {
+                    fremovexattr(&fd, OsStr::from_bytes(&name)).doing(what)?;
+                }
+            }
+        }
+        for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_portable(name)) {
+            let result = fsetxattr(&fd, OsStr::from_bytes(name), value, XattrFlags::empty());
+            self.judge_xattr(result, entry, name)?;
+        }
+        fchmod(&fd, Mode::from_raw_mode(entry.mode)).doing(what)
+    }
+
+    /// The same, and the time, for what must not be opened: symbolic links, devices and FIFOs.
+    fn set_attributes_at(&mut self, place: &Place, name: &[u8], entry: &Entry) -> Result<()> {
+        let what = || format!("unpack '{}'", entry.name());
+        let file_name = OsStr::from_bytes(name);
+        let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        chownat(&place.fd, file_name, Some(owner.0), Some(owner.1), flags).doing(what)?;
+        // The calls for attributes take no directory: the descriptor stands for it in a path.
+        let directory = format!("/proc/self/fd/{}/", place.fd.as_raw_fd());
+        let path = [directory.as_bytes(), name].concat();
+        let path = OsStr::from_bytes(&path);
+        for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_portable(name)) {
+            let result = lsetxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty());
+            self.judge_xattr(result, entry, name)?;
+        }
+        if entry.kind != EntryKind::Symlink {
+            // chmod(2) follows a last symbolic link, but this name was made a device just now in a tree of our own.
+            chmod(path, Mode::from_raw_mode(entry.mode)).doing(what)?;
+        }
+        utimensat(&place.fd, file_name, &timestamps(entry.mtime), flags).doing(what)
+    }
+
+    fn judge_xattr(
+        &mut self,
+        result: rustix::io::Result<()>,
+        entry: &Entry,
+        name: &[u8],
+    ) -> Result<()> {
+        let attribute = String::from_utf8_lossy(name);
+        match result {
+            // xattr(7): user attributes are for files and directories only.
+            Err(Errno::PERM) if name.starts_with(b"user.") => Ok(()),
+            Err(Errno::OPNOTSUPP) => {
+                if !std::mem::replace(&mut self.warned, true) {
+                    let line = format!(
+                        "bocker-snap: this filesystem keeps no {attribute}: '{}' and others lack it\n",
+                        entry.name().escape_debug()
+                    );
+                    let _ = io::stderr().write_all(line.as_bytes());
+                }
+                Ok(())
+            }
+            result => result.doing(|| format!("set {attribute} of '{}'", entry.name())),
+        }
+    }
+
+    /// Hides one name, or everything in its directory, of lower layers.
+    fn whiteout(&mut self, parents: &[u8], name: &[u8], hidden: &[u8]) -> Result<()> {
+        if !self.has_lower {
+            return Ok(());
+        }
+        let Some(place) = self.find_place(parents)? else {
+            return Ok(());
+        };
+        let shown = below(parents, hidden);
+        let what = || format!("hide '{}'", String::from_utf8_lossy(&shown));
+        if name == OPAQUE {
+            let directory = open_child(&place.fd, OsStr::from_bytes(b".")).doing(what)?;
+            return self.prune(directory, &place.path).doing(what);
+        }
+        let path = below(&place.path, hidden);
+        if !self.written.contains(&path) {
+            return self.remove(&place, hidden).doing(what);
+        }
+        match open_child(&place.fd, OsStr::from_bytes(hidden)) {
+            Ok(directory) => self.prune(directory, &path).doing(what),
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(()),
+            Err(error) => Err(error).doing(what),
+        }
+    }
+
+    /// Removes everything below a directory but what this layer has written.
+    fn prune(&mut self, directory: OwnedFd, path: &[u8]) -> rustix::io::Result<()> {
+        self.open.clear();
+        for name in names(&directory)? {
+            let file_name = OsStr::from_bytes(&name);
+            let path = below(path, &name);
+            if !self.written.contains(&path) {
+                remove_all(directory.as_fd(), file_name)?;
+                continue;
+            }
+            match open_child(&directory, file_name) {
+                Ok(child) => self.prune(child, &path)?,
+                Err(Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes something under a name, removing what has it first if need be.
+    fn replacing<T>(
+        &mut self,
+        place: &Place,
+        name: &[u8],
+        make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        match make(place.fd.as_fd()) {
+            Err(Errno::EXIST) => {
+                self.remove(place, name)?;
+                make(place.fd.as_fd())
+            }
+            result => result,
+        }
+    }
+
+    fn remove(&mut self, place: &Place, name: &[u8]) -> rustix::io::Result<()> {
+        // Names of open directories may lead through it.
+        self.open.clear();
+        remove_all(place.fd.as_fd(), OsStr::from_bytes(name))
+    }
+
+    fn stat(&self, place: &Place, name: &[u8]) -> rustix::io::Result<Stat> {
+        statat(&place.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn exists(&self, place: &Place, name: &[u8]) -> bool {
+        self.stat(place, name).is_ok()
+    }
+
+    fn is_directory(&self, place: &Place, name: &[u8]) -> bool {
+        self.stat(place, name)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    }
+
+    /// Remembers a name as written by this layer, with the directories above it.
+    fn note(&mut self, place: &Place, name: &[u8]) {
+        if !self.has_lower {
+            return;
+        }
+        self.written.insert(below(&place.path, name));
+        let mut path = place.path.as_slice();
+        while !path.is_empty() && !self.written.contains(path) {
+            self.written.insert(path.to_vec());
+            let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            path = &path[..end];
+        }
+    }
+
+    /// The directory of a path, or none if there is none.
+    fn find_place(&mut self, path: &[u8]) -> Result<Option<Rc<Place>>> {
+        if let Some(place) = self.open.get(path) {
+            return Ok(Some(Rc::clone(place)));
+        }
+        match self.resolve(path) {
+            Ok(fd) => self.hold(path, fd).map(Some),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => {
+                Err(error).doing(|| format!("open '{}'", String::from_utf8_lossy(path)))
+            }
+        }
+    }
+
+    /// The directory of a path, made with those above it (0755, of root) where it is missing.
+    fn make_place(&mut self, path: &[u8]) -> Result<Rc<Place>> {
+        if let Some(place) = self.open.get(path) {
+            return Ok(Rc::clone(place));
+        }
+        let what = || format!("open '{}'", String::from_utf8_lossy(path));
+        match self.resolve(path) {
+            Ok(fd) => self.hold(path, fd),
+            Err(Errno::NOENT) => {
+                self.make_directories(path, MAX_LINKS)?;
+                let fd = self.resolve(path).doing(what)?;
+                self.hold(path, fd)
+            }
+            Err(error) => Err(error).doing(what),
+        }
+    }
+
+    fn resolve(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        openat2(
+            self.root,
+            OsStr::from_bytes(path),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+    }
+
+    fn hold(&mut self, name: &[u8], fd: OwnedFd) -> Result<Rc<Place>> {
+        let path = path_of(fd.as_fd())?;
+        let path = path
+            .strip_prefix(self.root_path.as_slice())
+            .unwrap_or(&path);
+        let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
+        if !self.times.contains_key(&path) {
+            let stat = fstat(&fd).doing(|| "examine a directory".into())?;
+            self.times.insert(path.clone(), tree::times(&stat));
+        }
+        let place = Rc::new(Place { fd, path });
+        if self.open.len() >= MAX_OPEN {
+            self.open.clear();
+        }
+        self.open.insert(name.to_vec(), Rc::clone(&place));
+        Ok(place)
+    }
+
+    /// Makes each missing directory of a path, beyond dangling symbolic links too: they lead to places in the tree.
+    fn make_directories(&mut self, path: &[u8], links: usize) -> Result<()> {
+        let what = || format!("make '{}'", String::from_utf8_lossy(path));
+        let parts: Vec<&[u8]> = path
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty())
+            .collect();
+        for end in 1..=parts.len() {
+            let here = parts[..end].join(&b'/');
+            match self.resolve(&here) {
+                Ok(_) => continue,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error).doing(what),
+            }
+            let above = parts[..end - 1].join(&b'/');
+            let parent = self.resolve(&above).doing(what)?;
+            let parent = self.hold(&above, parent)?;
+            let name = OsStr::from_bytes(parts[end - 1]);
+            match mkdirat(&parent.fd, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => continue,
+                Err(Errno::EXIST) if links > 0 => {}
+                Err(Errno::EXIST) => return Err(Errno::LOOP).doing(what),
+                Err(error) => return Err(error).doing(what),
+            }
+            let target = readlinkat(&parent.fd, name, Vec::new()).doing(what)?;
+            let target = target.as_bytes();
+            let beside = match target.first() {
+                Some(b'/') => target.to_vec(),
+                _ => below(&above, target),
+            };
+            self.make_directories(&beside, links - 1)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the times of all directories that were touched. One that is no longer there has none.
+    fn set_times(self) -> Result<()> {
+        for (path, times) in &self.times {
+            let what = || format!("set the time of '{}'", String::from_utf8_lossy(path));
+            let path = if path.is_empty() { b"." } else { path.as_slice() };
+            let directory = openat2(
+                self.root,
+                OsStr::from_bytes(path),
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
+            );
+            match directory {
+                Ok(directory) => futimens(&directory, times).doing(what)?,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(error) => return Err(error).doing(what),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hide(entry: &Entry) -> String {
+    format!("hide '{}'", entry.name())
+}
+
+fn below(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    match parent.is_empty() {
+        true => name.to_vec(),
+        false => [parent, b"/", name].concat(),
+    }
+}
+
+/// The kernel's own name for an open directory.
+fn path_of(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let path = rustix::fs::readlink(&link, Vec::new()).doing(|| format!("read {link}"))?;
+    let path = path.into_bytes();
+    Ok(if path == b"/" { Vec::new() } else { path })
+}
+
+fn timestamps(time: Time) -> Timestamps {
+    let time = Timespec {
+        tv_sec: time.seconds,
+        tv_nsec: i64::from(time.nanoseconds),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
