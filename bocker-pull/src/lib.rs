@@ -1,1 +1,60 @@
-//! placeholder
+//! `bocker-pull`: fetches an image from a registry that speaks the OCI distribution protocol into the local OCI image layout.
+//! Everything that comes from the registry is bounded in size and believed only when it has the digest that led to it.
+
+use bocker_pipe::{Tool, Verb, VerbKind};
+
+mod challenge;
+mod download;
+mod platform;
+mod progress;
+mod pull;
+mod registry;
+mod report;
+mod resolve;
+
+const HELP: &str = "\
+bocker-pull: fetch an image from a registry into the local image store
+
+    bocker-pull [pull] REF   begin a pipeline: write a document that names the image
+    bocker-pull list         the stored images as JSON Lines, one for each name
+    bocker-pull gc           remove what nothing leads to and what a killed pull left
+
+REF is [REGISTRY/]NAME[:TAG|@sha256:DIGEST]; docker.io, library/ and latest are meant
+where they are left out.
+
+    --platform OS/ARCH[/VARIANT]  not the host's: linux/arm64, linux/arm/v7
+    --plain-http                  no TLS (never used for loopback registries)
+    -q, --quiet                   show no progress
+    --grace SECONDS               gc: only what is older (600)
+    -v, --explain                 show each step as a command; and why, and how to look
+    --dry-run                     ask the registry, but change nothing
+    -, --document FD              read a document from stdin or FD instead of beginning one
+    -h, --help, -V, --version
+
+    bocker-pull busybox:1 | bocker-snap import
+";
+
+/// The tool.
+pub static TOOL: Tool = Tool {
+    name: "bocker-pull",
+    stage: "pull",
+    help: HELP,
+    verbs: &[
+        Verb {
+            name: "pull",
+            kind: VerbKind::Begins,
+            run: pull::pull,
+        },
+        Verb {
+            name: "list",
+            kind: VerbKind::Reports,
+            run: report::list,
+        },
+        Verb {
+            name: "gc",
+            kind: VerbKind::Reports,
+            run: report::gc,
+        },
+    ],
+    default_verb: Some("pull"),
+};

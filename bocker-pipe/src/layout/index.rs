@@ -273,6 +273,11 @@ impl Index {
         self.remove(|image| image.reference.as_deref() == Some(canonical))
     }
 
+    /// Removes exactly this entry, if it is still there. Answers whether it was.
+    pub fn remove_entry(&mut self, image: &Image) -> bool {
+        !self.remove(|other| other == image).is_empty()
+    }
+
     /// Removes all entries of an image. Answers what was removed.
     pub fn remove_id(&mut self, id: &Id) -> Vec<Image> {
         self.remove(|image| image.id == *id)

@@ -1,0 +1,375 @@
+//! The verb `pull`: what the registry has is looked up first, so that the steps after it are known and can be shown.
+
+use std::ffi::OsString;
+use std::rc::Rc;
+
+use bocker_pipe::layout::{Descriptor, Digest, Image, Layout, Platform, Writer};
+use bocker_pipe::reference::{Reference, Version};
+use bocker_pipe::step::quote;
+use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, Step};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::runtime::{self, Runtime};
+
+use crate::download::{Downloads, patiently};
+use crate::platform;
+use crate::progress::{Progress, size};
+use crate::registry::Registry;
+use crate::resolve::{self, Resolved};
+
+/// `bocker.image`, as the later stages read it.
+#[derive(Serialize)]
+struct Member<'a> {
+    id: &'a Id,
+    reference: String,
+    digest: &'a Digest,
+    platform: &'a Platform,
+    config: &'a Map<String, Value>,
+}
+
+/// What the steps share.
+struct Pull {
+    runtime: Runtime,
+    registry: Rc<Registry>,
+    layout: Layout,
+    reference: Reference,
+    resolved: Resolved,
+    progress: Rc<Progress>,
+    writer: Option<Rc<Writer>>,
+    downloads: Option<Downloads>,
+    /// Blobs that were not there before.
+    written: Vec<Digest>,
+    /// What was entered in `index.json`, and the entries that it replaced.
+    entered: Option<(Image, Vec<Image>)>,
+    id: Id,
+}
+
+/// `pull REF`.
+pub(crate) fn pull(call: &mut Call) -> Result<()> {
+    let mut name: Option<OsString> = None;
+    let (mut wanted, mut plain_http, mut quiet) = (None, false, false);
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) => match option.as_str() {
+                "--platform" => wanted = Some(platform::parse(&call.text()?)?),
+                "--plain-http" => plain_http = true,
+                "-q" | "--quiet" => quiet = true,
+                _ => return Err(call.unknown(&option)),
+            },
+            Arg::Value(word) if name.is_none() => name = Some(word),
+            Arg::Value(word) => return Err(call.unexpected(&word)),
+        }
+    }
+    let name = name.ok_or_else(|| {
+        Error::new(Kind::Usage, "no image was named").hint("see 'bocker-pull --help'")
+    })?;
+    let name = name
+        .to_str()
+        .ok_or_else(|| Error::new(Kind::Usage, format!("'{}' is not UTF-8", name.display())))?;
+    let reference = Reference::parse(name)?;
+    call.document()?;
+    let pull = look_up(reference, wanted, plain_http, quiet)?;
+    let steps = pull.steps();
+    call.create(pull, steps, |document, pull| {
+        document.set_member(
+            "image",
+            &Member {
+                id: &pull.id,
+                reference: pull.reference.to_string(),
+                digest: pull.resolved.digest(),
+                platform: &pull.resolved.platform,
+                config: &pull.resolved.settings,
+            },
+        );
+        Ok(())
+    })
+}
+
+/// Asks the registry what the reference means. Changes nothing on this machine.
+fn look_up(
+    reference: Reference,
+    wanted: Option<Platform>,
+    plain_http: bool,
+    quiet: bool,
+) -> Result<Pull> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing(|| "prepare for network traffic".into())?;
+    let registry = Rc::new(Registry::new(&reference, plain_http)?);
+    let layout = Layout::open();
+    let platform = wanted.clone().unwrap_or_else(platform::host);
+    let waiting = Progress::new(true, String::new(), 0, 0);
+    let resolved = patiently(
+        &runtime,
+        &waiting,
+        resolve::resolve(&registry, &layout, &reference, &platform),
+    )??;
+    if !resolved.fits && wanted.is_some() {
+        return Err(resolve::another(&reference, &platform, &resolved.platform));
+    }
+    let total = resolved.layers.iter().map(|layer| layer.size).sum();
+    let progress = Rc::new(Progress::new(
+        quiet,
+        reference.familiar(),
+        total,
+        resolved.layers.len(),
+    ));
+    if !resolved.fits {
+        let (found, host) = (
+            platform::show(&resolved.platform),
+            platform::show(&platform),
+        );
+        progress.say(&format!(
+            "bocker-pull: the image '{}' is made for {found}, this host is {host}",
+            reference.familiar()
+        ));
+    }
+    let id = layout.index()?.id_for(resolved.digest())?;
+    Ok(Pull {
+        runtime,
+        registry,
+        layout,
+        reference,
+        resolved,
+        progress,
+        writer: None,
+        downloads: None,
+        written: Vec::new(),
+        entered: None,
+        id,
+    })
+}
+
+impl Pull {
+    fn steps(&self) -> Vec<Step<Pull>> {
+        let mut steps = vec![store()];
+        steps.extend((0..self.resolved.layers.len()).map(blob));
+        steps.extend([manifest(), index()]);
+        steps
+    }
+
+    fn writer(&self) -> Result<&Writer> {
+        self.writer
+            .as_deref()
+            .ok_or_else(|| Error::new(Kind::Invalid, "the image store is not open"))
+    }
+
+    /// The entry that makes the image one.
+    fn image(&self, id: Id) -> Image {
+        let (manifest, _) = &self.resolved.manifest;
+        Image {
+            id,
+            reference: Some(self.reference.to_string()),
+            media_type: manifest.media_type.clone(),
+            digest: manifest.digest.clone(),
+            size: manifest.size,
+            platform: Some(self.resolved.platform.clone()),
+            source: self
+                .resolved
+                .index
+                .as_ref()
+                .map(|(index, _)| index.digest.clone()),
+        }
+    }
+
+    /// Ends the downloads and notes what they have written.
+    fn stop(&mut self) {
+        self.written
+            .extend(self.downloads.take().into_iter().flat_map(Downloads::stop));
+        self.progress.clear();
+    }
+
+    fn path(&self, blob: &Descriptor) -> String {
+        quote(&self.layout.blob(&blob.digest).display().to_string())
+    }
+
+    /// The command that fetches an address, with the token that was needed.
+    fn curl(&self, options: &str, address: &str, blob: &Descriptor) -> String {
+        let token = if self.registry.token_url().is_some() {
+            r#" -H "Authorization: Bearer $TOKEN""#
+        } else {
+            ""
+        };
+        format!(
+            "curl -fsSL{token}{options} -o {} {}",
+            self.path(blob),
+            quote(address)
+        )
+    }
+
+    fn fetch_and_check(&self, blob: &Descriptor) -> Vec<String> {
+        vec![
+            self.curl("", &self.registry.blob_url(&blob.digest), blob),
+            format!(
+                "echo {}  {} | sha256sum -c",
+                blob.digest.hex(),
+                self.path(blob)
+            ),
+        ]
+    }
+}
+
+fn store() -> Step<Pull> {
+    Step::new(
+        "pull.store",
+        "the image store is there, and as long as the pull lasts nobody removes blobs from it",
+    )
+    .command(|pull: &Pull| {
+        let root = pull.layout.root().display().to_string();
+        let mut lines = vec![format!(
+            "mkdir -p {}",
+            quote(&format!("{root}/blobs/sha256"))
+        )];
+        let token = pull.registry.token_url();
+        lines.extend(
+            token.map(|address| format!("TOKEN=$(curl -fsS {} | jq -r .token)", quote(&address))),
+        );
+        lines
+    })
+    .look(|pull| {
+        format!(
+            "cat {}",
+            quote(&pull.layout.root().join("index.json").display().to_string())
+        )
+    })
+    .apply(|pull| {
+        let writer = Rc::new(pull.layout.writer()?);
+        pull.downloads = Some(Downloads::new(
+            &pull.registry,
+            &writer,
+            &pull.progress,
+            &pull.resolved.layers,
+        ));
+        pull.writer = Some(writer);
+        Ok(())
+    })
+    // The store itself stays: other images share it. The blobs are looked at here, when nothing can need them any more.
+    .undo(|pull| {
+        pull.stop();
+        let written = std::mem::take(&mut pull.written);
+        match pull.writer.take().and_then(Rc::into_inner) {
+            Some(writer) => writer.discard(&written),
+            None => Ok(()),
+        }
+    })
+}
+
+fn blob(number: usize) -> Step<Pull> {
+    Step::new(
+        "pull.blob",
+        "a layer, which is kept only when it has the size and the digest that the manifest says",
+    )
+    .command(move |pull: &Pull| {
+        let layer = &pull.resolved.layers[number];
+        match &pull.downloads {
+            Some(downloads) if downloads.downloaded(number) => pull.fetch_and_check(layer),
+            None if !pull.layout.has(layer) => pull.fetch_and_check(layer),
+            _ => vec![format!("# {} is already here", layer.digest)],
+        }
+    })
+    .look(move |pull| format!("tar tf {}", pull.path(&pull.resolved.layers[number])))
+    .apply(move |pull| {
+        let downloads = pull
+            .downloads
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Invalid, "the image store is not open"))?;
+        let result = downloads.wait(&pull.runtime, number);
+        pull.progress.clear();
+        if result.is_err() {
+            // What others have finished by now, the first step's undo takes back.
+            pull.stop();
+        }
+        result
+    })
+}
+
+fn manifest() -> Step<Pull> {
+    Step::new("pull.manifest", "the configuration and the manifest, byte for byte as they came: their digests are over these bytes")
+        .command(|pull: &Pull| {
+            let Resolved { config, manifest, .. } = &pull.resolved;
+            let version = Version::Digest(manifest.0.digest.clone());
+            let accept = format!(" -H 'Accept: {}'", manifest.0.media_type);
+            let mut lines = pull.fetch_and_check(&config.0);
+            lines.push(pull.curl(&accept, &pull.registry.manifest_url(&version), &manifest.0));
+            lines
+        })
+        .look(|pull| format!("jq . {}", pull.path(&pull.resolved.manifest.0)))
+        .apply(|pull| {
+            let parts = [Some(&pull.resolved.config), Some(&pull.resolved.manifest), pull.resolved.index.as_ref()];
+            for (blob, bytes) in parts.into_iter().flatten() {
+                if !pull.layout.has(blob) {
+                    pull.writer()?.write_blob(&blob.media_type, bytes)?;
+                    pull.written.push(blob.digest.clone());
+                }
+            }
+            Ok(())
+        })
+}
+
+fn index() -> Step<Pull> {
+    Step::new(
+        "pull.index",
+        "the entry in index.json that gives the image its name; from here on it can be seen",
+    )
+    .command(|pull: &Pull| {
+        vec![format!(
+            "# index.json: {} is {}, {}",
+            pull.reference,
+            pull.resolved.digest(),
+            pull.id
+        )]
+    })
+    .look(|pull| {
+        format!(
+            "skopeo inspect oci:{}:{}",
+            quote(&pull.layout.root().display().to_string()),
+            pull.reference
+        )
+    })
+    .apply(|pull| {
+        let found = pull.layout.index()?;
+        let id = found.id_for(pull.resolved.digest())?;
+        if found.images().contains(&pull.image(id.clone())) {
+            pull.id = id;
+            pull.progress.say(&format!(
+                "{} {} is up to date",
+                pull.id,
+                pull.reference.familiar()
+            ));
+            return Ok(());
+        }
+        let (image, replaced) = pull.writer()?.edit(|index| {
+            let image = pull.image(index.id_for(pull.resolved.digest())?);
+            let ours = |other: &Image| {
+                other.reference == image.reference
+                    || (other.reference.is_none() && other.digest == image.digest)
+            };
+            let replaced = index.images().into_iter().filter(ours).collect();
+            index.put(&image);
+            Ok((image, replaced))
+        })?;
+        pull.id = image.id.clone();
+        pull.entered = Some((image, replaced));
+        let total = pull.resolved.layers.iter().map(|layer| layer.size).sum();
+        pull.progress.say(&format!(
+            "{} {} ({})",
+            pull.id,
+            pull.reference.familiar(),
+            size(total)
+        ));
+        Ok(())
+    })
+    .undo(|pull| {
+        let Some((image, replaced)) = pull.entered.take() else {
+            return Ok(());
+        };
+        pull.writer()?.edit(|index| {
+            // Somebody may have moved the name on since.
+            if index.remove_entry(&image) {
+                replaced.iter().for_each(|former| index.put(former));
+            }
+            Ok(())
+        })
+    })
+}
