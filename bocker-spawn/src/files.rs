@@ -1,0 +1,57 @@
+//! Small files that are there whole or not at all.
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bocker_pipe::{Doing, Result};
+
+/// Replaces `path`, readable by root only: written beside it, then renamed over it.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let doing = || format!("write {}", path.display());
+    // What a killed writer left there is in the way of nobody else: the writers of one container are ordered by its lock.
+    let _ = fs::remove_file(&beside);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)
+        .doing(doing)?;
+    let result = file
+        .write_all(bytes)
+        .and_then(|()| fs::rename(&beside, path));
+    if result.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    result.doing(doing)
+}
+
+/// Removes a file; gone already is success.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).doing(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The content of a file that may not be there.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).doing(|| format!("read {}", path.display())),
+    }
+}
+
+/// Puts back what [`read`] answered.
+pub(crate) fn restore(path: &Path, before: Option<&[u8]>) -> Result<()> {
+    match before {
+        Some(bytes) => replace(path, bytes),
+        None => remove(path),
+    }
+}

@@ -1,0 +1,79 @@
+//! Terminals: a pair of the container's own, and the caller's, which is made raw while the container has it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bocker_pipe::{Doing, Error, Kind, Result};
+use rustix::fs::{Mode, OFlags, fstat, fstatfs, makedev, openat};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{
+    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+
+/// statfs(2), linux/magic.h.
+const DEVPTS_MAGIC: u64 = 0x1cd1;
+/// The caller's own terminal, tty(4).
+const CONTROLLING: &str = "/dev/tty";
+
+/// A new pair of `ptmx` in a devpts: the master, and the terminal opened through it.
+/// Both the device and its filesystem are looked at, so that nothing planted is taken for them (CVE-2025-52565).
+pub(crate) fn open_pair(pts: BorrowedFd, ptmx: &str) -> Result<(OwnedFd, OwnedFd)> {
+    let doing = || "open a terminal in the container".to_owned();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let master = openat(pts, ptmx, flags, Mode::empty()).doing(doing)?;
+    let is_devpts = fstatfs(&master).doing(doing)?.f_type as u64 == DEVPTS_MAGIC;
+    if !is_devpts || fstat(&master).doing(doing)?.st_rdev != makedev(5, 2) {
+        return Err(Error::new(
+            Kind::Invalid,
+            "/dev/pts/ptmx of the container is not the terminal multiplexer",
+        ));
+    }
+    unlockpt(&master).doing(doing)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let terminal = ioctl_tiocgptpeer(&master, flags).doing(doing)?;
+    Ok((master, terminal))
+}
+
+/// The caller's controlling terminal.
+pub(crate) fn controlling() -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open(CONTROLLING, flags, Mode::empty())
+        .doing(|| format!("open {CONTROLLING}"))
+        .map_err(|error| error.hint("-t needs a terminal, or --stdin and --stdout"))
+}
+
+/// A terminal in raw mode; as it was before when dropped.
+pub(crate) struct Raw {
+    fd: OwnedFd,
+    before: Termios,
+}
+
+impl Raw {
+    /// Makes the terminal raw; `None` when `fd` is no terminal.
+    pub(crate) fn new(fd: BorrowedFd) -> Result<Option<Raw>> {
+        if !isatty(fd) {
+            return Ok(None);
+        }
+        let doing = || "set the terminal".to_owned();
+        let before = tcgetattr(fd).doing(doing)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(fd, OptionalActions::Now, &raw).doing(doing)?;
+        let fd = fd.try_clone_to_owned().doing(doing)?;
+        Ok(Some(Raw { fd, before }))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that has gone needs no mode.
+        let _ = tcsetattr(&self.fd, OptionalActions::Drain, &self.before);
+    }
+}
+
+/// Gives the container's terminal the size of the caller's, if that is one.
+pub(crate) fn copy_size(from: BorrowedFd, to: impl AsFd) {
+    if let Ok(size) = tcgetwinsize(from) {
+        // A container whose terminal has hung up needs no size.
+        let _ = tcsetwinsize(to, size);
+    }
+}
