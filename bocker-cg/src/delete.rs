@@ -65,9 +65,10 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     }
 
     let supervised = document.value("/bocker/spawn").is_some();
-    let _lock = lock::verbs(&id).ok();
     let mut kill = force;
+    let mut _lock = None;
     if !call.dry_run() {
+        _lock = lock::verbs(&id).ok();
         kill = kill || is_orphaned(&id, &hierarchies, supervised)?;
         say_oom(&id, &hierarchies, request.and_then(|r| r.memory).as_ref());
     }

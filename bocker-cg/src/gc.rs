@@ -89,24 +89,29 @@ fn collect(
     options: &Options,
 ) -> Result<()> {
     let id = &claim.id;
-    let _lock = lock::verbs(id).ok();
-    let groups = group::all(hierarchies, id);
-    let state = State::of(
-        id,
-        || !group::processes(&groups).is_empty(),
-        || list::is_frozen(hierarchies, id),
-    );
-    let takes = match state {
-        State::Creating => claim.is_stale(boot_id, options.grace),
-        State::Created => false,
-        State::Running | State::Paused => options.force,
-        State::Exited => true,
-        // Processes in a group that was never bocker-spawn's are somebody else's.
-        State::Orphaned => options.force || paths::container(id).join(CONFIG).exists(),
+    let looked = || {
+        let groups = group::all(hierarchies, id);
+        let state = State::of(
+            id,
+            || !group::processes(&groups).is_empty(),
+            || list::is_frozen(hierarchies, id),
+        );
+        let takes = match state {
+            State::Creating => claim.is_stale(boot_id, options.grace),
+            State::Created => false,
+            State::Running | State::Paused => options.force,
+            State::Exited => true,
+            // Processes in a group that was never bocker-spawn's are somebody else's.
+            State::Orphaned => options.force || paths::container(id).join(CONFIG).exists(),
+        };
+        takes.then_some(state)
     };
-    if !takes {
+    if looked().is_none() {
         return Ok(());
     }
+    // Only now, so that looking at a container changes nothing; another verb may have come first.
+    let _lock = (!call.dry_run()).then(|| lock::verbs(id).ok());
+    let Some(state) = looked() else { return Ok(()) };
     if state == State::Orphaned && !call.dry_run() {
         delete::say_orphaned(id);
     }

@@ -58,24 +58,24 @@ const STAGE: &str = "cg";
 const HELP: &str = "\
 bocker-cg: control groups for containers (cgroup v1)
 
-bocker-cg create [LIMITS]          reads a document, makes its groups, passes it on
-  --cpu-shares N                   weight against others, 2 to 262144
-  --cpus F                         at most so much CPU time: 0.5 is half a CPU
-  --memory SIZE                    512m (of 1024 * 1024) or 512MB (of 1000 * 1000)
-  --default-memory SIZE            the same, where nobody asked for a limit
-  --pids-limit N                   at most N processes and threads, -1 any number
-  --devices default|all            Docker's list of device nodes (default), or all
-bocker-cg delete [ID|NAME]         removes the groups; --force kills what is in them
-bocker-cg list                     all groups of containers
-bocker-cg info                     the controllers of this machine
-bocker-cg gc                       removes what dead containers have left
-  --grace SECONDS                  keep what was begun less than this ago (600)
-  --orphans                        show groups that nobody claims, too
-  --force                          kill what is alive, too
+bocker-cg create [LIMITS]      reads a document, makes its groups, passes it on
+  --cpu-shares N               weight against others, 2 to 262144
+  --cpus F                     at most so much CPU time: 0.5 is half a CPU
+  --memory SIZE                512m (of 1024 * 1024) or 512MB (of 1000 * 1000)
+  --default-memory SIZE        the same, where nobody asked for a limit
+  --pids-limit N               at most N processes and threads, -1 any number
+  --devices default|all        Docker's list of device nodes (default), or all
+bocker-cg delete [ID|NAME]     removes the groups; --force kills what is in them
+bocker-cg list                 all groups of containers
+bocker-cg info                 the controllers of this machine
+bocker-cg gc                   removes what dead containers have left
+  --grace SECONDS              keep what was begun less than this ago (600)
+  --orphans                    show groups that nobody claims, too
+  --force                      kill what is alive, too
 
 Common: -v --explain --dry-run --document FD - --new --status --help --version
 create and delete are stages: bocker-snap create IMG | bocker-cg create
-list, info and gc print JSON Lines. Exit status: 0, or 125 with a line on stderr.
+list, info and gc print JSON Lines. Exit status: 0, or 125 and why on stderr.
 ";
 
 #[cfg(test)]

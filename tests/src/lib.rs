@@ -10,11 +10,6 @@
 //!     host.assert_same(&before);
 //! }
 //! ```
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a harness says what it could not do by failing the test"
-)]
 
 mod bins;
 mod cgroups;
@@ -22,6 +17,7 @@ mod command;
 mod fingerprint;
 mod fixture;
 mod host;
+mod hub;
 mod need;
 mod registry;
 
@@ -30,5 +26,6 @@ pub use command::{Call, Output, Running};
 pub use fingerprint::Fingerprint;
 pub use fixture::{Image, Layer, Node, Platform};
 pub use host::Host;
+pub use hub::Hub;
 pub use need::need;
 pub use registry::Registry;
