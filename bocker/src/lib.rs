@@ -1,1 +1,118 @@
-//! placeholder
+//! The front end: reads what people type, composes the tools as processes joined by pipes, and formats what they say.
+//!
+//! It makes no kernel object itself. Everything that it does is a pipeline that `-x` prints and a shell can run.
+
+mod cli;
+mod container;
+mod execute;
+mod image;
+mod limits;
+mod pipeline;
+mod session;
+mod shell;
+mod signals;
+mod sys;
+mod table;
+mod template;
+mod time;
+mod tools;
+mod verbs;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use bocker_pipe::error::{EXIT_FAILED, EXIT_SIGNAL};
+use bocker_pipe::{Error, Kind, Result};
+use cli::{Cli, Refusal, Verb};
+use limits::Limits;
+use nix::errno::Errno;
+use session::Session;
+use tools::Tools;
+
+/// signal(7): a report whose reader has gone ends as if by this one, without a word.
+const SIGPIPE: u8 = 13;
+
+/// Does what the process's arguments say.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let result = match cli::parse(&args) {
+        Ok(cli) => dispatch(cli, &args),
+        Err(Refusal::Answer(page)) => session::say(page.trim_end()).map(|()| 0),
+        Err(Refusal::Wrong(error)) => Err(error),
+    };
+    ExitCode::from(result.unwrap_or_else(|error| fail(&error)))
+}
+
+fn fail(error: &Error) -> u8 {
+    match error.kind() {
+        Kind::Passed(code) => *code,
+        _ if error.is(Errno::EPIPE) => EXIT_SIGNAL + SIGPIPE,
+        _ => {
+            session::complain(error);
+            error.exit_code()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
+    if cli.version {
+        return verbs::help::version();
+    }
+    if cli.help {
+        return verbs::help::run(&verbs::help::Args::default());
+    }
+    let Some(verb) = cli.verb else {
+        // As the tools do: the page, but for a script whose verb is an empty variable no success.
+        let _ = io::stderr().write_all(verbs::help::page().as_bytes());
+        return Ok(EXIT_FAILED);
+    };
+    let session = Session {
+        trace: cli.trace,
+        dry_run: cli.dry_run,
+        verbose: cli.verbose,
+        explain: cli.explain,
+        tools: Tools::new(cli.with),
+        limits: match verb {
+            Verb::Run(_) => Limits::new(cli.cpu_share, cli.mem_limit)?,
+            _ => Limits::default(),
+        },
+    };
+    if needs_root(&verb) && !nix::unistd::geteuid().is_root() {
+        return Err(Error::new(
+            Kind::System(Errno::EPERM as i32),
+            "containers are made by root only",
+        )
+        .hint("run it as root"));
+    }
+    let session = &session;
+    match verb {
+        Verb::Pull(args) => verbs::pull::run(session, &args),
+        Verb::Init(args) => verbs::init::run(session, &args),
+        Verb::Images(args) => verbs::images::run(session, &args),
+        Verb::Tag(args) => verbs::tag::run(session, &args),
+        Verb::Rmi(args) => verbs::rmi::run(session, &args),
+        Verb::Run(words) => verbs::run::run(session, &words, args),
+        Verb::Ps(args) => verbs::ps::run(session, &args),
+        Verb::Exec(args) => verbs::exec::run(session, &args),
+        Verb::Logs(args) => verbs::logs::run(session, &args),
+        Verb::Commit(args) => verbs::commit::run(session, &args),
+        Verb::Stop(args) => verbs::stop::run(session, &args),
+        Verb::Kill(args) => verbs::kill::run(session, &args),
+        Verb::Rm(args) => verbs::rm::run(session, &args),
+        Verb::Inspect(args) => verbs::inspect::run(session, &args),
+        Verb::System(verb) => verbs::system::run(session, &verb),
+        Verb::Cleanup(args) => verbs::cleanup::run(session, &args),
+        Verb::Format(args) => verbs::format::run(&args),
+        Verb::Help(args) => verbs::help::run(&args),
+        Verb::Version => verbs::help::version(),
+        Verb::Other(words) => verbs::other::run(session, &words),
+    }
+}
+
+fn needs_root(verb: &Verb) -> bool {
+    !matches!(
+        verb,
+        Verb::Format(_) | Verb::Help(_) | Verb::Version | Verb::Other(_)
+    )
+}

@@ -1,2 +1,6 @@
-//! placeholder
-fn main() {}
+//! The command line that people type.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bocker::main()
+}

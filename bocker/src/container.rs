@@ -1,0 +1,209 @@
+//! Containers as the reports of the tools and their documents show them.
+
+use bocker_pipe::{Document, Id, Result, containers};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::session::Session;
+use crate::time;
+use crate::tools::Piece;
+
+/// One line of `bocker-spawn list`, as far as it is read here.
+#[derive(Debug, Deserialize)]
+struct Listed {
+    id: Id,
+    state: String,
+}
+
+/// A container and its state, asked of the kernel just now.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: Id,
+    pub(crate) state: String,
+    pub(crate) document: Document,
+}
+
+/// Every container that was handed to bocker-spawn, running or not.
+pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
+    let stage = crate::pipeline::Stage::new(session.tools.find(Piece::Spawn)?).arg("list");
+    let listed: Vec<Listed> = session.read(&stage)?;
+    // One that is being made, or was removed since, has no document and is nobody's to list.
+    let container = |listed: Listed| {
+        let document = containers::load(&listed.id).ok()?;
+        Some(Container {
+            id: listed.id,
+            state: listed.state,
+            document,
+        })
+    };
+    Ok(listed.into_iter().filter_map(container).collect())
+}
+
+impl Container {
+    /// Whether a process of it may live.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "paused" | "orphaned")
+    }
+
+    /// What lists and templates show, under docker's names.
+    pub(crate) fn record(&self) -> Value {
+        json!({
+            "ID": self.id,
+            "Command": self.command(),
+            "Image": self.image(),
+            "State": self.state,
+            "Status": self.status(),
+            "Ports": self.ports(),
+            "Names": self.text("/bocker/name").unwrap_or_default(),
+            "Labels": self.document.value("/bocker/labels").cloned().unwrap_or_else(|| json!({})),
+        })
+    }
+
+    fn text(&self, pointer: &str) -> Option<&str> {
+        self.document.value(pointer)?.as_str()
+    }
+
+    fn words(&self, pointer: &str) -> Vec<&str> {
+        let words = self.document.value(pointer).and_then(Value::as_array);
+        words
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect()
+    }
+
+    /// The command's words joined by single spaces. A line that was typed as one word is shown as that word, though a shell
+    /// of the image runs it.
+    fn command(&self) -> String {
+        let args = self.words("/process/args");
+        let typed = self.words("/bocker/command");
+        match (args.as_slice(), typed.as_slice()) {
+            (["/bin/sh", "-c", line], [.., before, last]) if line == last && *before != "-c" => {
+                (*line).to_owned()
+            }
+            _ => args.join(" "),
+        }
+    }
+
+    fn image(&self) -> String {
+        self.text("/bocker/image/reference")
+            .or_else(|| self.text("/bocker/image/id"))
+            .or_else(|| self.text("/bocker/snap/rootfs"))
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    fn status(&self) -> String {
+        let since = |pointer: &str| self.text(pointer).and_then(time::since);
+        match self.state.as_str() {
+            "running" | "paused" => {
+                let up =
+                    since("/bocker/spawn/started").map_or("Up".into(), |time| format!("Up {time}"));
+                if self.state == "paused" {
+                    format!("{up} (Paused)")
+                } else {
+                    up
+                }
+            }
+            "exited" => match self.document.exit() {
+                Ok(Some(exit)) => {
+                    let ago = since("/bocker/exit/finished")
+                        .map_or(String::new(), |time| format!(" {time} ago"));
+                    let why = if exit.oom { ", out of memory" } else { "" };
+                    format!("Exited ({}{why}){ago}", exit.code)
+                }
+                _ => "Exited".into(),
+            },
+            "created" => "Created".into(),
+            other => other.to_owned(),
+        }
+    }
+
+    /// As typed after `-p`.
+    fn ports(&self) -> String {
+        let attachments = self
+            .document
+            .value("/bocker/net/attachments")
+            .and_then(Value::as_array);
+        let published = |attachment: &Value| -> Vec<String> {
+            let requests = attachment
+                .pointer("/request/publish")
+                .and_then(Value::as_array);
+            requests
+                .into_iter()
+                .flatten()
+                .map(|request| match request {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                })
+                .collect()
+        };
+        let all: Vec<String> = attachments
+            .into_iter()
+            .flatten()
+            .flat_map(published)
+            .collect();
+        all.join(", ")
+    }
+}
+
+/// The container that a name, an id or a prefix means, of those that have a document.
+pub(crate) fn find(name: &str) -> Result<(Id, Document)> {
+    let id = containers::resolve(name)?;
+    let document = containers::load(&id)?;
+    Ok((id, document))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(state: &str, document: Value) -> Container {
+        Container {
+            id: Id::parse("ps_abc123").unwrap(),
+            state: state.into(),
+            document: Document::parse(document.to_string().as_bytes()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_line_typed_as_one_word_is_shown_as_it_was_typed() {
+        let args = json!({"args": ["/bin/sh", "-c", "echo  a"]});
+        let of = |typed: Value| {
+            container(
+                "exited",
+                json!({"process": args, "bocker": {"command": typed}}),
+            )
+            .command()
+        };
+        assert_eq!(of(json!(["bocker", "run", "img", "echo  a"])), "echo  a");
+        assert_eq!(
+            of(json!(["bocker", "run", "img", "/bin/sh", "-c", "echo  a"])),
+            "/bin/sh -c echo  a"
+        );
+    }
+
+    #[test]
+    fn the_status_says_how_it_ended() {
+        let exit = json!({"bocker": {"exit": {"code": 137, "signal": 9, "oom": true}}});
+        assert_eq!(
+            container("exited", exit).status(),
+            "Exited (137, out of memory)"
+        );
+        assert_eq!(container("created", json!({})).status(), "Created");
+        assert_eq!(container("orphaned", json!({})).status(), "orphaned");
+    }
+
+    #[test]
+    fn only_what_may_have_processes_is_alive() {
+        for (state, alive) in [
+            ("running", true),
+            ("paused", true),
+            ("orphaned", true),
+            ("exited", false),
+            ("created", false),
+        ] {
+            assert_eq!(container(state, json!({})).is_alive(), alive, "{state}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! One call of `bocker`: the leading options, and the three ways to start tools.
+
+use std::io::{self, Write};
+
+use bocker_pipe::error::EXIT_FAILED;
+use bocker_pipe::{Doing, Error, Kind, Result};
+use serde::de::DeserializeOwned;
+
+use crate::limits::Limits;
+use crate::pipeline::{Pipeline, Stage};
+use crate::tools::{Piece, Tools};
+use crate::{execute, shell};
+
+/// The leading options, and where the tools are.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// `-x`
+    pub(crate) trace: bool,
+    /// `--dry-run`
+    pub(crate) dry_run: bool,
+    /// `-v`, handed to each stage
+    pub(crate) verbose: bool,
+    /// `--explain`, handed to each stage
+    pub(crate) explain: bool,
+    pub(crate) tools: Tools,
+    pub(crate) limits: Limits,
+}
+
+impl Session {
+    /// A stage of a pipeline.
+    pub(crate) fn stage(&self, piece: Piece, verb: &str) -> Result<Stage> {
+        Ok(Stage::new(self.tools.find(piece)?)
+            .arg(verb)
+            .flag("--verbose", self.verbose)
+            .flag("--explain", self.explain))
+    }
+
+    /// A stage that is this program.
+    pub(crate) fn own_stage(&self, verb: &str) -> Stage {
+        Stage::new(self.tools.own()).arg(verb)
+    }
+
+    /// Runs a pipeline, shown under `-x`; under `--dry-run` it is only printed. Gives the exit status of the last stage,
+    /// or, when there is something to say after success, that of the last one that failed.
+    pub(crate) fn run(&self, pipeline: &Pipeline) -> Result<u8> {
+        if !self.announce(shell::pipeline(pipeline))? {
+            return Ok(0);
+        }
+        let statuses = execute::run(pipeline)?;
+        let last = statuses.last().copied().unwrap_or(EXIT_FAILED);
+        let Some(line) = &pipeline.said else {
+            return Ok(last);
+        };
+        match statuses.iter().rev().find(|status| **status != 0) {
+            Some(status) => Ok(*status),
+            None => say(line).map(|()| 0),
+        }
+    }
+
+    /// Becomes the stage: the caller's descriptors, signals and terminal are its own.
+    pub(crate) fn become_stage(&self, stage: &Stage) -> Result<u8> {
+        if !self.announce(shell::command(stage))? {
+            return Ok(0);
+        }
+        Err(execute::become_stage(stage))
+    }
+
+    /// Reads a report, JSON Lines, from a tool. Nothing changes by it, so it is done under `--dry-run` too, and shown as a
+    /// comment: what is pasted shall print what this program prints, not what it read.
+    pub(crate) fn read<T: DeserializeOwned>(&self, stage: &Stage) -> Result<Vec<T>> {
+        self.comment(stage)?;
+        let (stdout, status) = execute::capture(stage)?;
+        if status != 0 {
+            return Err(Error::new(Kind::Passed(status), "a report failed"));
+        }
+        stdout
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                serde_json::from_slice(line).map_err(|error| {
+                    let program = stage.program.shown.display();
+                    Error::new(
+                        Kind::Document,
+                        format!("{program} said what is not understood: {error}"),
+                    )
+                    .hint("use tools of one release")
+                })
+            })
+            .collect()
+    }
+
+    /// Shows a stage that only looks.
+    pub(crate) fn comment(&self, stage: &Stage) -> Result<()> {
+        if self.trace {
+            let line = [b"# ".as_slice(), &shell::command(stage), b"\n"].concat();
+            io::stderr()
+                .write_all(&line)
+                .doing(|| "write to stderr".into())?;
+        }
+        Ok(())
+    }
+
+    /// Shows a line that a shell understands. Whether it is to be done as well.
+    fn announce(&self, mut line: Vec<u8>) -> Result<bool> {
+        line.push(b'\n');
+        if self.dry_run {
+            io::stdout()
+                .write_all(&line)
+                .doing(|| "write to stdout".into())?;
+        } else if self.trace {
+            io::stderr()
+                .write_all(&line)
+                .doing(|| "write to stderr".into())?;
+        }
+        Ok(!self.dry_run)
+    }
+}
+
+/// A line on stdout.
+pub(crate) fn say(line: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(line.as_bytes())
+        .and_then(|()| stdout.write_all(b"\n"))
+        .and_then(|()| stdout.flush())
+        .doing(|| "write to stdout".into())
+}
+
+/// A line on stderr that is no error of this call's.
+pub(crate) fn complain(error: &Error) {
+    let _ = writeln!(io::stderr(), "bocker: {error}");
+}

@@ -1,0 +1,29 @@
+//! `init DIR` and `init -`: an image from a directory, or from an archive on stdin.
+
+use std::ffi::OsString;
+
+use bocker_pipe::Result;
+
+use super::pull::CREATED;
+use crate::pipeline::Pipeline;
+use crate::session::Session;
+use crate::tools::Piece;
+
+/// Create an image from a directory
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A directory, or - for a tar archive on stdin
+    directory: OsString,
+    /// What to call the image
+    name: Option<OsString>,
+}
+
+pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
+    session.run(&Pipeline::new([
+        session
+            .stage(Piece::Snap, "init")?
+            .arg(&args.directory)
+            .args(args.name.as_ref()),
+        session.own_stage("format").arg(CREATED),
+    ]))
+}

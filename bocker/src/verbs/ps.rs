@@ -1,0 +1,36 @@
+//! `ps`: every container, running or not.
+
+use bocker_pipe::Result;
+
+use crate::container;
+use crate::session::Session;
+use crate::table::{Format, List};
+
+/// List containers, running or not
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Accepted for those used to it: all are listed anyway
+    #[arg(short, long)]
+    all: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
+    let rows = container::all(session)?
+        .iter()
+        .map(container::Container::record)
+        .collect();
+    let list = List {
+        columns: &[
+            ("CONTAINER_ID", "ID"),
+            ("COMMAND", "Command"),
+            ("IMAGE", "Image"),
+            ("STATUS", "Status"),
+            ("PORTS", "Ports"),
+            ("NAMES", "Names"),
+        ],
+        rows,
+    };
+    list.print(&args.format)
+}

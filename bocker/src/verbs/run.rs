@@ -1,0 +1,428 @@
+//! `run`: a whole container as one pipeline.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use bocker_pipe::{Doing, Error, Kind, Result, containers};
+use serde_json::{Map, Value, json};
+
+use crate::image;
+use crate::limits::Limits;
+use crate::pipeline::{Pipeline, STDIN, STDOUT, Stage};
+use crate::session::Session;
+use crate::tools::Piece;
+use crate::verbs::cleanup;
+
+/// How many processes a container may have unless told otherwise, as podman's default.
+const PIDS_LIMIT: &str = "2048";
+/// What a shell does more with than pass it on as a word.
+const METACHARACTERS: &[u8] = b"|&;<>()$`\\\"'*?[]#~={}!";
+
+/// Run a command in a new container
+#[derive(Debug, Default, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    override_usage = "bocker run [OPTIONS] IMAGE [COMMAND [ARG]...]\n       bocker run [OPTIONS] --rootfs DIR [COMMAND [ARG]...]"
+)]
+pub(crate) struct Args {
+    /// Call the container so, beside its id
+    #[arg(long)]
+    name: Option<String>,
+    /// Leave it running, and print its id
+    #[arg(short, long)]
+    detach: bool,
+    /// Hand stdin to the command
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set a variable, as NAME=VALUE, or NAME to hand on the caller's
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<OsString>,
+    /// Set the variables of a file, a NAME=VALUE each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<OsString>,
+    /// The working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<OsString>,
+    /// The user, as USER[:GROUP], by name or number
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Remove the container when it has ended
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Publish a port, as [IP:]HOSTPORT:PORT[/udp]
+    #[arg(short, long)]
+    publish: Vec<String>,
+    /// Mount a directory or a named volume, as SOURCE:TARGET[:ro]
+    #[arg(short, long)]
+    volume: Vec<OsString>,
+    /// bridge (default), none, or host
+    #[arg(long, visible_alias = "net")]
+    network: Option<String>,
+    /// The host name (default: the id)
+    #[arg(short = 'h', long)]
+    pub(crate) hostname: Option<String>,
+    /// Instead of the image's entrypoint; empty for none
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Make the root read-only
+    #[arg(long)]
+    read_only: bool,
+    /// Memory: 512m, 1g (powers of 1024), or 512MB, 1GB (of 1000)
+    #[arg(short, long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// CPU time: 0.5 is half a CPU
+    #[arg(long, value_name = "N")]
+    cpus: Option<String>,
+    /// Weight against other containers
+    #[arg(long, value_name = "N")]
+    cpu_shares: Option<String>,
+    /// At most so many processes and threads, -1 for any number
+    #[arg(long, value_name = "N", default_value = PIDS_LIMIT, allow_hyphen_values = true)]
+    pids_limit: String,
+    /// Set a label, as NAME=VALUE
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    label: Vec<String>,
+    /// Use a view of this directory instead of an image
+    #[arg(long, value_name = "DIR")]
+    rootfs: Option<OsString>,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<bool>,
+    /// The image (pulled if it is not there), the command, and its own arguments
+    #[arg(trailing_var_arg = true, value_name = "IMAGE")]
+    pub(crate) words: Vec<OsString>,
+}
+
+/// What the container is made from.
+enum Root<'a> {
+    Image(&'a str),
+    Directory(&'a OsStr),
+}
+
+pub(crate) fn run(session: &Session, args: &Args, line: &[OsString]) -> Result<u8> {
+    let (root, words) = args.root()?;
+    let environment = environment(&args.env, &args.env_file)?;
+    if let Some(name) = args
+        .name
+        .as_deref()
+        .filter(|name| !containers::is_name(name))
+    {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("'{name}' is no name for a container"),
+        )
+        .hint("use two or more of a-z, A-Z, 0-9, _ . -, the first a letter or digit"));
+    }
+    if args.detach && args.tty {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "-t needs somebody at the terminal, and -d leaves",
+        )
+        .hint("leave one of them out"));
+    }
+    let config = match root {
+        Root::Image(name) => image::config_or_pull(session, name)?,
+        Root::Directory(_) => Value::Null,
+    };
+    let words = args.command(words, &config);
+    let pipeline = args.pipeline(session, &root, words, environment, line)?;
+    session.run(&pipeline)
+}
+
+impl Args {
+    /// The image or directory, and the words of the command.
+    fn root(&self) -> Result<(Root<'_>, &[OsString])> {
+        if let Some(directory) = &self.rootfs {
+            return Ok((Root::Directory(directory), &self.words));
+        }
+        let Some((image, words)) = self.words.split_first() else {
+            return Err(Error::new(Kind::Usage, "no image is named")
+                .hint("name one, or give --rootfs DIR; see 'bocker help run'"));
+        };
+        let Some(name) = image.to_str() else {
+            return Err(image::missing(&image.to_string_lossy()));
+        };
+        Ok((Root::Image(name), words))
+    }
+
+    /// One word that is a line for a shell goes through the image's shell, as in the original, unless an entrypoint takes it.
+    fn command(&self, words: &[OsString], config: &Value) -> Vec<OsString> {
+        let has_entrypoint = match &self.entrypoint {
+            Some(entrypoint) => !entrypoint.is_empty(),
+            None => config["Entrypoint"]
+                .as_array()
+                .is_some_and(|words| !words.is_empty()),
+        };
+        match words {
+            [line] if !has_entrypoint && is_shell_line(line) => {
+                vec!["/bin/sh".into(), "-c".into(), line.clone()]
+            }
+            words => words.to_vec(),
+        }
+    }
+
+    fn pipeline(
+        &self,
+        session: &Session,
+        root: &Root<'_>,
+        words: Vec<OsString>,
+        environment: Vec<OsString>,
+        line: &[OsString],
+    ) -> Result<Pipeline> {
+        let snap = session
+            .stage(Piece::Snap, "create")?
+            .flag("--read-only", self.read_only)
+            .options("--volume", &self.volume)
+            .arg("-");
+        let snap = match root {
+            Root::Image(name) => snap.arg(name),
+            Root::Directory(directory) => snap.arg("--rootfs").arg(directory),
+        };
+        let net = session
+            .stage(Piece::Net, "create")?
+            .option("--network", self.network.as_ref())
+            .option("--hostname", self.hostname.as_ref())
+            .options("--publish", &self.publish);
+        let mut stages = vec![snap, net, self.cg(session)?];
+        let spawn = session
+            .stage(Piece::Spawn, "run")?
+            .flag("--tty", self.tty)
+            .options("--env", environment)
+            .option("--workdir", self.workdir.as_ref())
+            .option("--user", self.user.as_ref())
+            .option("--entrypoint", self.entrypoint.as_ref());
+        let with_command = |stage: Stage| {
+            if words.is_empty() {
+                stage
+            } else {
+                stage.arg("--").args(&words)
+            }
+        };
+        let mut pipeline;
+        if self.detach {
+            let mut on_exit = session.tools.own_elsewhere().into_iter();
+            let spawn = spawn
+                .arg("--detach")
+                .option("--on-exit", on_exit.next())
+                .options("--on-arg", on_exit)
+                .options("--on-arg", ["cleanup"])
+                .options("--on-arg", self.rm.then_some("--rm"));
+            stages.push(with_command(spawn));
+            stages.push(
+                session
+                    .own_stage("cleanup")
+                    .flag("--rm", self.rm)
+                    .arg("--unless-running"),
+            );
+            pipeline = Pipeline::new(stages);
+        } else {
+            let stdin = self.interactive.then_some(STDIN.to_string());
+            let spawn = spawn
+                .option("--stdin", stdin)
+                .arg("--stdout")
+                .arg(STDOUT.to_string());
+            stages.push(with_command(spawn));
+            stages.extend(cleanup::teardown(session, self.rm)?.stages);
+            pipeline = Pipeline::new(stages).discarded();
+            pipeline.carries_stdin = self.interactive;
+            pipeline.carries_stdout = true;
+        }
+        pipeline.document = Some(self.document(session.limits, line));
+        Ok(pipeline)
+    }
+
+    fn cg(&self, session: &Session) -> Result<Stage> {
+        let limits = session.limits;
+        let shares = self
+            .cpu_shares
+            .clone()
+            .unwrap_or_else(|| limits.cpu_shares());
+        let (option, value) = match &self.memory {
+            Some(memory) => ("--memory", memory.clone()),
+            None => limits.memory(),
+        };
+        Ok(session
+            .stage(Piece::Cg, "create")?
+            .option("--cpus", self.cpus.as_ref())
+            .args([
+                "--cpu-shares",
+                &shares,
+                option,
+                &value,
+                "--pids-limit",
+                &self.pids_limit,
+            ]))
+    }
+
+    /// The first document: what no stage knows by itself.
+    fn document(&self, limits: Limits, line: &[OsString]) -> String {
+        let mut bocker = Map::new();
+        bocker.insert("version".into(), bocker_pipe::document::VERSION.into());
+        if let Some(name) = &self.name {
+            bocker.insert("name".into(), name.as_str().into());
+        }
+        if !self.label.is_empty() {
+            let labels: Map<String, Value> = self
+                .label
+                .iter()
+                .map(|label| label.split_once('=').unwrap_or((label, "")))
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect();
+            bocker.insert("labels".into(), labels.into());
+        }
+        bocker.insert("command".into(), as_typed(limits, line).into());
+        json!({ "bocker": bocker }).to_string()
+    }
+}
+
+/// The command line from the verb on, with the limits that it depends on.
+fn as_typed(limits: Limits, line: &[OsString]) -> Vec<String> {
+    let from_verb = line.iter().skip(1).skip_while(|word| *word != "run");
+    let words = from_verb.map(|word| word.to_string_lossy().into_owned());
+    std::iter::once("bocker".to_owned())
+        .chain(limits.as_options())
+        .chain(words)
+        .collect()
+}
+
+/// Whether a word is a line that was meant for a shell.
+fn is_shell_line(word: &OsStr) -> bool {
+    word.as_bytes()
+        .iter()
+        .any(|byte| byte.is_ascii_whitespace() || METACHARACTERS.contains(byte))
+}
+
+/// The variables of the files, then those of the options, each as NAME=VALUE: a later one wins.
+/// A name alone stands for the caller's variable, and for none when the caller has none, as in docker.
+pub(crate) fn environment(options: &[OsString], files: &[OsString]) -> Result<Vec<OsString>> {
+    let mut variables = Vec::new();
+    for file in files {
+        let text = fs::read(file).doing(|| format!("read {}", file.display()))?;
+        for line in text
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii_start)
+        {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !line.is_empty() && !line.starts_with(b"#") {
+                variables.extend(variable(&OsString::from_vec(line.to_vec()))?);
+            }
+        }
+    }
+    for option in options {
+        variables.extend(variable(option)?);
+    }
+    Ok(variables)
+}
+
+fn variable(text: &OsStr) -> Result<Option<OsString>> {
+    let bytes = text.as_bytes();
+    let name = bytes.split(|byte| *byte == b'=').next().unwrap_or_default();
+    if name.is_empty() || name.contains(&0) {
+        let text = text.display();
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("'{text}' is no variable: its name is missing"),
+        ));
+    }
+    if name.len() < bytes.len() {
+        return Ok(Some(text.to_owned()));
+    }
+    let mut given = text.to_owned();
+    Ok(std::env::var_os(text).map(|value| {
+        given.push("=");
+        given.push(value);
+        given
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn one_word_that_is_a_line_goes_through_the_shell() {
+        let args = Args::default();
+        let shell = |line: &str| words(&["/bin/sh", "-c", line]);
+        for line in [
+            "sleep 5 && ps aux",
+            "echo foo",
+            "a;b",
+            "echo\t$HOME",
+            "ls>x",
+            "(a)",
+        ] {
+            assert_eq!(
+                args.command(&words(&[line]), &Value::Null),
+                shell(line),
+                "{line}"
+            );
+        }
+        for line in ["true", "/bin/true", "a-b_c.d/e", "ls"] {
+            assert_eq!(
+                args.command(&words(&[line]), &Value::Null),
+                words(&[line]),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_words_are_executed_as_they_are() {
+        let typed = words(&["sh", "-c", "echo \"a  b\""]);
+        assert_eq!(Args::default().command(&typed, &Value::Null), typed);
+        assert_eq!(Args::default().command(&[], &Value::Null), words(&[]));
+    }
+
+    #[test]
+    fn an_entrypoint_takes_its_words_as_they_are() {
+        let line = words(&["a b"]);
+        let config = json!({"Entrypoint": ["/entry"]});
+        assert_eq!(Args::default().command(&line, &config), line);
+        let none = Args {
+            entrypoint: Some(String::new()),
+            ..Args::default()
+        };
+        assert_eq!(none.command(&line, &config).len(), 3);
+        let other = Args {
+            entrypoint: Some("/x".into()),
+            ..Args::default()
+        };
+        assert_eq!(other.command(&line, &Value::Null), line);
+    }
+
+    #[test]
+    fn the_command_is_kept_from_the_verb_on() {
+        let line = words(&[
+            "/usr/bin/bocker",
+            "-x",
+            "--with",
+            "net=/a",
+            "run",
+            "--rm",
+            "img",
+            "run",
+        ]);
+        assert_eq!(
+            as_typed(Limits::default(), &line),
+            ["bocker", "run", "--rm", "img", "run"]
+        );
+    }
+
+    #[test]
+    fn a_name_alone_hands_on_the_callers_variable() {
+        let path = std::env::var("PATH").unwrap();
+        let given =
+            environment(&words(&["A=b=c", "PATH", "BOCKER_TEST_UNSET", "E="]), &[]).unwrap();
+        assert_eq!(given, words(&["A=b=c", &format!("PATH={path}"), "E="]));
+        assert!(environment(&words(&["=x"]), &[]).is_err());
+        assert!(environment(&words(&[""]), &[]).is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! `stop`: the image's stop signal, a while to end in, then KILL.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bocker_pipe::error::EXIT_FAILED;
+use bocker_pipe::{Error, Id, Kind, Result, lock};
+
+use crate::container;
+use crate::pipeline::Pipeline;
+use crate::session::{Session, complain, say};
+use crate::tools::Piece;
+
+const DEFAULT_SIGNAL: &str = "TERM";
+const TICK: Duration = Duration::from_millis(5);
+/// How long one may take to be gone after KILL.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// Stop running containers
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Ids or names
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// Seconds to wait before killing
+    #[arg(
+        short,
+        long,
+        visible_alias = "timeout",
+        value_name = "SECONDS",
+        default_value_t = 10
+    )]
+    time: u64,
+}
+
+pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
+    let mut code = 0;
+    for name in &args.names {
+        if let Err(error) = stop(session, name, args.time) {
+            if !matches!(error.kind(), Kind::Passed(_)) {
+                complain(&error);
+            }
+            code = EXIT_FAILED;
+        }
+    }
+    Ok(code)
+}
+
+fn stop(session: &Session, name: &str, seconds: u64) -> Result<()> {
+    let (id, document) = container::find(name)?;
+    // Stopped already is what was asked for, as in docker.
+    if lock::is_alive(&id) {
+        let wanted = document
+            .value("/bocker/image/config/StopSignal")
+            .and_then(|signal| signal.as_str());
+        send(
+            session,
+            &id,
+            wanted
+                .filter(|signal| !signal.is_empty())
+                .unwrap_or(DEFAULT_SIGNAL),
+        )?;
+        if session.dry_run {
+            return Ok(());
+        }
+        if !wait(&id, Instant::now() + Duration::from_secs(seconds)) {
+            send(session, &id, "KILL")?;
+            if !wait(&id, Instant::now() + KILLED) {
+                return Err(Error::new(
+                    Kind::InUse,
+                    format!("{id} does not end, though it was killed"),
+                ));
+            }
+        }
+    }
+    say(name)
+}
+
+fn send(session: &Session, id: &Id, name: &str) -> Result<()> {
+    match session.run(&signal(session, id, name)?)? {
+        // It may have ended in the meantime.
+        status if status != 0 && lock::is_alive(id) => {
+            Err(Error::new(Kind::Passed(status), "the signal was not sent"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The pipeline that sends a signal to a container's process 1.
+pub(crate) fn signal(session: &Session, id: &Id, name: &str) -> Result<Pipeline> {
+    let stage = session.stage(Piece::Spawn, "kill")?;
+    Ok(Pipeline::new([stage
+        .arg("--signal")
+        .arg(name)
+        .arg(id.as_str())]))
+}
+
+/// Waits until the container's supervisor has let go: its end is recorded, and what is to be torn down is. Whether it has.
+pub(crate) fn wait(id: &Id, deadline: Instant) -> bool {
+    while lock::is_alive(id) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        sleep(TICK);
+    }
+    true
+}
