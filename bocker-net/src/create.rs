@@ -10,14 +10,14 @@ use nix::sys::socket::{
 };
 
 use crate::files::{self, Files};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::member::{
     Attachment, CniDns, CniInterface, CniIp, CniResult, CniRoute, Mode, Net, Netns, Request,
 };
 use crate::netns::{self, Inside};
 use crate::publish::{Protocol, Publish};
 use crate::route::Veth;
-use crate::subnet::{mac, mac_text};
+use crate::subnet::{Subnet, mac, mac_text};
 use crate::{BRIDGE, IFNAME, MEMBER, STAGE, altname, firewall, host_end, lease, peer_altname};
 
 const CNI_VERSION: &str = "1.1.0";
@@ -306,6 +306,9 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     steps.extend(context.host.steps());
     steps.push(netns_step());
     steps.extend(bridge_steps());
+    if !context.host.bridge.ours {
+        steps.push(masquerade_container_step());
+    }
     steps.extend(context.publish.iter().cloned().map(port_step));
     steps.push(files_step());
     call.create(context, steps, |document, context| {
@@ -494,10 +497,9 @@ fn bridge_steps() -> Vec<Step<Bridged>> {
             .look(move |context| in_namespace(&id(context), "ip address"))
             .apply(|context: &mut Bridged| {
                 let (address, prefix) = (context.container.address()?, context.host.bridge.prefix);
-                let route = &mut context.container.inside()?.route;
-                let link = route.link(IFNAME)?.ok_or_else(|| Error::system("find eth0", Errno::ENODEV))?;
+                let Inside { route, index, .. } = context.container.inside()?;
                 route
-                    .add_address(link.index, address, prefix)
+                    .add_address(*index, address, prefix)
                     .map_err(|refusal| refusal.error(&format!("give {address}/{prefix} to {IFNAME}")))
             }),
         Step::new("net.up", "an interface passes nothing until it is up: both plugs, and the container's own lo")
@@ -523,26 +525,27 @@ fn bridge_steps() -> Vec<Step<Bridged>> {
             .look(move |context| in_namespace(&id(context), "ip route"))
             .apply(|context: &mut Bridged| {
                 let gateway = context.host.bridge.address;
-                let route = &mut context.container.inside()?.route;
-                let link = route.link(IFNAME)?.ok_or_else(|| Error::system("find eth0", Errno::ENODEV))?;
+                let Inside { route, index, .. } = context.container.inside()?;
                 route
-                    .add_default_route(link.index, gateway)
+                    .add_default_route(*index, gateway)
                     .map_err(|refusal| refusal.error(&format!("route by {gateway}")))
             }),
-        Step::new("net.masquerade", "outside nobody knows this address: what leaves carries the host's, and answers find back")
-            .command(move |context: &Bridged| {
-                vec![firewall::add_container_command(context.container.shown_address(), &id(context))]
-            })
-            .look(|_| format!("nft list table ip {}", firewall::TABLE))
-            .apply(|context: &mut Bridged| {
-                let address = context.container.address()?;
-                context.host.firewall.add_container(address, &context.container.id)
-            })
-            .undo(|context| {
-                let address = context.container.address()?;
-                context.host.firewall.delete_container(address, &context.container.id)
-            }),
     ]
+}
+
+/// On a bridge of the user's only our containers are masqueraded, each by itself.
+fn masquerade_container_step() -> Step<Bridged> {
+    host::masquerade_step(|context: &Bridged| {
+        let subnet = Subnet::of(context.container.shown_address(), 32);
+        (subnet, context.container.id.to_string())
+    })
+    .undo(|context| {
+        let address = context.container.address()?;
+        context
+            .host
+            .firewall
+            .delete_address(address, &context.container.id)
+    })
 }
 
 fn port_step(publish: Publish) -> Step<Bridged> {
@@ -611,6 +614,11 @@ fn plug_in(context: &mut Bridged) -> Result<()> {
     if let Err(refusal) = named {
         host.route.delete_link(&name)?;
         return Err(refusal.error(&format!("give {name} an alternative name")));
+    }
+    // Asked by name once; an address and a route are given by index.
+    match inside.route.link(IFNAME)? {
+        Some(link) => inside.index = link.index,
+        None => return Err(Error::system(&format!("find {IFNAME}"), Errno::ENODEV)),
     }
     Ok(())
 }

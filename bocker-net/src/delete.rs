@@ -8,6 +8,7 @@ use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, loc
 use crate::firewall::{self, Firewall};
 use crate::member::Net;
 use crate::publish::Publish;
+use crate::subnet::Subnet;
 use crate::{BRIDGE, MEMBER, STAGE, files, host_end, lease, netns};
 
 /// In a pipeline, the stage before this one holds its lock until its process has ended, a moment after it passed the document on.
@@ -66,11 +67,13 @@ impl Remains {
         for address in self.addresses.clone() {
             steps.push(
                 Step::new("net.masquerade", "the address is no container's any more")
-                    .command(move |_| vec![firewall::delete_container_command(address)])
+                    .command(move |_| {
+                        vec![firewall::delete_addresses_command(Subnet::of(address, 32))]
+                    })
                     .look(|_| format!("nft list table ip {}", firewall::TABLE))
                     .apply(move |remains: &mut Remains| {
                         let id = remains.id.clone();
-                        remains.firewall()?.delete_container(address, &id)
+                        remains.firewall()?.delete_address(address, &id)
                     }),
             );
         }

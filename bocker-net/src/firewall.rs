@@ -1,8 +1,8 @@
 //! Our nftables table, `ip bocker`: what it holds, as data that is both shown as nft(8) commands and sent to the kernel.
 //! Only this table is ever touched. A packet that another table drops stays dropped: an accept ends one table's chain only.
 //!
-//! Containers are elements of sets and maps, not rules: however many there are, a packet costs the same few lookups, and
-//! each element names its container in its comment.
+//! Addresses and ports of containers are elements of sets and maps, not rules: however many there are, a packet costs the
+//! same few lookups, and an element names its container in its comment.
 
 use std::net::Ipv4Addr;
 
@@ -12,8 +12,9 @@ use nix::errno::Errno;
 
 use crate::BRIDGE;
 use crate::netlink::Refusal;
-use crate::nft::{Base, Element, Expression, Nft};
+use crate::nft::{Base, Element, Expression, Nft, SetType};
 use crate::publish::{Protocol, Publish};
+use crate::subnet::Subnet;
 
 pub(crate) const TABLE: &str = "bocker";
 /// The table's comment, by which we know it is ours.
@@ -180,12 +181,11 @@ struct Chain {
     rules: &'static [&'static [Part]],
 }
 
-/// A set or map: its type as nft(8) writes it, and the types and lengths of its key and data.
+/// A set or map: its type as nft(8) writes it, and as the kernel takes it.
 struct Set {
     name: &'static str,
     text: &'static str,
-    key: (u32, u32),
-    data: Option<(u32, u32)>,
+    holds: SetType,
 }
 
 const ENDPOINT: (u32, u32) = (IPV4_ADDR << 6 | INET_SERVICE, 8);
@@ -193,21 +193,30 @@ const ENDPOINT: (u32, u32) = (IPV4_ADDR << 6 | INET_SERVICE, 8);
 static SETS: [Set; 3] = [
     Set {
         name: CONTAINERS,
-        text: "type ipv4_addr;",
-        key: (IPV4_ADDR, 4),
-        data: None,
+        text: "type ipv4_addr; flags interval;",
+        holds: SetType {
+            key: (IPV4_ADDR, 4),
+            data: None,
+            interval: true,
+        },
     },
     Set {
         name: PUBLISHED,
         text: "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;",
-        key: (IPV4_ADDR << 12 | INET_PROTO << 6 | INET_SERVICE, 12),
-        data: Some(ENDPOINT),
+        holds: SetType {
+            key: (IPV4_ADDR << 12 | INET_PROTO << 6 | INET_SERVICE, 12),
+            data: Some(ENDPOINT),
+            interval: false,
+        },
     },
     Set {
         name: PUBLISHED_ANY,
         text: "type inet_proto . inet_service : ipv4_addr . inet_service;",
-        key: (INET_PROTO << 6 | INET_SERVICE, 8),
-        data: Some(ENDPOINT),
+        holds: SetType {
+            key: (INET_PROTO << 6 | INET_SERVICE, 8),
+            data: Some(ENDPOINT),
+            interval: false,
+        },
     },
 ];
 
@@ -287,7 +296,11 @@ pub(crate) fn table_commands() -> Vec<String> {
         "nft add table ip {TABLE} '{{ comment \"{COMMENT}\"; }}'"
     )];
     for set in &SETS {
-        let kind = if set.data.is_some() { "map" } else { "set" };
+        let kind = if set.holds.data.is_some() {
+            "map"
+        } else {
+            "set"
+        };
         lines.push(format!(
             "nft add {kind} ip {TABLE} {} '{{ {} }}'",
             set.name, set.text
@@ -332,14 +345,18 @@ fn element_command(verb: &str, set: &str, text: &str) -> String {
     format!("nft {verb} element ip {TABLE} {set} '{{ {text} }}'")
 }
 
-/// The nft(8) command that lists a container's address, for masquerading and forwarding.
-pub(crate) fn add_container_command(address: Ipv4Addr, id: &Id) -> String {
-    element_command("add", CONTAINERS, &format!("{address} comment \"{id}\""))
+/// The nft(8) command by which these addresses are those of containers; whose, the comment says.
+pub(crate) fn add_addresses_command(subnet: Subnet, comment: &str) -> String {
+    element_command(
+        "add",
+        CONTAINERS,
+        &format!("{subnet} comment \"{comment}\""),
+    )
 }
 
-/// The nft(8) command that strikes it off.
-pub(crate) fn delete_container_command(address: Ipv4Addr) -> String {
-    element_command("delete", CONTAINERS, &address.to_string())
+/// The nft(8) command by which they are not any more.
+pub(crate) fn delete_addresses_command(subnet: Subnet) -> String {
+    element_command("delete", CONTAINERS, &subnet.to_string())
 }
 
 fn port_key_text(publish: &Publish) -> String {
@@ -441,7 +458,7 @@ impl Firewall {
         let mut batch = nft.batch();
         nft.add_table(&mut batch, COMMENT);
         for (id, set) in (1..).zip(&SETS) {
-            nft.add_set(&mut batch, id, set.name, set.key, set.data);
+            nft.add_set(&mut batch, id, set.name, &set.holds);
         }
         for chain in &CHAINS {
             nft.add_chain(
@@ -475,23 +492,30 @@ impl Firewall {
         })
     }
 
-    /// Lists a container's address.
-    pub(crate) fn add_container(&mut self, address: Ipv4Addr, id: &Id) -> Result<()> {
-        let element = element(address.octets().to_vec(), Vec::new(), id);
-        match self.nft.add_element(CONTAINERS, &element) {
-            // What a killed create of this container left.
-            Err(refusal)
-                if refusal.errno == Errno::EEXIST && self.owns(CONTAINERS, &element.key, id)? =>
-            {
-                Ok(())
-            }
-            result => result.map_err(|refusal| refusal.error(&format!("masquerade {address}"))),
+    /// Whether these addresses are known as those of containers.
+    pub(crate) fn has_addresses(&mut self, subnet: Subnet) -> Result<bool> {
+        let element = self
+            .nft
+            .get_element(CONTAINERS, &subnet.network().octets())
+            .map_err(|refusal| refusal.error("read the containers' addresses"))?;
+        Ok(element.is_some())
+    }
+
+    /// From now on these addresses are those of containers: masqueraded, and closed to the outside but for published ports.
+    /// Already known is success.
+    pub(crate) fn add_addresses(&mut self, subnet: Subnet, comment: &str) -> Result<()> {
+        match self
+            .nft
+            .add_elements(CONTAINERS, &range(subnet, Some(comment)))
+        {
+            Err(refusal) if refusal.errno == Errno::EEXIST && self.has_addresses(subnet)? => Ok(()),
+            result => result.map_err(|refusal| refusal.error(&format!("masquerade {subnet}"))),
         }
     }
 
-    /// Strikes a container's address off. Already gone, or another's by now, is success.
-    pub(crate) fn delete_container(&mut self, address: Ipv4Addr, id: &Id) -> Result<()> {
-        self.delete(CONTAINERS, &address.octets(), id)
+    /// Takes a container's address back. Already gone, or another's by now, is success.
+    pub(crate) fn delete_address(&mut self, address: Ipv4Addr, id: &Id) -> Result<()> {
+        self.delete(CONTAINERS, &range(Subnet::of(address, 32), None), id)
     }
 
     /// Publishes a port. Fails with [`Kind::InUse`] when it is taken; the kernel decides, whoever else tries at this moment.
@@ -499,10 +523,10 @@ impl Firewall {
         let mut data = address.octets().to_vec();
         data.extend(publish.container_port.to_be_bytes());
         data.extend([0, 0]);
-        match self
-            .nft
-            .add_element(port_set(publish), &element(port_key(publish), data, id))
-        {
+        match self.nft.add_elements(
+            port_set(publish),
+            &[element(port_key(publish), data, Some(id.as_str()))],
+        ) {
             Err(refusal) if refusal.errno == Errno::EEXIST => match self.holder(publish)? {
                 Some(holder) => Err(taken(publish, &holder)),
                 None => Err(refusal.error(&format!("publish {publish}"))),
@@ -513,7 +537,11 @@ impl Firewall {
 
     /// Takes a published port back. Already gone, or another's by now, is success.
     pub(crate) fn unpublish(&mut self, publish: &Publish, id: &Id) -> Result<()> {
-        self.delete(port_set(publish), &port_key(publish), id)
+        self.delete(
+            port_set(publish),
+            &[element(port_key(publish), Vec::new(), None)],
+            id,
+        )
     }
 
     /// Who has published a port that this one would collide with.
@@ -550,21 +578,21 @@ impl Firewall {
         Ok(())
     }
 
-    /// All addresses of containers, with the ids that their comments name.
-    pub(crate) fn containers(&mut self) -> Result<Vec<(Ipv4Addr, String)>> {
+    /// Addresses on a bridge of the user's, with the ids that their comments name.
+    pub(crate) fn addresses(&mut self) -> Result<Vec<(Ipv4Addr, Id)>> {
         let elements = self
             .nft
             .elements(CONTAINERS)
             .map_err(|refusal| refusal.error("list the containers' addresses"))?;
         let address = |element: Element| match element.key[..] {
-            [a, b, c, d] => Some((Ipv4Addr::new(a, b, c, d), element.comment?)),
+            [a, b, c, d] => Some((Ipv4Addr::new(a, b, c, d), holder(element)?)),
             _ => None,
         };
         Ok(elements.into_iter().filter_map(address).collect())
     }
 
     /// All published ports, with the ids that their comments name.
-    pub(crate) fn ports(&mut self) -> Result<Vec<(Publish, String)>> {
+    pub(crate) fn ports(&mut self) -> Result<Vec<(Publish, Id)>> {
         let mut ports = Vec::new();
         for set in [PUBLISHED, PUBLISHED_ANY] {
             let elements = self
@@ -574,7 +602,7 @@ impl Firewall {
             ports.extend(
                 elements
                     .into_iter()
-                    .filter_map(|element| Some((published(&element)?.0, element.comment?))),
+                    .filter_map(|element| Some((published(&element)?.0, holder(element)?))),
             );
         }
         Ok(ports)
@@ -592,22 +620,43 @@ impl Firewall {
 
     /// Only an element that names the id is deleted. It stays this id's until this id's own delete comes, and the verbs on
     /// one container are ordered, so that nothing happens between the question and the deletion.
-    fn delete(&mut self, set: &str, key: &[u8], id: &Id) -> Result<()> {
-        if !self.owns(set, key, id)? {
+    fn delete(&mut self, set: &str, elements: &[Element], id: &Id) -> Result<()> {
+        let Some(first) = elements.first() else {
+            return Ok(());
+        };
+        if !self.owns(set, &first.key, id)? {
             return Ok(());
         }
-        gone_is_success(self.nft.delete_element(set, key), || {
+        gone_is_success(self.nft.delete_elements(set, elements), || {
             format!("delete an element of the set {set}")
         })
     }
 }
 
-fn element(key: Vec<u8>, data: Vec<u8>, id: &Id) -> Element {
+fn element(key: Vec<u8>, data: Vec<u8>, comment: Option<&str>) -> Element {
     Element {
         key,
         data,
-        comment: Some(id.to_string()),
+        comment: comment.map(str::to_owned),
+        ends: false,
     }
+}
+
+/// A subnet as a set that holds ranges keeps it: its first address, and the first after it.
+fn range(subnet: Subnet, comment: Option<&str>) -> Vec<Element> {
+    let first = element(subnet.network().octets().to_vec(), Vec::new(), comment);
+    // A range that reaches the last address of all has no end.
+    let after = subnet.broadcast().to_bits().checked_add(1);
+    let end = after.map(|after| Element {
+        ends: true,
+        ..element(after.to_be_bytes().to_vec(), Vec::new(), None)
+    });
+    std::iter::once(first).chain(end).collect()
+}
+
+/// The container that an element's comment names.
+fn holder(element: Element) -> Option<Id> {
+    Id::parse(&element.comment?).ok()
 }
 
 fn taken(publish: &Publish, holder: &str) -> Error {
@@ -653,29 +702,34 @@ mod tests {
         for text in ["127.0.0.1:8080:80/tcp", "5353:53/udp"] {
             let publish = publish(text);
             let data = vec![10, 0, 0, 2, 0, publish.container_port as u8, 0, 0];
-            let element = Element {
-                key: port_key(&publish),
-                data,
-                comment: None,
-            };
+            let element = element(port_key(&publish), data, None);
             assert_eq!(published(&element), Some((publish, address)));
         }
-        assert_eq!(
-            published(&Element {
-                key: vec![1],
-                data: vec![],
-                comment: None
-            }),
-            None
-        );
+        assert_eq!(published(&element(vec![1], vec![], None)), None);
     }
 
     #[test]
     fn keys_have_the_length_that_their_set_declares() {
         for (text, set) in [("127.0.0.1:80:80", &SETS[1]), ("80:80", &SETS[2])] {
             assert_eq!(port_set(&publish(text)), set.name);
-            assert_eq!(port_key(&publish(text)).len(), set.key.1 as usize);
+            assert_eq!(port_key(&publish(text)).len(), set.holds.key.1 as usize);
         }
+    }
+
+    #[test]
+    fn a_range_is_kept_as_its_first_address_and_the_first_after_it() {
+        let keys = |subnet| {
+            range(subnet, None)
+                .into_iter()
+                .map(|element| element.key)
+                .collect::<Vec<_>>()
+        };
+        let subnet = Subnet::of(Ipv4Addr::new(10, 0, 0, 0), 16);
+        assert_eq!(keys(subnet), [[10, 0, 0, 0], [10, 1, 0, 0]]);
+        assert_eq!(
+            keys(Subnet::of(Ipv4Addr::BROADCAST, 32)),
+            [[255, 255, 255, 255]]
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 
 use bocker_pipe::step::quote;
-use bocker_pipe::{Doing, Error, Kind, Result, Step, paths};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, Step, paths};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -108,6 +108,7 @@ pub(crate) struct Host {
     forwards: bool,
     has_table: bool,
     routes_localnet: bool,
+    masquerades: bool,
     guard: Option<Guard>,
 }
 
@@ -140,13 +141,16 @@ impl Host {
     fn look_under(guard: Option<Guard>) -> Result<Host> {
         let mut route = Route::open()?;
         let mut firewall = Firewall::open()?;
+        let has_table = firewall.exists()?;
         let bridge = match find_bridge(&mut route)? {
             Some(bridge) => bridge,
             None => Bridge::planned(free_subnet(&mut route)?),
         };
         Ok(Host {
             forwards: sysctl::is_on(sysctl::IP_FORWARD)?,
-            has_table: firewall.exists()?,
+            has_table,
+            // On a bridge of the user's are others, too: there each container is masqueraded by itself.
+            masquerades: !bridge.ours || has_table && firewall.has_addresses(bridge.subnet())?,
             routes_localnet: sysctl::is_on(&sysctl::route_localnet(BRIDGE))?,
             route,
             firewall,
@@ -156,7 +160,11 @@ impl Host {
     }
 
     fn is_complete(&self) -> bool {
-        self.forwards && self.has_table && self.bridge.complete && self.routes_localnet
+        self.forwards
+            && self.has_table
+            && self.bridge.complete
+            && self.routes_localnet
+            && self.masquerades
     }
 
     /// Lets others make and remove again, once a lease shows that the shared objects are in use.
@@ -208,6 +216,11 @@ impl Host {
                     .apply(move |_| sysctl::turn_on(&name)),
             );
         }
+        if !self.masquerades {
+            steps.push(masquerade_step(|context: &C| {
+                (context.as_ref().bridge.subnet(), BRIDGE.to_owned())
+            }));
+        }
         steps
     }
 
@@ -250,6 +263,25 @@ impl Host {
         self.bridge.complete = true;
         Ok(())
     }
+}
+
+/// Says which addresses are masqueraded, and whose they are.
+pub(crate) fn masquerade_step<C: AsRef<Host> + AsMut<Host> + 'static>(
+    which: impl Fn(&C) -> (Subnet, String) + Copy + 'static,
+) -> Step<C> {
+    Step::new(
+        "net.masquerade",
+        "outside nobody knows these addresses: what leaves carries the host's, and answers find back",
+    )
+    .command(move |context: &C| {
+        let (subnet, comment) = which(context);
+        vec![firewall::add_addresses_command(subnet, &comment)]
+    })
+    .look(|_| format!("nft list table ip {}", firewall::TABLE))
+    .apply(move |context: &mut C| {
+        let (subnet, comment) = which(context);
+        context.as_mut().firewall.add_addresses(subnet, &comment)
+    })
 }
 
 fn bridge_error(error: Error) -> Error {
@@ -360,13 +392,13 @@ fn free_subnet(route: &mut Route) -> Result<Subnet> {
 }
 
 /// Whom the shared objects serve now: ids of leases, and of addresses and ports in our table.
-pub(crate) fn users(firewall: &mut Firewall) -> Result<Vec<String>> {
-    let mut ids: Vec<String> = lease::list(&lease::folder(BRIDGE))?
+pub(crate) fn users(firewall: &mut Firewall) -> Result<Vec<Id>> {
+    let mut ids: Vec<Id> = lease::list(&lease::folder(BRIDGE))?
         .into_iter()
-        .map(|(_, id)| id.to_string())
+        .map(|(_, id)| id)
         .collect();
     if firewall.exists()? {
-        ids.extend(firewall.containers()?.into_iter().map(|(_, id)| id));
+        ids.extend(firewall.addresses()?.into_iter().map(|(_, id)| id));
         ids.extend(firewall.ports()?.into_iter().map(|(_, id)| id));
     }
     ids.sort();

@@ -30,6 +30,8 @@ pub(crate) fn path(id: &Id) -> PathBuf {
 pub(crate) struct Inside {
     pub(crate) namespace: File,
     pub(crate) route: Route,
+    /// Index of the container's interface, once it is there.
+    pub(crate) index: u32,
 }
 
 /// Whether a namespace is pinned here.
@@ -76,7 +78,11 @@ fn make(path: &Path) -> Result<Inside> {
             None::<&str>,
         )
         .doing(|| format!("pin the network namespace at {}", path.display()))?;
-        Ok(Inside { namespace, route })
+        Ok(Inside {
+            namespace,
+            route,
+            index: 0,
+        })
     })();
     if made.is_err() {
         // The first failure is the one to tell.

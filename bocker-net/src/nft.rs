@@ -63,11 +63,14 @@ const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFT_SET_INTERVAL: u32 = 0x4;
 const NFT_SET_MAP: u32 = 0x8;
+const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 const NF_ACCEPT: u32 = 1;
 
 /// libnftnl's udata.h: the comment of a table and of an element, as nft(8) writes and shows it.
@@ -254,6 +257,17 @@ pub(crate) struct Element {
     /// What a map gives for the key; empty in a set.
     pub(crate) data: Vec<u8>,
     pub(crate) comment: Option<String>,
+    /// Where a range ends: its key is the first that the range does not hold. Ranges are kept as two elements.
+    pub(crate) ends: bool,
+}
+
+/// What a set or map holds. Types are nft's own, kept for its listing; each with its length in bytes.
+pub(crate) struct SetType {
+    pub(crate) key: (u32, u32),
+    /// What a map gives.
+    pub(crate) data: Option<(u32, u32)>,
+    /// Whether it holds ranges.
+    pub(crate) interval: bool,
 }
 
 /// A transaction: the kernel does all of it or nothing.
@@ -422,23 +436,18 @@ impl Nft {
         self.put(batch, NFT_MSG_NEWCHAIN, NLM_F_CREATE, &attributes);
     }
 
-    /// `add set` or, with the type and length of what it gives, `add map`. Types are nft's own, kept for its listing.
-    pub(crate) fn add_set(
-        &mut self,
-        batch: &mut Batch,
-        id: u32,
-        name: &str,
-        key: (u32, u32),
-        data: Option<(u32, u32)>,
-    ) {
+    /// `add set` or `add map`.
+    pub(crate) fn add_set(&mut self, batch: &mut Batch, id: u32, name: &str, holds: &SetType) {
+        let map = if holds.data.is_some() { NFT_SET_MAP } else { 0 };
+        let interval = if holds.interval { NFT_SET_INTERVAL } else { 0 };
         let mut attributes = Attributes::default()
             .text(NFTA_SET_TABLE, self.table)
             .text(NFTA_SET_NAME, name)
-            .number(NFTA_SET_FLAGS, if data.is_some() { NFT_SET_MAP } else { 0 })
-            .number(NFTA_SET_KEY_TYPE, key.0)
-            .number(NFTA_SET_KEY_LEN, key.1)
+            .number(NFTA_SET_FLAGS, map | interval)
+            .number(NFTA_SET_KEY_TYPE, holds.key.0)
+            .number(NFTA_SET_KEY_LEN, holds.key.1)
             .number(NFTA_SET_ID, id);
-        if let Some((kind, length)) = data {
+        if let Some((kind, length)) = holds.data {
             attributes = attributes
                 .number(NFTA_SET_DATA_TYPE, kind)
                 .number(NFTA_SET_DATA_LEN, length);
@@ -473,18 +482,23 @@ impl Nft {
         );
     }
 
-    fn element(&self, set: &str, element: &Element) -> Attributes {
-        let mut inner = Attributes::default().value(NFTA_SET_ELEM_KEY, &element.key);
-        if !element.data.is_empty() {
-            inner = inner.value(NFTA_SET_ELEM_DATA, &element.data);
-        }
-        if let Some(comment) = &element.comment {
-            inner = inner.bytes(NFTA_SET_ELEM_USERDATA, &userdata(comment));
-        }
-        self.set(set).nest(
-            NFTA_SET_ELEM_LIST_ELEMENTS,
-            Attributes::default().nest(NFTA_LIST_ELEM, inner),
-        )
+    fn elements_of(&self, set: &str, elements: &[Element]) -> Attributes {
+        let list = elements
+            .iter()
+            .fold(Attributes::default(), |list, element| {
+                let mut inner = Attributes::default().value(NFTA_SET_ELEM_KEY, &element.key);
+                if element.ends {
+                    inner = inner.number(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+                }
+                if !element.data.is_empty() {
+                    inner = inner.value(NFTA_SET_ELEM_DATA, &element.data);
+                }
+                if let Some(comment) = &element.comment {
+                    inner = inner.bytes(NFTA_SET_ELEM_USERDATA, &userdata(comment));
+                }
+                list.nest(NFTA_LIST_ELEM, inner)
+            });
+        self.set(set).nest(NFTA_SET_ELEM_LIST_ELEMENTS, list)
     }
 
     fn set(&self, set: &str) -> Attributes {
@@ -493,10 +507,10 @@ impl Nft {
             .text(NFTA_SET_ELEM_LIST_SET, set)
     }
 
-    /// `create element`: EEXIST when the key is taken.
-    pub(crate) fn add_element(&mut self, set: &str, element: &Element) -> Result<(), Refusal> {
+    /// `create element`: EEXIST when a key is taken.
+    pub(crate) fn add_elements(&mut self, set: &str, elements: &[Element]) -> Result<(), Refusal> {
         let mut batch = self.batch();
-        let attributes = self.element(set, element);
+        let attributes = self.elements_of(set, elements);
         self.put(
             &mut batch,
             NFT_MSG_NEWSETELEM,
@@ -506,35 +520,33 @@ impl Nft {
         self.commit(batch)
     }
 
-    /// `delete element`.
-    pub(crate) fn delete_element(&mut self, set: &str, key: &[u8]) -> Result<(), Refusal> {
+    /// `delete element`. The kernel takes its time to forget them: whoever closes this socket within a grace period of RCU,
+    /// some 20 ms, waits for its end.
+    pub(crate) fn delete_elements(
+        &mut self,
+        set: &str,
+        elements: &[Element],
+    ) -> Result<(), Refusal> {
         let mut batch = self.batch();
-        let attributes = self.element(
-            set,
-            &Element {
-                key: key.to_vec(),
-                data: Vec::new(),
-                comment: None,
-            },
-        );
+        let attributes = self.elements_of(set, elements);
         self.put(&mut batch, NFT_MSG_DELSETELEM, 0, &attributes);
         self.commit(batch)
     }
 
-    /// The element with this key. `None` without one, or without the set or the table.
+    /// The element with this key, or the beginning of the range that holds it. `None` without one, or without the set or
+    /// the table.
     pub(crate) fn get_element(
         &mut self,
         set: &str,
         key: &[u8],
     ) -> Result<Option<Element>, Refusal> {
-        let attributes = self.element(
-            set,
-            &Element {
-                key: key.to_vec(),
-                data: Vec::new(),
-                comment: None,
-            },
-        );
+        let wanted = Element {
+            key: key.to_vec(),
+            data: Vec::new(),
+            comment: None,
+            ends: false,
+        };
+        let attributes = self.elements_of(set, &[wanted]);
         match self.ask(NFT_MSG_GETSETELEM, NLM_F_ACK, &attributes) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
             answers => Ok(answers?.iter().flat_map(|answer| elements(answer)).next()),
@@ -567,10 +579,14 @@ fn elements(answer: &[u8]) -> Vec<Element> {
     let element = |(_, bytes)| {
         let comment = netlink::attribute(bytes, NFTA_SET_ELEM_USERDATA).and_then(comment);
         let data = value(bytes, NFTA_SET_ELEM_DATA).unwrap_or_default();
+        let flags = netlink::attribute(bytes, NFTA_SET_ELEM_FLAGS)
+            .map_or(0, |flags| u32::from_be(netlink::u32_at(flags, 0)));
+        let ends = flags & NFT_SET_ELEM_INTERVAL_END != 0;
         Some(Element {
             key: value(bytes, NFTA_SET_ELEM_KEY)?,
             data,
             comment,
+            ends,
         })
     };
     netlink::attributes(list).filter_map(element).collect()

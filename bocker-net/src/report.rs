@@ -73,15 +73,11 @@ fn find() -> Result<BTreeMap<Id, Found>> {
     }
     let mut firewall = Firewall::open()?;
     if firewall.exists()? {
-        for (address, id) in firewall.containers()? {
-            if let Ok(id) = Id::parse(&id) {
-                all.entry(id).or_default().addresses.push(address);
-            }
+        for (address, id) in firewall.addresses()? {
+            all.entry(id).or_default().addresses.push(address);
         }
         for (publish, id) in firewall.ports()? {
-            if let Ok(id) = Id::parse(&id) {
-                all.entry(id).or_default().publish.push(publish);
-            }
+            all.entry(id).or_default().publish.push(publish);
         }
     }
     Ok(all)
@@ -276,7 +272,7 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
     let mut shared = (Route::open()?, Firewall::open()?);
     let users = host::users(&mut shared.1)?;
     if !users.is_empty() {
-        return Err(Error::new(Kind::InUse, format!("the network is in use by {}", users.join(", ")))
+        return Err(Error::new(Kind::InUse, format!("the network is in use by {}", users.iter().map(Id::as_str).collect::<Vec<_>>().join(", ")))
             .hint("remove those containers first: 'bocker ps', 'bocker rm'; then what they left: 'bocker-net gc'"));
     }
     let steps = reset_steps(&mut shared)?;

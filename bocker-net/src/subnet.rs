@@ -22,6 +22,11 @@ impl Subnet {
         }
     }
 
+    /// Its first address, which means the network itself.
+    pub(crate) fn network(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network)
+    }
+
     /// Length of the network part in bits.
     pub(crate) fn prefix(self) -> u8 {
         self.prefix
@@ -64,7 +69,7 @@ impl Subnet {
 
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix)
+        write!(f, "{}/{}", self.network(), self.prefix)
     }
 }
 
