@@ -1,0 +1,52 @@
+# make run      builds, and runs a container on a copy-on-write view of this machine's root
+# make test     installs what the tests need, builds, runs all tests (as root)
+# make bench    compares the start of a container with unshare and runc (as root)
+# make install  puts the programs into $(DESTDIR)$(PREFIX)/bin; make uninstall removes them
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+# More options for cargo: --locked, --offline.
+CARGOFLAGS ?=
+
+PROGRAMS = bocker bocker-pull bocker-snap bocker-net bocker-cg bocker-spawn
+TUPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+# Absolute, whether CARGO_TARGET_DIR is set or not.
+BIN = $(or $(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)/$(TUPLE)/release
+
+# Program=package of each peer and tool that the tests drive. The fixtures are made of a static busybox.
+NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci runc=runc crun=crun \
+	nft=nftables ip=iproute2 jq=jq getcap=libcap2-bin getfattr=attr script=bsdutils xargs=findutils
+
+.PHONY: all build run test needed bench install uninstall clean
+
+all: build
+
+build:
+	$(CARGO) build $(CARGOFLAGS) --workspace --release --bins
+
+run: build
+	@PATH="$(BIN):$$PATH" sh .ci/first-minute
+
+# The tests are built without optimization, which is fastest, and drive the programs as they are installed.
+test: needed build
+	BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 sh -c '\
+		if $(CARGO) nextest --version >/dev/null 2>&1; \
+		then $(CARGO) nextest run $(CARGOFLAGS) --workspace --no-fail-fast; \
+		else $(CARGO) test $(CARGOFLAGS) --workspace --no-fail-fast; fi'
+
+needed:
+	@sh .ci/needed $(NEEDED)
+
+bench: build
+	@sh .ci/needed hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq
+	@PATH="$(BIN):$$PATH" unshare --mount --net --propagation private sh bench/startup
+
+install: build
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 $(PROGRAMS:%="$(BIN)/%") "$(DESTDIR)$(PREFIX)/bin"
+
+uninstall:
+	rm -f $(PROGRAMS:%="$(DESTDIR)$(PREFIX)/bin/%")
+
+clean:
+	$(CARGO) clean
