@@ -149,13 +149,17 @@ impl Folder {
         if self.is_mounted() {
             return Ok(());
         }
-        let overlay = Overlay {
+        self.overlay(snap).attach(&self.root())
+    }
+
+    /// What is mounted.
+    pub(crate) fn overlay(&self, snap: &Snap) -> Overlay {
+        Overlay {
             lower: self.lower(snap),
             upper: self.upper(),
             work: self.0.join(WORK),
             volatile: false,
-        };
-        overlay.attach(&self.root())
+        }
     }
 
     /// Unmounts the root. Not mounted is success.
@@ -181,11 +185,7 @@ impl Folder {
             AtFlags::SYMLINK_NOFOLLOW,
             StatxFlags::empty(),
         )
-        .is_ok_and(|found| {
-            found
-                .stx_attributes
-                .contains(StatxAttributes::MOUNT_ROOT)
-        })
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 }
 
@@ -216,7 +216,11 @@ pub(crate) fn mount_command(folder: &Folder, snap: &Snap) -> String {
         escape(&folder.path().join(WORK))
     );
     let root = folder.root().display().to_string();
-    let mount = format!("mount -t overlay -o {} overlay {}", quote(&options), quote(&root));
+    let mount = format!(
+        "mount -t overlay -o {} overlay {}",
+        quote(&options),
+        quote(&root)
+    );
     match snap.layers.is_empty() {
         true => mount,
         false => format!("(cd {} && {mount})", quote(&layers.display().to_string())),
@@ -259,10 +263,11 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     if containers::is_name(name) && Id::parse(name).is_err() {
         return Ok(());
     }
-    Err(
-        Error::new(Kind::Invalid, format!("'{name}' cannot be a container's name"))
-            .hint("use two or more of a-z A-Z 0-9 _ . - and begin with a letter or digit"),
+    Err(Error::new(
+        Kind::Invalid,
+        format!("'{name}' cannot be a container's name"),
     )
+    .hint("use two or more of a-z A-Z 0-9 _ . - and begin with a letter or digit"))
 }
 
 /// Gives a container its name. Fails with [`Kind::Exists`] when another container has it.
@@ -274,10 +279,11 @@ pub(crate) fn give_name(name: &str, id: &Id) -> Result<()> {
     let result = match give() {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             if let Some(owner) = owner(&link) {
-                return Err(
-                    Error::new(Kind::Exists, format!("the name '{name}' is taken by {owner}"))
-                        .hint(format!("remove it with 'bocker rm {name}'")),
-                );
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("the name '{name}' is taken by {owner}"),
+                )
+                .hint(format!("remove it with 'bocker rm {name}'")));
             }
             // What is left of a container that is gone.
             fs::remove_file(&link).and_then(|()| give())

@@ -33,7 +33,13 @@ impl Source {
     pub(crate) fn find(directory: &Path) -> Result<Source> {
         let path = fs::canonicalize(directory)
             .map_err(|_| missing(directory))
-            .and_then(|path| if path.is_dir() { Ok(path) } else { Err(missing(directory)) })?;
+            .and_then(|path| {
+                if path.is_dir() {
+                    Ok(path)
+                } else {
+                    Err(missing(directory))
+                }
+            })?;
         text(&path)?;
         let mounts = fs::read(MOUNTS).doing(|| format!("read {MOUNTS}"))?;
         let place = Place::of(&path, &mounts)?;
@@ -204,8 +210,14 @@ mod tests {
             let place = Place::parse(Path::new(path), mount, MOUNTINFO).unwrap();
             (String::from_utf8(place.device).unwrap(), place.path)
         };
-        assert_eq!(place("/var/bocker", 22), ("8:1".into(), "/var/bocker".into()));
-        assert_eq!(place("/mnt/a b/x", 30), ("8:1".into(), "/srv/disk/x".into()));
+        assert_eq!(
+            place("/var/bocker", 22),
+            ("8:1".into(), "/var/bocker".into())
+        );
+        assert_eq!(
+            place("/mnt/a b/x", 30),
+            ("8:1".into(), "/srv/disk/x".into())
+        );
         assert_eq!(place("/run/bocker", 31), ("0:25".into(), "/bocker".into()));
         assert!(Place::parse(Path::new("/x"), 99, MOUNTINFO).is_none());
     }

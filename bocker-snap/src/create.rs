@@ -121,7 +121,11 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         let image = find(&layout, options.image, document)?;
         let unpacked = image::read(&layout, &image)?;
         snap.image = Some(image.id.clone());
-        snap.layers = unpacked.layers.iter().map(|layer| layer.chain_id.clone()).collect();
+        snap.layers = unpacked
+            .layers
+            .iter()
+            .map(|layer| layer.chain_id.clone())
+            .collect();
         layers = unpacked.layers;
         member = Some(unpacked.member);
     }
@@ -170,7 +174,11 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
             steps.push(volume_step(index));
         }
     }
-    if context.source.as_ref().is_some_and(|source| !source.covers.is_empty()) {
+    if context
+        .source
+        .as_ref()
+        .is_some_and(|source| !source.covers.is_empty())
+    {
         steps.push(cover_step());
     }
     steps.push(mount_step());
@@ -219,22 +227,25 @@ fn folder_step() -> Step<Context> {
 }
 
 fn name_step() -> Step<Context> {
-    Step::new("snap.name", "a name is given to one container only: a link cannot be made twice")
-        .command(|c: &Context| {
-            let link = paths::names().join(c.name.as_deref().unwrap_or_default());
-            vec![format!(
-                "mkdir -p {} && ln -s ../containers/{} {}",
-                quote(&paths::names().display().to_string()),
-                c.id,
-                quote(&link.display().to_string())
-            )]
-        })
-        .look(|_| format!("ls -l {}", quote(&paths::names().display().to_string())))
-        .apply(|c| match &c.name {
-            Some(name) => container::give_name(name, &c.id),
-            None => Ok(()),
-        })
-        .undo(|c| container::take_names(&c.id))
+    Step::new(
+        "snap.name",
+        "a name is given to one container only: a link cannot be made twice",
+    )
+    .command(|c: &Context| {
+        let link = paths::names().join(c.name.as_deref().unwrap_or_default());
+        vec![format!(
+            "mkdir -p {} && ln -s ../containers/{} {}",
+            quote(&paths::names().display().to_string()),
+            c.id,
+            quote(&link.display().to_string())
+        )]
+    })
+    .look(|_| format!("ls -l {}", quote(&paths::names().display().to_string())))
+    .apply(|c| match &c.name {
+        Some(name) => container::give_name(name, &c.id),
+        None => Ok(()),
+    })
+    .undo(|c| container::take_names(&c.id))
 }
 
 fn layer_step(index: usize) -> Step<Context> {
@@ -294,7 +305,12 @@ fn mount_step() -> Step<Context> {
         "overlayfs shows the layers as one tree and keeps what is written in the topmost directory",
     )
     .command(|c: &Context| vec![container::mount_command(&c.folder(), &c.snap)])
-    .look(|c| format!("findmnt {}", quote(&c.folder().root().display().to_string())))
+    .look(|c| {
+        format!(
+            "findmnt {}",
+            quote(&c.folder().root().display().to_string())
+        )
+    })
     .apply(|c| {
         c.folder().dress(&c.snap)?;
         c.folder().mount(&c.snap)?;

@@ -58,17 +58,25 @@ fn renew_step() -> Step<Context> {
 }
 
 fn mount_step() -> Step<Context> {
-    Step::new("snap.mount", "the layers and what the container wrote are shown as one tree again")
-        .command(|c: &Context| match &c.snap {
-            Some(snap) => vec![container::mount_command(&c.folder(), snap)],
-            None => Vec::new(),
-        })
-        .look(|c| format!("findmnt {}", quote(&c.folder().root().display().to_string())))
-        .apply(|c| match &c.snap {
-            Some(snap) => c.folder().mount(snap),
-            None => Ok(()),
-        })
-        .undo(|c| c.folder().unmount())
+    Step::new(
+        "snap.mount",
+        "the layers and what the container wrote are shown as one tree again",
+    )
+    .command(|c: &Context| match &c.snap {
+        Some(snap) => vec![container::mount_command(&c.folder(), snap)],
+        None => Vec::new(),
+    })
+    .look(|c| {
+        format!(
+            "findmnt {}",
+            quote(&c.folder().root().display().to_string())
+        )
+    })
+    .apply(|c| match &c.snap {
+        Some(snap) => c.folder().mount(snap),
+        None => Ok(()),
+    })
+    .undo(|c| c.folder().unmount())
 }
 
 /// `unmount [CONTAINER]`: the root goes, what was written stays.
@@ -122,7 +130,10 @@ fn tear_down(
 fn unmount_step() -> Step<Context> {
     Step::new("snap.mount", "nothing is written to the root any more")
         .command(|c: &Context| {
-            vec![format!("umount -l {}", quote(&c.folder().root().display().to_string()))]
+            vec![format!(
+                "umount -l {}",
+                quote(&c.folder().root().display().to_string())
+            )]
         })
         .apply(|c| c.folder().unmount())
 }
@@ -140,11 +151,17 @@ fn name_step() -> Step<Context> {
 }
 
 fn folder_step() -> Step<Context> {
-    Step::new("snap.folder", "what the container wrote, its log and its document go")
-        .command(|c: &Context| {
-            vec![format!("rm -rf {}", quote(&c.folder().path().display().to_string()))]
-        })
-        .apply(|c| c.folder().remove())
+    Step::new(
+        "snap.folder",
+        "what the container wrote, its log and its document go",
+    )
+    .command(|c: &Context| {
+        vec![format!(
+            "rm -rf {}",
+            quote(&c.folder().path().display().to_string())
+        )]
+    })
+    .apply(|c| c.folder().remove())
 }
 
 fn release_step() -> Step<Context> {

@@ -50,7 +50,9 @@ pub(crate) fn of_document(layout: &Layout, document: &Document) -> Result<Option
     };
     let images = layout.images()?;
     let same = images.iter().filter(|image| image.digest == member.digest);
-    let named = same.clone().find(|image| image.reference == member.reference);
+    let named = same
+        .clone()
+        .find(|image| image.reference == member.reference);
     match named.or_else(|| same.clone().next()) {
         Some(image) => Ok(Some(image.clone())),
         None => layout.find(member.digest.as_str()).map(Some),

@@ -68,7 +68,10 @@ fn layer_step(index: usize) -> Step<Context> {
             c.keep = Some(Keep::take()?);
         }
         let layers = &c.image.layers;
-        let below: Vec<_> = layers[..index].iter().map(|layer| layer.chain_id.clone()).collect();
+        let below: Vec<_> = layers[..index]
+            .iter()
+            .map(|layer| layer.chain_id.clone())
+            .collect();
         layers::import(&Layout::open(), &below, &layers[index])
     })
 }

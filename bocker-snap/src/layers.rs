@@ -1,9 +1,11 @@
 //! The store of unpacked layers, `BOCKER_ROOT/layers/<hex of the chain id>`: each is a lower directory for overlayfs, shared by
 //! all images in which the same layers lie below it. A layer that can be seen is complete.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -91,6 +93,41 @@ pub(crate) fn import(layout: &Layout, below: &[Digest], layer: &Layer) -> Result
     let unpacked = new.unpack(layout, below, layer);
     let published = unpacked.and_then(|()| new.publish(&path(&layer.chain_id)));
     published.and(new.remove())
+}
+
+/// Whether a name in the store is that of a layer on its way.
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.starts_with(UNFINISHED)
+}
+
+/// Removes a layer, or what a dead import left. The caller is alone with the store.
+/// A layer that can be seen is complete: it is moved out of sight first.
+pub(crate) fn discard(path: &Path) -> Result<()> {
+    let store = paths::layers();
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or("");
+    if is_unfinished(name) {
+        return remove_path(path);
+    }
+    let hidden = store.join(format!("{UNFINISHED}{name}"));
+    remove_path(&hidden)?;
+    fs::rename(path, &hidden).doing(|| format!("remove {}", path.display()))?;
+    remove_path(&hidden)
+}
+
+/// How many layers are here.
+pub(crate) fn count() -> Result<usize> {
+    let store = paths::layers();
+    match fs::read_dir(&store) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        entries => Ok(entries
+            .doing(|| format!("read {}", store.display()))?
+            .flatten()
+            .filter(|entry| !entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+            .count()),
+    }
 }
 
 /// What [`import`] does, as far as there are commands for it.
@@ -200,8 +237,7 @@ impl Unfinished {
 
     fn empty(&self) -> Result<()> {
         for name in names(&self.lock).doing(|| format!("read {}", self.path.display()))? {
-            use std::os::unix::ffi::OsStrExt;
-            remove_path(&self.path.join(std::ffi::OsStr::from_bytes(&name)))?;
+            remove_path(&self.path.join(OsStr::from_bytes(&name)))?;
         }
         Ok(())
     }
@@ -271,7 +307,8 @@ impl Unfinished {
 fn check(layer: &Layer, digest: &Digest, size: u64, diff_id: &Digest) -> Result<()> {
     let refuse = |what: &str, is: &dyn std::fmt::Display, should: &dyn std::fmt::Display| {
         let digest = &layer.blob.digest;
-        let message = format!("the layer {digest} is not the image's: its {what} is {is}, not {should}");
+        let message =
+            format!("the layer {digest} is not the image's: its {what} is {is}, not {should}");
         Err(Error::new(Kind::Invalid, message).hint("remove the image and pull it again"))
     };
     if size != layer.blob.size {
@@ -292,10 +329,19 @@ mod tests {
 
     #[test]
     fn chain_ids_are_those_of_the_specification() {
-        let digests: Vec<Digest> = [b"a", b"b", b"c"].iter().map(|text| Digest::of(*text)).collect();
+        let digests: Vec<Digest> = [b"a", b"b", b"c"]
+            .iter()
+            .map(|text| Digest::of(*text))
+            .collect();
         let chain = chain_ids(&digests);
         assert_eq!(chain[0], digests[0]);
-        assert_eq!(chain[1], Digest::of(format!("{} {}", digests[0], digests[1]).as_bytes()));
-        assert_eq!(chain[2], Digest::of(format!("{} {}", chain[1], digests[2]).as_bytes()));
+        assert_eq!(
+            chain[1],
+            Digest::of(format!("{} {}", digests[0], digests[1]).as_bytes())
+        );
+        assert_eq!(
+            chain[2],
+            Digest::of(format!("{} {}", chain[1], digests[2]).as_bytes())
+        );
     }
 }

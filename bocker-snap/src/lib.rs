@@ -2,19 +2,23 @@
 //!
 //! The image store is an OCI image layout; a layer of it is unpacked once ([`layers`], [`unpack`]) into a lower directory for
 //! overlayfs ([`overlay`]), and a container's root ([`create`], [`container`]) is such layers with a directory of its own on top.
-#![allow(dead_code)]
 
+mod build;
 mod container;
 mod cover;
 mod create;
 mod delete;
+mod garbage;
 mod image;
 mod import;
 mod layers;
+mod manage;
 mod overlay;
+mod pack;
 mod report;
 mod source;
 mod tar;
+mod time;
 mod tree;
 mod unpack;
 mod volume;
@@ -30,12 +34,76 @@ pub static TOOL: Tool = Tool {
     stage: STAGE,
     help: include_str!("help.txt"),
     verbs: &[
-        Verb { name: "create", kind: VerbKind::Begins, run: create::create },
-        Verb { name: "import", kind: VerbKind::Creates, run: import::import },
-        Verb { name: "mount", kind: VerbKind::Creates, run: delete::mount },
-        Verb { name: "unmount", kind: VerbKind::Deletes, run: delete::unmount },
-        Verb { name: "delete", kind: VerbKind::Deletes, run: delete::delete },
-        Verb { name: "list", kind: VerbKind::Reports, run: report::list },
+        Verb {
+            name: "create",
+            kind: VerbKind::Begins,
+            run: create::create,
+        },
+        Verb {
+            name: "import",
+            kind: VerbKind::Creates,
+            run: import::import,
+        },
+        Verb {
+            name: "mount",
+            kind: VerbKind::Creates,
+            run: delete::mount,
+        },
+        Verb {
+            name: "unmount",
+            kind: VerbKind::Deletes,
+            run: delete::unmount,
+        },
+        Verb {
+            name: "delete",
+            kind: VerbKind::Deletes,
+            run: delete::delete,
+        },
+        Verb {
+            name: "commit",
+            kind: VerbKind::Reports,
+            run: build::commit,
+        },
+        Verb {
+            name: "init",
+            kind: VerbKind::Reports,
+            run: build::init,
+        },
+        Verb {
+            name: "images",
+            kind: VerbKind::Reports,
+            run: manage::images,
+        },
+        Verb {
+            name: "tag",
+            kind: VerbKind::Reports,
+            run: manage::tag,
+        },
+        Verb {
+            name: "rmi",
+            kind: VerbKind::Reports,
+            run: manage::rmi,
+        },
+        Verb {
+            name: "gc",
+            kind: VerbKind::Reports,
+            run: garbage::gc,
+        },
+        Verb {
+            name: "reset",
+            kind: VerbKind::Reports,
+            run: garbage::reset,
+        },
+        Verb {
+            name: "info",
+            kind: VerbKind::Reports,
+            run: report::info,
+        },
+        Verb {
+            name: "list",
+            kind: VerbKind::Reports,
+            run: report::list,
+        },
     ],
     default_verb: None,
 };

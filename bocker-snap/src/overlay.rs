@@ -14,6 +14,8 @@ use rustix::mount::{
 
 /// The filesystem type, and what mountinfo shows as the source.
 const NAME: &str = "overlay";
+/// Adds one lower directory, the topmost first (Linux 6.5).
+const LOWER: &str = "lowerdir+";
 /// What a value of fsconfig(2) may be long, its end included.
 const MAX_STRING: usize = 256;
 /// What the options of mount(2) may be long: a page.
@@ -58,8 +60,12 @@ impl Overlay {
             return Ok(made);
         }
         self.mount(place)?;
-        let root = open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .doing(|| format!("open {}", place.display()));
+        let root = open(
+            place,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .doing(|| format!("open {}", place.display()));
         let detached = unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
             .doing(|| format!("unmount {}", place.display()));
         detached.and(root)
@@ -76,7 +82,7 @@ impl Overlay {
         let explain = |error: Errno| self.explain(error, &context);
         let mut held = Vec::new();
         for (index, lower) in self.lower.iter().enumerate() {
-            match fsconfig_set_string(&context, "lowerdir+", name(lower, &mut held)?) {
+            match fsconfig_set_string(&context, LOWER, name(lower, &mut held)?) {
                 Ok(()) => {}
                 Err(Errno::INVAL) if index == 0 => return Ok(None),
                 Err(error) => return Err(explain(error)),
@@ -151,11 +157,22 @@ impl Overlay {
             false => format!("mount an overlay with {upper} ({})", messages.join("; ")),
         };
         let error = Error::system(&what, nix::errno::Errno::from_raw(error.raw_os_error()));
-        if messages.iter().any(|message| message.contains("as upperdir")) {
-            return error.hint("set BOCKER_ROOT to a folder on a filesystem such as ext4, xfs or tmpfs");
+        if messages
+            .iter()
+            .any(|message| message.contains("as upperdir"))
+        {
+            return error
+                .hint("set BOCKER_ROOT to a folder on a filesystem such as ext4, xfs or tmpfs");
         }
         error
     }
+}
+
+/// The calls by which this kernel mounts overlays.
+pub(crate) fn api() -> &'static str {
+    let known = fsopen(NAME, FsOpenFlags::FSOPEN_CLOEXEC)
+        .is_ok_and(|context| fsconfig_set_string(&context, LOWER, "/").is_ok());
+    if known { "fsopen" } else { "mount" }
 }
 
 fn no_overlay() -> Error {
@@ -172,8 +189,12 @@ fn name(path: &Path, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
 }
 
 fn by_descriptor(path: &Path, held: &mut Vec<OwnedFd>) -> Result<String> {
-    let fd = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .doing(|| format!("open {}", path.display()))?;
+    let fd = open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .doing(|| format!("open {}", path.display()))?;
     let name = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     held.push(fd);
     Ok(name)

@@ -1,32 +1,71 @@
-//! `list`, `images` and `info`: what is there, as JSON Lines.
+//! `list` and `info`: what is there, as JSON Lines.
 
+use std::path::PathBuf;
+
+use bocker_pipe::layout::{Digest, Layout};
 use bocker_pipe::{Call, Id, Result, containers, paths};
 use serde::Serialize;
 
-use crate::container::{self, Folder, Snap};
+use crate::container::{self, Folder, OVERLAY};
+use crate::{layers, overlay};
 
 /// One container, as `list` prints it.
 #[derive(Serialize)]
 struct Container {
     id: Id,
     names: Vec<String>,
-    #[serde(flatten)]
-    snap: Option<Snap>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rootfs: Option<PathBuf>,
+    layers: Vec<Digest>,
     mounted: bool,
 }
 
-/// `list`: the containers that have a root.
+/// `list`: the containers that have a folder.
 pub(crate) fn list(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
     for id in containers::list()? {
         let folder = Folder::of(&id);
+        // Half made or damaged: it is shown, so that it can be removed.
+        let snap = folder.snap().ok();
+        let (image, rootfs, layers) = match snap {
+            Some(snap) => (snap.image, snap.rootfs, snap.layers),
+            None => (None, None, Vec::new()),
+        };
         call.line(&Container {
             names: container::names_of(&id)?,
-            snap: folder.snap().ok(),
             mounted: folder.is_mounted(),
             id,
+            image,
+            rootfs,
+            layers,
         })?;
     }
-    let _ = paths::root();
     Ok(())
+}
+
+/// What `info` prints.
+#[derive(Serialize)]
+struct Info {
+    root: PathBuf,
+    driver: &'static str,
+    /// The calls by which roots are mounted: `fsopen`, or `mount` on older kernels.
+    mounts_by: &'static str,
+    images: usize,
+    layers: usize,
+    containers: usize,
+}
+
+/// `info`: what is used, and how much of it there is.
+pub(crate) fn info(call: &mut Call) -> Result<()> {
+    call.no_more_args()?;
+    call.line(&Info {
+        root: paths::root(),
+        driver: OVERLAY,
+        mounts_by: overlay::api(),
+        images: Layout::open().images()?.len(),
+        layers: layers::count()?,
+        containers: containers::list()?.len(),
+    })
 }

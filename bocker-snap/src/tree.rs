@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 /// The largest list of extended attributes, and the largest value of one (xattr(7)).
-const MAX_XATTR: usize = 64 << 10;
+pub(crate) const MAX_XATTR: usize = 64 << 10;
 
 /// Opens a directory for reading its names, or for syncing it.
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
@@ -141,7 +141,11 @@ pub(crate) fn xattr_names(fd: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
 pub(crate) fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let copy = || -> rustix::io::Result<()> {
         let stat = fstat(&from)?;
-        fchown(&to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+        fchown(
+            &to,
+            Some(Uid::from_raw(stat.st_uid)),
+            Some(Gid::from_raw(stat.st_gid)),
+        )?;
         for name in xattr_names(&from)? {
             let name = OsStr::from_bytes(&name);
             let mut value = vec![0; MAX_XATTR];
@@ -174,7 +178,9 @@ pub(crate) fn times(stat: &Stat) -> Timestamps {
 /// Writes to the disk what a directory says about its names.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     let directory = File::from(open_directory(path)?);
-    directory.sync_all().doing(|| format!("sync {}", path.display()))
+    directory
+        .sync_all()
+        .doing(|| format!("sync {}", path.display()))
 }
 
 /// A path as text for the document. Fails with [`Kind::Invalid`] when it is not UTF-8, which JSON cannot carry.

@@ -114,7 +114,10 @@ impl Unpacker<'_> {
         let Some((name, parents)) = parts.split_last() else {
             return self.root_entry(entry);
         };
-        if parts.iter().any(|part| part.starts_with(AUFS) && *part != OPAQUE) {
+        if parts
+            .iter()
+            .any(|part| part.starts_with(AUFS) && *part != OPAQUE)
+        {
             return Ok(());
         }
         if parents.iter().any(|part| part.starts_with(WHITEOUT)) || *name == WHITEOUT {
@@ -145,8 +148,13 @@ impl Unpacker<'_> {
                 "a layer replaces the root by something that is no directory",
             ));
         }
-        let root = openat(self.root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .doing(|| "open the root of the layer".into())?;
+        let root = openat(
+            self.root,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .doing(|| "open the root of the layer".into())?;
         self.set_attributes(&root, entry, true)?;
         self.times.insert(Vec::new(), timestamps(entry.mtime));
         Ok(())
@@ -163,10 +171,15 @@ impl Unpacker<'_> {
         let file_name = OsStr::from_bytes(name);
         match entry.kind {
             EntryKind::File => {
-                let flags =
-                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
                 let fd = self
-                    .replacing(place, name, |fd| openat(fd, file_name, flags, Mode::RUSR | Mode::WUSR))
+                    .replacing(place, name, |fd| {
+                        openat(fd, file_name, flags, Mode::RUSR | Mode::WUSR)
+                    })
                     .doing(what)?;
                 let mut file = std::fs::File::from(fd);
                 self.fill(&mut file, entry, data)?;
@@ -184,8 +197,7 @@ impl Unpacker<'_> {
                     }
                     Err(error) => return Err(error).doing(what),
                 };
-                let flags =
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let directory = openat(&place.fd, file_name, flags, Mode::empty()).doing(what)?;
                 self.set_attributes(&directory, entry, existed)?;
                 self.times
@@ -264,7 +276,11 @@ impl Unpacker<'_> {
             return missing();
         };
         if below(&place.path, name) == below(&target_place.path, target_name) {
-            return if self.exists(place, name) { Ok(()) } else { missing() };
+            return if self.exists(place, name) {
+                Ok(())
+            } else {
+                missing()
+            };
         }
         let (from, to) = (OsStr::from_bytes(target_name), OsStr::from_bytes(name));
         self.replacing(place, name, |fd| {
@@ -406,7 +422,11 @@ impl Unpacker<'_> {
     }
 
     fn stat(&self, place: &Place, name: &[u8]) -> rustix::io::Result<Stat> {
-        statat(&place.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
+        statat(
+            &place.fd,
+            OsStr::from_bytes(name),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
     }
 
     fn exists(&self, place: &Place, name: &[u8]) -> bool {
@@ -440,9 +460,7 @@ impl Unpacker<'_> {
         match self.resolve(path) {
             Ok(fd) => self.hold(path, fd).map(Some),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => {
-                Err(error).doing(|| format!("open '{}'", String::from_utf8_lossy(path)))
-            }
+            Err(error) => Err(error).doing(|| format!("open '{}'", String::from_utf8_lossy(path))),
         }
     }
 
@@ -531,7 +549,11 @@ impl Unpacker<'_> {
     fn set_times(self) -> Result<()> {
         for (path, times) in &self.times {
             let what = || format!("set the time of '{}'", String::from_utf8_lossy(path));
-            let path = if path.is_empty() { b"." } else { path.as_slice() };
+            let path = if path.is_empty() {
+                b"."
+            } else {
+                path.as_slice()
+            };
             let directory = openat2(
                 self.root,
                 OsStr::from_bytes(path),

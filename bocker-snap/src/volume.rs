@@ -135,17 +135,34 @@ mod tests {
         assert_eq!((&*request.source, &*request.destination), ("/", "/data"));
         assert!(request.folder().is_none() && !request.readonly);
         let request = Request::parse("cache:/var//cache/:ro").unwrap();
-        assert_eq!((&*request.source, &*request.destination), ("cache", "/var/cache"));
+        assert_eq!(
+            (&*request.source, &*request.destination),
+            ("cache", "/var/cache")
+        );
         assert!(request.readonly);
         assert_eq!(request.folder().unwrap(), paths::volumes().join("cache"));
-        assert_eq!(request.mount().unwrap().options, ["rbind", "rprivate", "nodev", "ro"]);
+        assert_eq!(
+            request.mount().unwrap().options,
+            ["rbind", "rprivate", "nodev", "ro"]
+        );
     }
 
     #[test]
     fn a_volume_that_could_mean_something_else_is_refused() {
         for text in [
-            "", ":", "a", "/data", "x:", ":/x", "cache:data", "cache:/", "cache:/a/../b", "a/b:/x", "cache:/x:z",
-            "cache:/x:ro:ro", "/nowhere/at/all:/x",
+            "",
+            ":",
+            "a",
+            "/data",
+            "x:",
+            ":/x",
+            "cache:data",
+            "cache:/",
+            "cache:/a/../b",
+            "a/b:/x",
+            "cache:/x:z",
+            "cache:/x:ro:ro",
+            "/nowhere/at/all:/x",
         ] {
             assert!(Request::parse(text).is_err(), "{text:?}");
         }

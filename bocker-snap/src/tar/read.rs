@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use bocker_pipe::{Doing, Error, Kind, Result};
 
 use super::{
-    BLOCK, CHECKSUM, DEV_MAJOR, DEV_MINOR, Entry, EntryKind, GID, LINK, MAGIC, MODE, MTIME,
-    NAME, PREFIX, SIZE, Sparse, TYPE, Time, UID, USTAR, XATTR_PREFIX, checksum, padding,
+    BLOCK, CHECKSUM, DEV_MAJOR, DEV_MINOR, Entry, EntryKind, GID, LINK, MAGIC, MODE, MTIME, NAME,
+    PREFIX, SIZE, Sparse, TYPE, Time, UID, USTAR, XATTR_PREFIX, checksum, padding,
 };
 
 /// The largest extension header that is taken, in bytes, as Go's archive/tar.
@@ -434,9 +434,7 @@ fn check_sparse(sparse: &Sparse, size: u64) -> Result<()> {
         sum += length;
     }
     if end > sparse.length || sum != size || sparse.length > i64::MAX as u64 {
-        return Err(invalid(
-            "the pieces of a sparse file do not fit its length",
-        ));
+        return Err(invalid("the pieces of a sparse file do not fit its length"));
     }
     Ok(())
 }
@@ -471,10 +469,7 @@ fn number<N: TryFrom<i128>>(field: &[u8]) -> Result<N> {
                 .iter()
                 .position(|byte| !is_blank(byte))
                 .unwrap_or(field.len());
-            let digits = field[start..]
-                .split(is_blank)
-                .next()
-                .unwrap_or_default();
+            let digits = field[start..].split(is_blank).next().unwrap_or_default();
             digits.iter().try_fold(0_i128, |value, digit| match digit {
                 b'0'..=b'7' => Ok(value << 3 | i128::from(digit - b'0')),
                 _ => Err(invalid("a number is not octal")),
@@ -653,7 +648,11 @@ mod tests {
             ("-7", -7, 0),
         ] {
             let time = time(text.as_bytes()).unwrap();
-            assert_eq!((time.seconds, time.nanoseconds), (seconds, nanoseconds), "{text}");
+            assert_eq!(
+                (time.seconds, time.nanoseconds),
+                (seconds, nanoseconds),
+                "{text}"
+            );
         }
         assert!(time(b"1e9").is_err());
     }
@@ -729,14 +728,23 @@ mod tests {
         ]
         .concat();
         let (entry, data) = entries(&archive).unwrap().remove(0);
-        assert_eq!((entry.path.as_slice(), data.as_slice()), (&b"new"[..], &b"abc"[..]));
+        assert_eq!(
+            (entry.path.as_slice(), data.as_slice()),
+            (&b"new"[..], &b"abc"[..])
+        );
         let new = entry.sparse.unwrap();
         assert_eq!((new.pieces, new.length), (vec![(4096, 3)], 8192));
     }
 
     #[test]
     fn a_sparse_map_that_lies_is_refused() {
-        for map in ["5000,3,4096,3", "0,3", "18446744073709551615,3", "4096,4", "1"] {
+        for map in [
+            "5000,3,4096,3",
+            "0,3",
+            "18446744073709551615,3",
+            "4096,4",
+            "1",
+        ] {
             let archive = [
                 pax(
                     &[("GNU.sparse.map", map), ("GNU.sparse.size", "4100")],
@@ -764,7 +772,10 @@ mod tests {
             (0..u32::MAX, 0..u32::MAX, any::<i64>(), 0_u32..1_000_000_000),
             (0_u32..4096, 0_u32..1 << 20),
             prop::collection::vec(
-                ("user\\.[a-z]{1,8}", prop::collection::vec(any::<u8>(), 0..50)),
+                (
+                    "user\\.[a-z]{1,8}",
+                    prop::collection::vec(any::<u8>(), 0..50),
+                ),
                 0..3,
             ),
             prop::collection::vec(any::<u8>(), 0..1500),
@@ -787,7 +798,11 @@ mod tests {
                     entry.xattrs.retain(|(other, _)| other != name.as_bytes());
                     entry.xattrs.push((name.into_bytes(), value));
                 }
-                let data = if kind == EntryKind::File { data } else { Vec::new() };
+                let data = if kind == EntryKind::File {
+                    data
+                } else {
+                    Vec::new()
+                };
                 (entry, data)
             })
     }

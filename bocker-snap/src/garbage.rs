@@ -1,0 +1,286 @@
+//! `gc` and `reset`: what was left half made, what nothing leads to any more, and everything.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bocker_pipe::claim::{self, DEFAULT_GRACE};
+use bocker_pipe::layout::{DOCKER_INDEX, Layout, OCI_INDEX};
+use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, containers, lock, paths};
+use serde::Serialize;
+
+use crate::container::{self, Folder};
+use crate::layers::{self, Keep};
+use crate::tree::remove_path;
+use crate::{STAGE, image};
+
+/// What was removed, or would be, as one JSON line.
+#[derive(Debug, Serialize)]
+pub(crate) struct Removed {
+    /// `container`, `mount`, `claim`, `name`, `layer`, `unfinished`, `blob`, `ingest`.
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Id>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<PathBuf>,
+}
+
+impl Removed {
+    fn of(kind: &'static str, id: &Id) -> Removed {
+        Removed {
+            kind,
+            id: Some(id.clone()),
+            path: None,
+        }
+    }
+
+    fn at(kind: &'static str, path: PathBuf) -> Removed {
+        Removed {
+            kind,
+            id: None,
+            path: Some(path),
+        }
+    }
+}
+
+/// `gc [--grace SECONDS] [--orphans] [--force]`.
+pub(crate) fn gc(call: &mut Call) -> Result<()> {
+    let (mut grace, mut orphans, mut force) = (DEFAULT_GRACE, false, false);
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) => match option.as_str() {
+                "--grace" => grace = Duration::from_secs(call.number()?),
+                "--orphans" => orphans = true,
+                "-f" | "--force" => force = true,
+                _ => return Err(call.unknown(&option)),
+            },
+            Arg::Value(word) => return Err(call.unexpected(&word)),
+        }
+    }
+    let dry_run = call.dry_run();
+    let boot = claim::boot_id()?;
+    // Objects first, claims second: one that is claimed in between is then seen as claimed.
+    let folders = containers::list()?;
+    let claims = claim::list()?;
+    for id in folders {
+        let folder = Folder::of(&id);
+        if !force && lock::is_alive(&id) {
+            continue;
+        }
+        let handed_over = folder.path().join(containers::CONFIG).exists();
+        let claim = claims.iter().find(|claim| claim.id == id);
+        if handed_over {
+            let ended = folder.path().join(containers::STATUS).exists();
+            let restarted = claim.is_none_or(|claim| claim.is_of_another_boot(&boot));
+            if folder.is_mounted() && (ended || restarted || force) {
+                if !dry_run {
+                    folder.unmount()?;
+                }
+                call.line(&Removed::of("mount", &id))?;
+            }
+            if orphans && claim.is_none() {
+                call.line(&Removed::of("unclaimed", &id))?;
+            }
+            continue;
+        }
+        let stale = match claim {
+            Some(claim) => claim.is_stale(&boot, grace),
+            None => age(folder.path()) >= grace,
+        };
+        if stale {
+            if !dry_run {
+                remove(&id, &folder)?;
+            }
+            call.line(&Removed::of("container", &id))?;
+        }
+    }
+    for claim in claims {
+        let own = claim
+            .record
+            .as_ref()
+            .is_some_and(|record| record.by == STAGE);
+        let lost = !paths::container(&claim.id).exists();
+        if own && lost && claim.is_stale(&boot, grace) && (force || !lock::is_alive(&claim.id)) {
+            if !dry_run {
+                container::release(&claim.id)?;
+            }
+            call.line(&Removed::of("claim", &claim.id))?;
+        }
+    }
+    for name in container::take_dead_names(dry_run)? {
+        call.line(&Removed::at("name", name))?;
+    }
+    let layout = Layout::open();
+    collect_layers(&layout, grace, dry_run, &mut |removed| call.line(&removed))?;
+    layout.gc(grace, dry_run, |garbage| {
+        call.line(&Removed::at(
+            garbage.kind,
+            layout.root().join(&garbage.path),
+        ))
+    })
+}
+
+/// Removes a container that was never handed to bocker-spawn.
+fn remove(id: &Id, folder: &Folder) -> Result<()> {
+    let _lock = container::lock(id)?;
+    folder.unmount()?;
+    container::take_names(id)?;
+    folder.remove()?;
+    container::release(id)
+}
+
+/// Removes layers that neither an image nor a container stands on, and what dead imports left, if older than `grace`.
+/// While anyone imports layers or makes a root, they are left alone.
+pub(crate) fn collect_layers(
+    layout: &Layout,
+    grace: Duration,
+    dry_run: bool,
+    each: &mut dyn FnMut(Removed) -> Result<()>,
+) -> Result<()> {
+    let store = paths::layers();
+    if !store.is_dir() {
+        return Ok(());
+    }
+    let Some(_alone) = Keep::try_alone()? else {
+        return Ok(());
+    };
+    let wanted = wanted(layout)?;
+    let mut found: Vec<_> = fs::read_dir(&store)
+        .doing(|| format!("read {}", store.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| age(path) >= grace)
+        .collect();
+    found.sort();
+    for path in found {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or("");
+        let kind = match layers::is_unfinished(name) {
+            true => "unfinished",
+            false if wanted.contains(name) => continue,
+            false => "layer",
+        };
+        if !dry_run {
+            layers::discard(&path)?;
+        }
+        each(Removed::at(kind, path))?;
+    }
+    Ok(())
+}
+
+/// The names of the layers that images and containers stand on. Fails when an image cannot be read: better too much kept.
+fn wanted(layout: &Layout) -> Result<BTreeSet<String>> {
+    let mut wanted = BTreeSet::new();
+    for entry in layout.images()? {
+        if [OCI_INDEX, DOCKER_INDEX].contains(&&*entry.media_type) {
+            // Another program's; none of its images was ever unpacked.
+            continue;
+        }
+        match image::read(layout, &entry) {
+            Ok(image) => wanted.extend(
+                image
+                    .layers
+                    .iter()
+                    .map(|layer| layer.chain_id.hex().to_owned()),
+            ),
+            // Without its blobs it is no image, and what stood on it counts below.
+            Err(error) if error.kind() == &Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for id in containers::list()? {
+        match Folder::of(&id).snap() {
+            Ok(snap) => wanted.extend(snap.layers.iter().map(|layer| layer.hex().to_owned())),
+            Err(error) if error.kind() == &Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(wanted)
+}
+
+/// Since when a file has been as it is: the clock of the filesystem, which nobody sets.
+fn age(path: &Path) -> Duration {
+    let Ok(data) = fs::symlink_metadata(path) else {
+        return Duration::ZERO;
+    };
+    let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(data.ctime()).unwrap_or(0));
+    SystemTime::now()
+        .duration_since(changed)
+        .unwrap_or_default()
+}
+
+/// `reset [--force]`: everything of this `BOCKER_ROOT` goes, volumes included.
+pub(crate) fn reset(call: &mut Call) -> Result<()> {
+    let mut force = false;
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) if matches!(&*option, "-f" | "--force") => force = true,
+            Arg::Option(option) => return Err(call.unknown(&option)),
+            Arg::Value(word) => return Err(call.unexpected(&word)),
+        }
+    }
+    let ids = containers::list()?;
+    let claims = claim::list()?;
+    let ours = claims
+        .iter()
+        .filter(|claim| claim.is_ours())
+        .map(|claim| &claim.id);
+    if !force && let Some(id) = ids.iter().chain(ours).find(|id| lock::is_alive(id)) {
+        return Err(Error::new(Kind::InUse, format!("{id} is running"))
+            .hint("stop it first, or use --force"));
+    }
+    let root = paths::root();
+    for id in &ids {
+        if !call.dry_run() {
+            let folder = Folder::of(id);
+            folder.unmount()?;
+            container::take_names(id)?;
+            folder.remove()?;
+            container::release(id)?;
+        }
+        call.line(&Removed::of("container", id))?;
+    }
+    for claim in claims
+        .iter()
+        .filter(|claim| claim.is_ours() && !ids.contains(&claim.id))
+    {
+        if !call.dry_run() {
+            container::release(&claim.id)?;
+        }
+        call.line(&Removed::of("claim", &claim.id))?;
+    }
+    for folder in [
+        paths::containers(),
+        paths::names(),
+        paths::layers(),
+        paths::images(),
+        paths::volumes(),
+    ] {
+        if folder.exists() {
+            if !call.dry_run() {
+                remove_path(&folder)?;
+            }
+            call.line(&Removed::at("folder", folder))?;
+        }
+    }
+    if call.dry_run() {
+        return Ok(());
+    }
+    match fs::remove_dir(&root) {
+        // Somebody else's files, or a mount point of the user's: not ours to remove.
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+            ) =>
+        {
+            Err(error).doing(|| format!("remove {}", root.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,285 @@
+//! Writes a directory tree as a layer: what a container wrote, as the difference that it is, or a whole tree. The same tree gives
+//! the same bytes: names are sorted, hidden names come before the others of their directory, times of access are left out.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use bocker_pipe::{Doing, Error, Kind, Result};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, fstat, lgetxattr, llistxattr,
+    major, minor, openat, openat2, readlinkat, statat,
+};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::cover::OPAQUE as OPAQUE_XATTR;
+use crate::tar::write::Writer;
+use crate::tar::{Entry, EntryKind, Time};
+use crate::tree::{MAX_XATTR, is_portable, names, xattr_names};
+use crate::unpack::{OPAQUE, WHITEOUT};
+
+/// The longest path that a layer can carry to others (limits.h, PATH_MAX, less its end).
+const MAX_PATH: usize = 4095;
+
+/// What a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// Everything in it is content.
+    Whole,
+    /// The upper directory of an overlay: character devices 0:0 hide a name, an attribute hides all of a directory.
+    Upper,
+}
+
+/// Writes the tree below `root` as a tar archive. Directories on which something else is mounted are empty in it; sockets are left
+/// out. Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
+pub(crate) fn pack<W: Write>(root: BorrowedFd<'_>, tree: Tree, to: W) -> Result<W> {
+    allow_depth();
+    let mut packer = Packer {
+        tree,
+        writer: Writer::new(to),
+        links: HashMap::new(),
+    };
+    let stat = fstat(root).doing(|| "examine the root".into())?;
+    let mut entry = entry(EntryKind::Directory, b"./", &stat);
+    entry.xattrs = xattrs(root, &entry)?;
+    packer.writer.append(&entry, &mut io::empty())?;
+    packer.directory(root, &[])?;
+    packer.writer.finish()
+}
+
+struct Packer<W> {
+    tree: Tree,
+    writer: Writer<W>,
+    /// Files with several names, by device and inode: the first of them.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl<W: Write> Packer<W> {
+    fn directory(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
+        let what = || format!("read '{}'", String::from_utf8_lossy(path));
+        let mut children = Vec::new();
+        let mut hidden = Vec::new();
+        if self.tree == Tree::Upper && is_opaque(directory) {
+            hidden.push(OPAQUE.to_vec());
+        }
+        for name in names(directory).doing(what)? {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let stat = match statat(directory, OsStr::from_bytes(&name), flags) {
+                // Removed since by a process of the container.
+                Err(Errno::NOENT) => continue,
+                stat => stat.doing(what)?,
+            };
+            if name.starts_with(WHITEOUT) {
+                return Err(Error::new(
+                    Kind::Invalid,
+                    format!(
+                        "'{}' cannot be put into a layer: there, names that begin with .wh. hide others",
+                        String::from_utf8_lossy(&join(path, &name))
+                    ),
+                )
+                .hint("rename the file"));
+            }
+            if self.tree == Tree::Upper && is_whiteout(&stat) {
+                hidden.push([WHITEOUT, &name].concat());
+            } else {
+                children.push((name, stat));
+            }
+        }
+        hidden.sort();
+        children.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for name in hidden {
+            self.writer.append(
+                &Entry::new(EntryKind::File, join(path, &name)),
+                &mut io::empty(),
+            )?;
+        }
+        for (name, stat) in children {
+            self.child(directory, join(path, &name), &name, &stat)?;
+        }
+        Ok(())
+    }
+
+    fn child(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        path: Vec<u8>,
+        name: &[u8],
+        stat: &Stat,
+    ) -> Result<()> {
+        if path.len() > MAX_PATH {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("a path of {} bytes is too long for a layer", path.len()),
+            ));
+        }
+        let what = || format!("read '{}'", String::from_utf8_lossy(&path));
+        let file_name = OsStr::from_bytes(name);
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Directory => return self.subdirectory(directory, &path, name, stat),
+            FileType::Symlink => EntryKind::Symlink,
+            FileType::CharacterDevice => EntryKind::CharDevice,
+            FileType::BlockDevice => EntryKind::BlockDevice,
+            FileType::Fifo => EntryKind::Fifo,
+            // A socket is nothing without the process that made it.
+            _ => return Ok(()),
+        };
+        let mut entry = entry(kind, &path, stat);
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                entry.kind = EntryKind::HardLink;
+                entry.link.clone_from(first);
+                return self.writer.append(&entry, &mut io::empty());
+            }
+            self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+        }
+        match kind {
+            EntryKind::File => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let fd = openat(directory, file_name, flags, Mode::empty()).doing(what)?;
+                // What is open may have taken the place of what was seen.
+                let stat = fstat(&fd).doing(what)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                    return Err(Errno::STALE).doing(what);
+                }
+                entry.size = stat.st_size as u64;
+                entry.xattrs = xattrs(fd.as_fd(), &entry)?;
+                self.writer.append(&entry, &mut std::fs::File::from(fd))
+            }
+            _ => {
+                if kind == EntryKind::Symlink {
+                    let target = readlinkat(directory, file_name, Vec::new()).doing(what)?;
+                    entry.link = target.into_bytes();
+                } else {
+                    entry.device = (major(stat.st_rdev), minor(stat.st_rdev));
+                }
+                entry.xattrs = xattrs_at(directory, name, &entry)?;
+                self.writer.append(&entry, &mut io::empty())
+            }
+        }
+    }
+
+    fn subdirectory(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        path: &[u8],
+        name: &[u8],
+        stat: &Stat,
+    ) -> Result<()> {
+        let what = || format!("read '{}'", String::from_utf8_lossy(path));
+        let mut entry = entry(EntryKind::Directory, &[path, b"/"].concat(), stat);
+        let opened = openat2(
+            parent,
+            OsStr::from_bytes(name),
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS,
+        );
+        let directory: OwnedFd = match opened {
+            // Something else is mounted there: the directory belongs to the tree, its content does not.
+            Err(Errno::XDEV) => return self.writer.append(&entry, &mut io::empty()),
+            opened => opened.doing(what)?,
+        };
+        entry.xattrs = xattrs(directory.as_fd(), &entry)?;
+        self.writer.append(&entry, &mut io::empty())?;
+        self.directory(directory.as_fd(), path)
+    }
+}
+
+fn entry(kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
+    let mut entry = Entry::new(kind, path);
+    entry.mode = stat.st_mode & 0o7777;
+    entry.uid = stat.st_uid;
+    entry.gid = stat.st_gid;
+    entry.mtime = Time {
+        seconds: stat.st_mtime as i64,
+        nanoseconds: stat.st_mtime_nsec as u32,
+    };
+    entry
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    match path.is_empty() {
+        true => name.to_vec(),
+        false => [path, b"/", name].concat(),
+    }
+}
+
+fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+fn is_opaque(directory: BorrowedFd<'_>) -> bool {
+    let mut value = [0; 1];
+    matches!(fgetxattr(directory, OPAQUE_XATTR, &mut value), Ok(1)) && value == *b"y"
+}
+
+fn xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let what = || format!("read the attributes of '{}'", entry.name());
+    let mut all = Vec::new();
+    for name in xattr_names(fd).doing(what)? {
+        let mut value = vec![0; MAX_XATTR];
+        let length = fgetxattr(fd, OsStr::from_bytes(&name), &mut value).doing(what)?;
+        value.truncate(length);
+        all.push((name, value));
+    }
+    sorted(all, entry)
+}
+
+/// The same for what must not be opened.
+fn xattrs_at(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    entry: &Entry,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let what = || format!("read the attributes of '{}'", entry.name());
+    let folder = format!("/proc/self/fd/{}/", directory.as_raw_fd());
+    let path = [folder.as_bytes(), name].concat();
+    let path = OsStr::from_bytes(&path);
+    let mut list = vec![0; MAX_XATTR];
+    let length = match llistxattr(path, &mut list) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error).doing(what),
+    };
+    let mut all = Vec::new();
+    for name in list[..length].split(|byte| *byte == 0) {
+        if name.is_empty() || !is_portable(name) {
+            continue;
+        }
+        let mut value = vec![0; MAX_XATTR];
+        let length = lgetxattr(path, OsStr::from_bytes(name), &mut value).doing(what)?;
+        value.truncate(length);
+        all.push((name.to_vec(), value));
+    }
+    sorted(all, entry)
+}
+
+fn sorted(mut all: Vec<(Vec<u8>, Vec<u8>)>, entry: &Entry) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    if let Some((name, _)) = all.iter().find(|(name, _)| name.contains(&b'=')) {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!(
+                "the attribute {} of '{}' cannot be put into a layer: its name holds a '='",
+                String::from_utf8_lossy(name),
+                entry.name()
+            ),
+        ));
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Each directory on the way down is held open, and a path may have more of them than the usual limit of descriptors.
+fn allow_depth() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Where it stays low, a deep tree fails with EMFILE.
+    let _ = setrlimit(Resource::Nofile, raised);
+}
