@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub(crate) const PROCS: &str = "cgroup.procs";
 const EMPTY_WAIT: Duration = Duration::from_secs(10);
 /// How long rmdir(2) is tried again: the kernel answers EBUSY while the dead are being buried.
 const REMOVE_WAIT: Duration = Duration::from_secs(2);
+/// How many links a group without groups beneath has, its name and its `.` (kernfs counts as Unix always did).
+const LEAF_LINKS: u64 = 2;
 const TICK: Duration = Duration::from_millis(1);
 
 /// Where the id's group is in each hierarchy.
@@ -75,19 +78,22 @@ pub(crate) fn remove(top: &Path) -> Result<()> {
 
 /// A group and all beneath it, each before those beneath it; nothing when it is not there.
 pub(crate) fn tree(top: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    if top.is_dir() {
-        found.push(top.to_owned());
-    }
+    let mut found: Vec<PathBuf> = vec![top.to_owned()];
     let mut next = 0;
     while let Some(group) = found.get(next) {
+        next += 1;
+        match fs::metadata(group) {
+            Err(_) if next == 1 => return Vec::new(),
+            // Nearly always there is nothing beneath, and then the two links are a directory's own.
+            Ok(data) if data.nlink() == LEAF_LINKS => continue,
+            _ => {}
+        }
         let entries = fs::read_dir(group).into_iter().flatten().flatten();
         let beneath: Vec<PathBuf> = entries
             .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
             .map(|entry| entry.path())
             .collect();
         found.extend(beneath);
-        next += 1;
     }
     found
 }
