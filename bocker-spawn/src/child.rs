@@ -368,6 +368,17 @@ fn pivot(root: &Root) -> Result<()> {
     rustix::process::chdir("/").doing(doing)
 }
 
+/// Lets go of the caller's standard descriptors.
+pub(crate) fn let_stdio_go() -> Result<()> {
+    let doing = || "let the standard descriptors go".to_owned();
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let null = rustix::fs::open("/dev/null", flags, Mode::empty()).doing(doing)?;
+    for number in 0..=2 {
+        sys::set_stdio(null.as_fd(), number).doing(doing)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

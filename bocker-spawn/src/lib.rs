@@ -2,8 +2,12 @@
 //! supervision, `exec` and signals; and nothing else of the kernel's.
 
 mod caps;
+mod cgroups;
 mod channel;
 mod child;
+mod container;
+mod create;
+mod exec;
 mod files;
 mod log;
 mod mounts;
@@ -12,6 +16,7 @@ mod plan;
 mod privileges;
 mod process;
 mod procfs;
+mod report;
 mod rooted;
 mod run;
 mod show;
@@ -22,17 +27,30 @@ mod sys;
 mod tty;
 mod users;
 
-use bocker_pipe::{Tool, Verb, VerbKind};
+use bocker_pipe::{Call, Result, Tool, Verb, VerbKind};
+
+/// The short name, in documents, claims and steps.
+const STAGE: &str = "spawn";
+
+const fn verb(name: &'static str, kind: VerbKind, run: fn(&mut Call) -> Result<()>) -> Verb {
+    Verb { name, kind, run }
+}
 
 /// The tool.
 pub static TOOL: Tool = Tool {
     name: "bocker-spawn",
-    stage: "spawn",
+    stage: STAGE,
     help: include_str!("help.txt"),
-    verbs: &[Verb {
-        name: "run",
-        kind: VerbKind::Runs,
-        run: run::run,
-    }],
+    verbs: &[
+        verb("run", VerbKind::Runs, run::run),
+        verb("create", VerbKind::Creates, create::create),
+        verb("spec", VerbKind::Creates, create::spec),
+        verb("exec", VerbKind::Reports, exec::exec),
+        verb("state", VerbKind::Reports, report::state),
+        verb("kill", VerbKind::Reports, report::kill),
+        verb("list", VerbKind::Reports, report::list),
+        verb("logs", VerbKind::Reports, report::logs),
+        verb("gc", VerbKind::Reports, report::gc),
+    ],
     default_verb: None,
 };

@@ -2,7 +2,6 @@
 //! the options (image-spec, conversion.md); nothing else that an image can set is looked at.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use bocker_pipe::{Document, Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -94,11 +93,14 @@ fn image_config(document: &Document) -> Result<ImageConfig> {
 
 /// The process that the document and the options ask for. A process that stands in the document already (of a run before,
 /// or written by hand) is what the options change; otherwise it begins from the image's configuration.
+///
+/// `root` is where the names of users are looked up; it is opened only when one has to be, and `None` is the root that a
+/// dry run has not made.
 pub(crate) fn derive(
     document: &Document,
     request: &Request,
     hostname: &str,
-    dry_run: bool,
+    root: impl FnOnce() -> Result<Option<Root>>,
 ) -> Result<Process> {
     let standing: Option<Process> = document.get("/process")?;
     let image = match standing {
@@ -112,11 +114,9 @@ pub(crate) fn derive(
     let user = request.user.as_deref().or(image.user.as_deref());
     let mut home = None;
     if is_new || request.user.is_some() {
-        let path: PathBuf = document.need("/root/path", "bocker-snap")?;
-        let user = match Root::open(&path) {
-            // What would be made is not there to be read.
-            Err(_) if dry_run => users::User::unknown(),
-            root => users::resolve(user.unwrap_or_default(), &root?)?,
+        let user = match root()? {
+            Some(root) => users::resolve(user.unwrap_or_default(), &root)?,
+            None => users::User::unknown(),
         };
         process.user = ProcessUser {
             uid: user.uid,
@@ -295,10 +295,15 @@ mod tests {
         }
     }
 
+    fn derive_for(document: &Document, request: &Request, hostname: &str) -> Result<Process> {
+        let path: std::path::PathBuf = document.need("/root/path", "bocker-snap")?;
+        derive(document, request, hostname, || Root::open(&path).map(Some))
+    }
+
     #[test]
     fn entrypoint_and_command_join_as_dockers_do() {
         let (_root, document) = document(&json!({"Entrypoint": ["/init"], "Cmd": ["serve"]}));
-        let args = |request: &Request| derive(&document, request, "h", false).map(|p| p.args);
+        let args = |request: &Request| derive_for(&document, request, "h").map(|p| p.args);
         assert_eq!(args(&request(&[])).unwrap(), ["/init", "serve"]);
         assert_eq!(
             args(&request(&["a  b", ""])).unwrap(),
@@ -317,7 +322,7 @@ mod tests {
     #[test]
     fn without_any_command_it_is_wrong_usage() {
         let (_root, document) = document(&json!({}));
-        let error = derive(&document, &request(&[]), "h", false).unwrap_err();
+        let error = derive_for(&document, &request(&[]), "h").unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (&Kind::Usage, 125));
     }
 
@@ -330,7 +335,7 @@ mod tests {
             terminal: true,
             ..request(&["x"])
         };
-        let process = derive(&document, &request, "box", false).unwrap();
+        let process = derive_for(&document, &request, "box").unwrap();
         assert_eq!(
             process.env,
             [
@@ -347,7 +352,7 @@ mod tests {
     #[test]
     fn a_user_that_is_not_root_has_no_effective_capabilities() {
         let (_root, document) = document(&json!({"User": "web", "WorkingDir": "srv"}));
-        let process = derive(&document, &request(&["x"]), "h", false).unwrap();
+        let process = derive_for(&document, &request(&["x"]), "h").unwrap();
         assert_eq!((process.user.uid, process.user.gid), (33, 33));
         assert_eq!(process.user.additional_gids, [33]);
         assert!(process.capabilities.unwrap().effective.is_empty());
@@ -359,7 +364,7 @@ mod tests {
     fn mknod_is_kept_only_behind_a_device_allow_list() {
         let (_root, mut document) = document(&json!({}));
         let has = |document: &Document| {
-            let process = derive(document, &request(&["x"]), "h", false).unwrap();
+            let process = derive_for(document, &request(&["x"]), "h").unwrap();
             process
                 .capabilities
                 .unwrap()
@@ -384,25 +389,25 @@ mod tests {
         let (_a, plain) = document(&plain);
         let (_b, loud) = document(&loud);
         assert_eq!(
-            derive(&plain, &request(&[]), "h", false).unwrap(),
-            derive(&loud, &request(&[]), "h", false).unwrap()
+            derive_for(&plain, &request(&[]), "h").unwrap(),
+            derive_for(&loud, &request(&[]), "h").unwrap()
         );
     }
 
     #[test]
     fn a_process_of_a_run_before_is_kept_and_options_change_it() {
         let (_root, mut document) = document(&json!({"Cmd": ["x"], "Env": ["A=1"]}));
-        let first = derive(&document, &request(&["sleep", "9"]), "h", false).unwrap();
+        let first = derive_for(&document, &request(&["sleep", "9"]), "h").unwrap();
         document.set("/process", &first);
         assert_eq!(
-            derive(&document, &request(&[]), "other", false).unwrap(),
+            derive_for(&document, &request(&[]), "other").unwrap(),
             first
         );
         let changed = Request {
             user: Some("web".into()),
             ..request(&["id"])
         };
-        let second = derive(&document, &changed, "h", false).unwrap();
+        let second = derive_for(&document, &changed, "h").unwrap();
         assert_eq!(
             (second.user.uid, &second.args[..]),
             (33, &["id".to_owned()][..])

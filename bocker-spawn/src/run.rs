@@ -24,12 +24,8 @@ use crate::process::Request;
 use crate::signals::{Judge, Verdict};
 use crate::streams::{After, Streams};
 use crate::sys::{self, Side};
-use crate::{child, files, oom, procfs, show, signals, spec, tty};
+use crate::{STAGE, cgroups, child, files, oom, procfs, show, signals, spec, tty};
 
-const STAGE: &str = "spawn";
-/// cgroups(7): writing a process's number moves it.
-const CGROUP_PROCS: &str = "cgroup.procs";
-/// The host name and id of a container that begins with nobody's claim, in a dry run.
 const RUNNING: &str = "running";
 const EXITED: &str = "exited";
 
@@ -48,6 +44,12 @@ pub(crate) struct SpawnMember {
     /// Where its output is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log: Option<PathBuf>,
+    /// When the document was handed to this tool first, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created: Option<String>,
+    /// When its command was executed, RFC 3339 in UTC; absent when none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) started: Option<String>,
     /// What asks it to end, where the image names a signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal: Option<String>,
@@ -141,7 +143,6 @@ pub(crate) struct Context {
     raw: Option<tty::Raw>,
     /// The files as they were, to be put back.
     before: Option<[(PathBuf, Option<Vec<u8>>); 3]>,
-    started: Option<String>,
     dry_run: bool,
 }
 
@@ -258,20 +259,17 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
         }
     };
     let document = finish(context, &exit, false);
-    if let Some((program, args)) = on_exit {
-        hand_over(&document, &program, &args)?;
-    }
-    sys::exit(0)
+    let handed = on_exit.map_or(Ok(()), |(program, args)| {
+        hand_over(&document, &program, &args)
+    });
+    sys::exit(i32::from(
+        handed.map_or_else(|error| error.exit_code(), |()| 0),
+    ))
 }
 
 /// Lets go of the caller's descriptors, and of its folder, which it may want to remove.
 fn let_go() -> Result<()> {
-    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-    let null = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty())
-        .doing(|| "open /dev/null".into())?;
-    for number in 0..=2 {
-        sys::set_stdio(null.as_fd(), number).doing(|| "let stdio go".into())?;
-    }
+    child::let_stdio_go()?;
     let root = std::env::var_os(paths::ROOT_VARIABLE).unwrap_or_default();
     if root.is_empty() || std::path::Path::new(&root).is_absolute() {
         rustix::process::chdir("/").doing(|| "enter /".into())?;
@@ -322,7 +320,6 @@ fn begin(call: &mut Call, document: Document, options: Options) -> Result<Contex
         streams: Streams::default(),
         raw: None,
         before: None,
-        started: None,
         dry_run,
     };
     if dry_run {
@@ -571,16 +568,8 @@ pub(crate) fn caller(number: RawFd) -> Result<OwnedFd> {
 }
 
 fn enter_cgroups(context: &mut Context) -> Result<()> {
-    let pid = context.child()?.pid.as_raw_nonzero().to_string();
-    for path in context.plan()?.cgroups.unique() {
-        let file = path.join(CGROUP_PROCS);
-        // Not fs::write: a missing file must not be made.
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&file)
-            .and_then(|mut file| file.write_all(pid.as_bytes()))
-            .doing(|| format!("put the process into {}", path.display()))?;
-    }
+    let pid = context.child()?.pid;
+    cgroups::join(&context.plan()?.cgroups, pid)?;
     context.child()?.channel.go()
 }
 
@@ -652,6 +641,9 @@ fn record(context: &mut Context) -> Result<()> {
     let pid = context.child()?.pid;
     context.member.start_time = Some(procfs::start_time(pid.as_raw_nonzero().get())?);
     context.member.boot_id = Some(claim::boot_id()?);
+    let now = log::rfc3339(log::now());
+    context.member.created.get_or_insert_with(|| now.clone());
+    context.member.started = Some(now);
     context.document.set_member("spawn", &context.member);
     context.document.set_member("state", RUNNING);
     context.document.remove_member("exit");
@@ -683,7 +675,8 @@ fn unrecord(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn bytes(document: &Document) -> Result<Vec<u8>> {
+/// As it is kept, for people to read.
+pub(crate) fn bytes(document: &Document) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     document
         .write(&mut bytes, true)
@@ -695,10 +688,7 @@ fn execute(context: &mut Context) -> Result<()> {
     let child = context.child()?;
     child.channel.go()?;
     match child.channel.receive()? {
-        Message::Closed => {
-            context.started = Some(log::rfc3339(log::now()));
-            Ok(())
-        }
+        Message::Closed => Ok(()),
         Message::Failed(error) => Err(error),
         _ => Err(died(context)),
     }
@@ -763,7 +753,7 @@ fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
         code: code(status.exit_status(), signal),
         signal,
         oom,
-        started: context.started.take(),
+        started: context.member.started.take(),
         finished: Some(log::rfc3339(log::now())),
     })
 }
@@ -776,28 +766,40 @@ pub(crate) fn code(status: Option<i32>, signal: Option<i32>) -> u8 {
     }
 }
 
+/// Puts the end into the document and into the container's folder.
+pub(crate) fn record_end(
+    document: &mut Document,
+    member: &mut SpawnMember,
+    exit: &ExitMember,
+    folder: &std::path::Path,
+) -> Result<()> {
+    member.pid = None;
+    member.start_time = None;
+    member.boot_id = None;
+    member.started = None;
+    document.set_member("exit", exit);
+    document.set_member("state", EXITED);
+    document.set_member("spawn", member);
+    let status = serde_json::to_vec(exit)
+        .map_err(std::io::Error::from)
+        .doing(|| "write the status".into())?;
+    files::replace(&folder.join(containers::STATUS), &status)?;
+    files::replace(&folder.join(containers::CONFIG), &bytes(document)?)
+}
+
 /// Records the end, lets go of what this tool holds, and answers with the finished document.
 fn finish(mut context: Context, exit: &ExitMember, is_foreground: bool) -> Document {
-    context.member.pid = None;
-    context.member.start_time = None;
-    context.member.boot_id = None;
-    context.document.set_member("exit", exit);
-    context.document.set_member("state", EXITED);
-    context.document.set_member("spawn", &context.member);
     let complain = |result: Result<()>| {
         if let Err(error) = result {
             eprintln!("bocker-spawn: {error}");
         }
     };
-    let status = serde_json::to_vec(exit).unwrap_or_default();
-    complain(files::replace(
-        &context.folder.join(containers::STATUS),
-        &status,
+    complain(record_end(
+        &mut context.document,
+        &mut context.member,
+        exit,
+        &context.folder,
     ));
-    complain(
-        bytes(&context.document)
-            .and_then(|bytes| files::replace(&context.folder.join(containers::CONFIG), &bytes)),
-    );
     if let Ok(id) = context.id().cloned() {
         complain(files::remove(&paths::claim(&id).join(claim::PID)));
         context.alive = None;

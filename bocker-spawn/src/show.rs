@@ -1,5 +1,7 @@
 //! What the steps of `run` say of themselves: the nearest classic commands, for `-v`, `--explain` and `--dry-run`.
 
+use std::path::Path;
+
 use bocker_pipe::Step;
 use bocker_pipe::containers::CONFIG;
 use bocker_pipe::step::quote;
@@ -191,9 +193,14 @@ fn privileges(plan: &Plan) -> String {
 }
 
 pub(crate) fn config(cx: &Context) -> Lines {
+    keeps(cx.shown_folder())
+}
+
+/// The document in a container's folder.
+pub(crate) fn keeps(folder: &Path) -> Lines {
     vec![format!(
         "# write the document to {}",
-        cx.shown_folder().join(CONFIG).display()
+        folder.join(CONFIG).display()
     )]
 }
 

@@ -1,13 +1,14 @@
 //! Completes the document: everything of an OCI `config.json` that no other stage owns, with Docker's defaults
 //! (moby, daemon/pkg/oci/defaults.go). The result is what `run` obeys and what `spec` prints for another runtime.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bocker_pipe::document::Mount;
 use bocker_pipe::{Document, Error, Kind, Result};
 use serde_json::{Value, json};
 
 use crate::process::{self, Process, Request};
+use crate::rooted::Root;
 
 /// The new namespaces of every container; the network's is bocker-net's to give, and a cgroup namespace comes with v2.
 const NAMESPACES: [&str; 4] = ["pid", "mount", "uts", "ipc"];
@@ -121,7 +122,14 @@ pub(crate) fn complete(
         document.set("/hostname", name);
     }
     let hostname: String = document.need("/hostname", "bocker-net")?;
-    let process: Process = process::derive(document, request, &hostname, dry_run)?;
+    let root: PathBuf = document.need("/root/path", "bocker-snap")?;
+    let process: Process = process::derive(document, request, &hostname, || {
+        match Root::open(&root) {
+            // What would be made is not there to be read.
+            Err(_) if dry_run => Ok(None),
+            root => root.map(Some),
+        }
+    })?;
     document.set("/process", &process);
 
     for kind in NAMESPACES {

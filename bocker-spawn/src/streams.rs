@@ -104,6 +104,11 @@ impl Streams {
         }
     }
 
+    /// Whether there is nothing to copy yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.copies.is_empty()
+    }
+
     /// Copies what is read from `from`, a descriptor of the caller's, to the container.
     pub(crate) fn input(&mut self, from: OwnedFd, to: OwnedFd, is_terminal: bool) {
         self.copies.push(Copy {

@@ -1,0 +1,120 @@
+//! A container that was handed to this tool: its document, and what the kernel says of it now.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use bocker_pipe::state::State;
+use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::plan::Cgroups;
+use crate::run::SpawnMember;
+use crate::{cgroups, procfs, sys};
+
+/// A container and the name by which it was asked for.
+pub(crate) struct Container {
+    pub(crate) id: Id,
+    /// As the user wrote it, for what is said to the user.
+    pub(crate) name: String,
+    pub(crate) document: Document,
+    pub(crate) member: SpawnMember,
+    pub(crate) cgroups: Cgroups,
+}
+
+impl Container {
+    /// The container that an id, a name or a prefix means.
+    pub(crate) fn find(name: &str) -> Result<Container> {
+        Container::load(containers::resolve(name)?, name)
+    }
+
+    /// Of an id.
+    pub(crate) fn load(id: Id, name: &str) -> Result<Container> {
+        let document = containers::load(&id)?;
+        Ok(Container {
+            name: name.to_owned(),
+            member: document.member("spawn")?.unwrap_or_default(),
+            cgroups: Cgroups::of(&document)?,
+            document,
+            id,
+        })
+    }
+
+    /// Asked of the kernel.
+    pub(crate) fn state(&self) -> State {
+        State::of(
+            &self.id,
+            || self.has_processes(),
+            || cgroups::are_frozen(&self.cgroups),
+        )
+    }
+
+    /// In its cgroups; without any, process 1 alone is asked for.
+    fn has_processes(&self) -> bool {
+        !cgroups::processes(&self.cgroups).is_empty()
+            || self.process().is_ok_and(|found| found.is_some())
+    }
+
+    /// Process 1, by a descriptor that names it for good. A number alone is never believed: its start time and the boot
+    /// must be those that were recorded.
+    pub(crate) fn process(&self) -> Result<Option<(Pid, OwnedFd)>> {
+        let member = &self.member;
+        let (Some(pid), Some(start_time), Some(boot_id)) = (
+            member.pid.and_then(Pid::from_raw),
+            member.start_time,
+            &member.boot_id,
+        ) else {
+            return Ok(None);
+        };
+        if *boot_id != claim::boot_id()? {
+            return Ok(None);
+        }
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return Ok(None);
+        };
+        // After opening: whoever has the number and the start time now is who the descriptor names.
+        let is_same =
+            procfs::start_time(pid.as_raw_nonzero().get()).is_ok_and(|time| time == start_time);
+        let lives = is_same && !has_ended(&pidfd)?;
+        Ok(lives.then_some((pid, pidfd)))
+    }
+
+    /// The original's words, for everything that needs a running container.
+    pub(crate) fn not_running(&self) -> Error {
+        Error::new(
+            Kind::NotFound,
+            format!("Container '{}' exists but is not running", self.name),
+        )
+    }
+
+    /// Kills everything in it. Without cgroups process 1, with which its pid namespace goes.
+    pub(crate) fn kill_all(&self) -> Result<()> {
+        if let Some((_, pidfd)) = self.process()? {
+            // It may just have ended.
+            let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+        for number in cgroups::processes(&self.cgroups) {
+            let Some(pid) = Pid::from_raw(number) else {
+                continue;
+            };
+            let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            // Asked again after opening: the number may be another's by now.
+            if cgroups::processes(&self.cgroups).contains(&number) {
+                let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A pidfd is readable once its process has ended, reaped or not (pidfd_open(2)).
+fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let ready = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now))
+        .doing(|| "ask whether a process lives".into())?;
+    Ok(ready > 0)
+}

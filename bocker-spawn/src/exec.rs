@@ -1,0 +1,304 @@
+//! `exec`: another command in a running container, with its namespaces, cgroups and privileges.
+//!
+//! Two processes of ours stand between the caller and the command. The client, which is the caller's, copies the streams.
+//! The agent, in a session of its own, is the command's parent and reaps it at once: a process that nobody reaps holds
+//! process 1 of its pid namespace in the kernel (pid_namespaces(7)), and a client can be stopped by ^Z at any time.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use bocker_pipe::state::State;
+use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result};
+use nix::sys::signalfd::SignalFd;
+use rustix::process::{WaitId, WaitIdOptions, setsid, waitid};
+use rustix::thread::ThreadNameSpaceType;
+
+use crate::channel::{Channel, Message};
+use crate::container::Container;
+use crate::log::Stream;
+use crate::plan::Program;
+use crate::privileges::{self, Stdio};
+use crate::process::{self, Request};
+use crate::rooted::Root;
+use crate::run::{self, caller};
+use crate::streams::{After, Streams};
+use crate::sys::{self, Side};
+use crate::{cgroups, child, signals, tty};
+
+/// The devpts of a container, as every one of ours has it.
+const PTS: &str = "/dev/pts";
+const PTMX: &str = "ptmx";
+
+#[derive(Default)]
+struct Options {
+    request: Request,
+    interactive: bool,
+    name: Option<String>,
+}
+
+fn options(call: &mut Call) -> Result<Options> {
+    let mut options = Options::default();
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(name) => match name.as_str() {
+                "-i" | "--interactive" => options.interactive = true,
+                "--entrypoint" => return Err(call.unknown(&name)),
+                name => {
+                    if !run::process_option(call, name, &mut options.request)? {
+                        return Err(call.unknown(name));
+                    }
+                }
+            },
+            Arg::Value(word) => {
+                let name = word
+                    .into_string()
+                    .map_err(|_| Error::new(Kind::Usage, "the container's name is not UTF-8"))?;
+                options.name = Some(name);
+                // What follows is the command, with or without `--` before it.
+                let mut words = call.rest()?;
+                if words.first().is_some_and(|word| word == "--") {
+                    words.remove(0);
+                }
+                options.request.set_command(words)?;
+                break;
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// The verb.
+pub(crate) fn exec(call: &mut Call) -> Result<()> {
+    let options = options(call)?;
+    let usage = |what: &str| {
+        Error::new(Kind::Usage, what).hint("exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] ID COMMAND")
+    };
+    let name = options.name.ok_or_else(|| usage("no container is given"))?;
+    if options.request.command.is_empty() {
+        return Err(usage("no command is given"));
+    }
+    let container = Container::find(&name)?;
+    match container.state() {
+        State::Running => {}
+        State::Paused => {
+            return Err(Error::new(
+                Kind::InUse,
+                format!("Container '{name}' is paused"),
+            ));
+        }
+        _ => return Err(container.not_running()),
+    }
+    let (pid, target) = container
+        .process()?
+        .ok_or_else(|| container.not_running())?;
+    let program = program(&container, &options.request, pid.as_raw_nonzero().get())?;
+    if call.dry_run() {
+        return Ok(());
+    }
+    let signals = signals::open()?;
+    let code = attach(&container, &target, &program, options.interactive, &signals)?;
+    call.set_exit_code(code);
+    Ok(())
+}
+
+/// As the container's own process, with what the options change. Names of users are looked up in the container as it is
+/// now, through its process's root.
+fn program(container: &Container, request: &Request, pid: i32) -> Result<Program> {
+    let root = || Root::open(format!("/proc/{pid}/root").as_ref()).map(Some);
+    let hostname: String = container.document.get("/hostname")?.unwrap_or_default();
+    let mut process = process::derive(&container.document, request, &hostname, root)?;
+    process.terminal = request.terminal;
+    Program::of(&process)
+}
+
+fn attach(
+    container: &Container,
+    target: &OwnedFd,
+    program: &Program,
+    interactive: bool,
+    signals: &SignalFd,
+) -> Result<u8> {
+    let pipe =
+        || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
+    let mut streams = Streams::new(None);
+    let mut stdio = Stdio::default();
+    if !program.terminal {
+        let ((out_reader, out), (err_reader, err)) = (pipe()?, pipe()?);
+        streams.output(out_reader, Some(caller(1)?), Stream::Stdout, false);
+        streams.output(err_reader, Some(caller(2)?), Stream::Stderr, false);
+        (stdio.stdout, stdio.stderr) = (Some(out), Some(err));
+        if interactive {
+            let (reader, writer) = pipe()?;
+            streams.input(caller(0)?, writer, false);
+            stdio.stdin = Some(reader);
+        }
+    }
+    let (here, there) = Channel::pair()?;
+    match sys::clone(0).doing(|| "start the command's parent".into())? {
+        Side::Child => {
+            drop(here);
+            drop(streams);
+            if let Err(error) = agent(container, target, program, stdio, &there) {
+                // Without a client there is nobody to tell.
+                let _ = there.failed(&error);
+            }
+            sys::exit(0)
+        }
+        Side::Parent(..) => {
+            drop(there);
+            drop(stdio);
+        }
+    }
+    client(&here, streams, interactive, signals)
+}
+
+fn client(
+    channel: &Channel,
+    mut streams: Streams,
+    interactive: bool,
+    signals: &SignalFd,
+) -> Result<u8> {
+    let lost = || {
+        Error::new(
+            Kind::System(libc::EPIPE),
+            "the command's parent has ended before the command",
+        )
+    };
+    let copy = |fd: &OwnedFd| fd.try_clone().doing(|| "copy a descriptor".into());
+    let mut terminal = None;
+    let mut raw = None;
+    // First a terminal, if there is one, then the command's pidfd, once it is executed.
+    let pidfd = loop {
+        match channel.receive()? {
+            Message::Descriptor(master) if terminal.is_none() && streams.is_empty() => {
+                tty::copy_size(rustix::stdio::stdout(), &master);
+                if interactive {
+                    raw = tty::Raw::new(rustix::stdio::stdin())?;
+                    streams.input(caller(0)?, copy(&master)?, true);
+                }
+                streams.output(copy(&master)?, Some(caller(1)?), Stream::Stdout, true);
+                terminal = Some(master);
+            }
+            Message::Descriptor(pidfd) => break pidfd,
+            Message::Failed(error) => return Err(error),
+            Message::Done => {}
+            Message::Ended { .. } | Message::Closed => return Err(lost()),
+        }
+    };
+    streams.run(channel.as_fd(), signals, |signal| {
+        if let (libc::SIGWINCH, Some(to)) = (signal, &terminal) {
+            tty::copy_size(rustix::stdio::stdout(), to);
+            return After::Continue;
+        }
+        // One that has ended needs no signal.
+        let _ = sys::send_signal(pidfd.as_fd(), signal);
+        After::Leave
+    })?;
+    drop(raw);
+    match channel.receive()? {
+        Message::Ended { code, signal } => Ok(run::code(code, signal)),
+        Message::Failed(error) => Err(error),
+        _ => Err(lost()),
+    }
+}
+
+/// The command's parent. It holds nothing of the caller's, and stays until the command has ended.
+fn agent(
+    container: &Container,
+    target: &OwnedFd,
+    program: &Program,
+    stdio: Stdio,
+    client: &Channel,
+) -> Result<()> {
+    setsid().doing(|| "begin a session".into())?;
+    privileges::hide()?;
+    let enter = |kinds: ThreadNameSpaceType| {
+        rustix::thread::move_into_thread_name_spaces(target.as_fd(), kinds)
+            .map_err(|_| container.not_running())
+    };
+    // Of a pid namespace only children become members.
+    enter(ThreadNameSpaceType::PROCESS_ID)?;
+    let (here, there) = Channel::pair()?;
+    let (pid, pidfd) = match sys::clone(0).doing(|| "make the command's process".into())? {
+        Side::Child => {
+            drop(here);
+            let result = inside(program, stdio, &there, || {
+                enter(
+                    ThreadNameSpaceType::MOUNT
+                        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+                        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+                        | ThreadNameSpaceType::NETWORK
+                        | ThreadNameSpaceType::CONTROL_GROUP,
+                )
+            });
+            if let Err(error) = result {
+                let _ = there.failed(&error);
+            }
+            sys::exit(1)
+        }
+        Side::Parent(pid, pidfd) => (pid, pidfd),
+    };
+    drop(there);
+    drop(stdio);
+    child::let_stdio_go()?;
+    let result = cgroups::join(&container.cgroups, pid).and_then(|()| relay(&here, client));
+    match result {
+        // A client that has gone does not end the command, as in docker.
+        Ok(()) => drop(client.descriptor(pidfd.as_fd())),
+        Err(error) => {
+            let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+            return Err(error);
+        }
+    }
+    let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+        .doing(|| "wait for the command".into())?
+        .ok_or_else(|| Error::new(Kind::System(libc::ECHILD), "the command has vanished"))?;
+    let _ = client.ended(status.exit_status(), status.terminating_signal());
+    Ok(())
+}
+
+/// Leads the command's process up to execve(2).
+fn relay(process: &Channel, client: &Channel) -> Result<()> {
+    process.go()?;
+    loop {
+        match process.receive()? {
+            Message::Descriptor(master) => client.descriptor(master.as_fd())?,
+            Message::Done => process.go()?,
+            Message::Closed => return Ok(()),
+            Message::Failed(error) => return Err(error),
+            Message::Ended { .. } => {}
+        }
+    }
+}
+
+/// The command's process, in the container's pid namespace from birth.
+fn inside(
+    program: &Program,
+    stdio: Stdio,
+    channel: &Channel,
+    enter: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if !channel.wait() {
+        sys::exit(1);
+    }
+    sys::reset_signals();
+    setsid().doing(|| "begin a session".into())?;
+    enter()?;
+    let root = Root::open("/".as_ref())?;
+    let stdio = if program.terminal {
+        let pts = root
+            .find_without_links(PTS)
+            .doing(|| format!("open {PTS} in the container"))?;
+        let (master, terminal) = tty::open_pair(pts.as_fd(), PTMX)?;
+        channel.descriptor(master.as_fd())?;
+        Stdio::terminal(terminal)?
+    } else {
+        stdio
+    };
+    privileges::prepare(program, &root, stdio)?;
+    channel.done()?;
+    if !channel.wait() {
+        sys::exit(1);
+    }
+    Err(privileges::execute(program))
+}
