@@ -40,9 +40,9 @@ pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
 }
 
 impl Container {
-    /// Whether a process of it may live.
-    pub(crate) fn is_alive(&self) -> bool {
-        matches!(self.state.as_str(), "running" | "paused" | "orphaned")
+    /// Whether it has ended, or was never started.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.state.as_str(), "exited" | "created")
     }
 
     /// What lists and templates show, under docker's names.
@@ -195,15 +195,15 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_have_processes_is_alive() {
-        for (state, alive) in [
-            ("running", true),
-            ("paused", true),
-            ("orphaned", true),
-            ("exited", false),
-            ("created", false),
+    fn what_may_still_have_processes_is_not_over() {
+        for (state, over) in [
+            ("running", false),
+            ("paused", false),
+            ("orphaned", false),
+            ("exited", true),
+            ("created", true),
         ] {
-            assert_eq!(container(state, json!({})).is_alive(), alive, "{state}");
+            assert_eq!(container(state, json!({})).is_over(), over, "{state}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Asks bocker-snap for images.
 
 use bocker_pipe::error::EXIT_FAILED;
-use bocker_pipe::{Document, Error, Kind, Result};
+use bocker_pipe::{Document, Error, Id, Kind, Result};
 use serde_json::Value;
 
 use crate::execute;
@@ -9,7 +9,7 @@ use crate::pipeline::{Pipeline, Stage};
 use crate::session::Session;
 use crate::tools::Piece;
 
-/// What an image id begins with; such a name cannot be pulled.
+/// What an image id begins with.
 const PREFIX: &str = "img_";
 
 /// The image's own `config` (OCI image-spec), where it is in the store. Asked by planning a container of it, so that what
@@ -37,7 +37,8 @@ pub(crate) fn config_or_pull(session: &Session, name: &str) -> Result<Value> {
     if let Some(config) = config(session, name)? {
         return Ok(config);
     }
-    if is_id(name) {
+    // An id, of an image or a container, is no name to pull.
+    if Id::parse(name).is_ok() {
         return Err(missing(name));
     }
     let status = session.run(&pull(session, name)?.discarded())?;
@@ -57,9 +58,9 @@ pub(crate) fn pull(session: &Session, reference: &str) -> Result<Pipeline> {
     ]))
 }
 
-/// Whether the text is an id rather than a reference.
+/// Whether the text is an image's id.
 pub(crate) fn is_id(text: &str) -> bool {
-    text.starts_with(PREFIX) && bocker_pipe::Id::parse(text).is_ok()
+    text.starts_with(PREFIX) && Id::parse(text).is_ok()
 }
 
 /// The original's words.

@@ -57,10 +57,10 @@ impl Limits {
 fn or_variable(option: Option<u64>, name: &str) -> Result<Option<u64>> {
     match (option, env::var_os(name)) {
         (Some(value), _) => Ok(Some(value)),
-        (None, Some(text)) if !text.is_empty() => parse(&text)
+        (None, Some(text)) => parse(&text)
             .map(Some)
             .map_err(|why| Error::new(Kind::Usage, format!("{name}={}: {why}", text.display()))),
-        _ => Ok(None),
+        (None, None) => Ok(None),
     }
 }
 

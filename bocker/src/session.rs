@@ -126,7 +126,10 @@ pub(crate) fn say(line: &str) -> Result<()> {
         .doing(|| "write to stdout".into())
 }
 
-/// A line on stderr that is no error of this call's.
+/// The error's line on stderr, unless a tool has said it already.
 pub(crate) fn complain(error: &Error) {
+    if matches!(error.kind(), Kind::Passed(_)) {
+        return;
+    }
     let _ = writeln!(io::stderr(), "bocker: {error}");
 }

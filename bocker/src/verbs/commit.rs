@@ -2,11 +2,13 @@
 
 use bocker_pipe::Result;
 
-use super::pull::CREATED;
 use crate::container;
 use crate::pipeline::Pipeline;
 use crate::session::Session;
 use crate::tools::Piece;
+
+/// The original's words: an image that is there has its content replaced at once, and keeps its id and names.
+const SAID: &str = "{{if .replaced}}Removed: {{.id}}\\n{{end}}Created: {{.id}}";
 
 /// Make an image of a container
 #[derive(Debug, clap::Args)]
@@ -24,6 +26,6 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             .stage(Piece::Snap, "commit")?
             .arg(id.as_str())
             .arg(&args.image),
-        session.own_stage("format").arg(CREATED),
+        session.own_stage("format").arg(SAID),
     ]))
 }

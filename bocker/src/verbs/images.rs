@@ -1,11 +1,13 @@
 //! `images`.
 
 use bocker_pipe::Result;
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::pipeline::Stage;
 use crate::session::Session;
 use crate::table::{Format, List};
+use crate::time;
 use crate::tools::Piece;
 
 /// List images
@@ -18,17 +20,110 @@ pub(crate) struct Args {
     format: Format,
 }
 
+/// One line of `bocker-snap images`, as far as it is read here.
+#[derive(Debug, Deserialize)]
+struct Image {
+    id: String,
+    source: String,
+    reference: Option<String>,
+    digest: String,
+    created: Option<String>,
+    platform: Option<String>,
+    size: u64,
+}
+
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let stage = Stage::new(session.tools.find(Piece::Snap)?).arg("images");
-    let rows: Vec<Value> = session.read(&stage)?;
+    let images: Vec<Image> = session.read(&stage)?;
     let list = List {
         columns: &[
-            ("IMAGE_ID", "id"),
-            ("SOURCE", "source"),
-            ("DIGEST", "digest"),
-            ("SIZE", "size"),
+            ("IMAGE_ID", "ID"),
+            ("SOURCE", "Source"),
+            ("CREATED", "CreatedSince"),
+            ("SIZE", "Size"),
         ],
-        rows,
+        rows: images.iter().map(record).collect(),
     };
     list.print(&args.format)
+}
+
+/// What lists and templates show, under docker's names.
+fn record(image: &Image) -> Value {
+    let name = image.reference.as_ref().map_or("<none>", |_| &image.source);
+    // A port stands before the last slash, a digest after an @.
+    let (repository, tag) = match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') && !name.contains('@') => (repository, tag),
+        _ => (name.split('@').next().unwrap_or(name), "<none>"),
+    };
+    let since = image.created.as_deref().and_then(time::since);
+    json!({
+        "ID": image.id,
+        "Source": image.source,
+        "Repository": repository,
+        "Tag": tag,
+        "Digest": image.digest,
+        "CreatedAt": image.created,
+        "CreatedSince": since.map(|since| format!("{since} ago")),
+        "Platform": image.platform,
+        "Size": size(image.size),
+        "Bytes": image.size,
+    })
+}
+
+/// A number of bytes in docker's way: three digits, units of 1000.
+fn size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        _ if unit == 0 => 0,
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}{}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_has_three_digits() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1.00kB"),
+            (2_210_000, "2.21MB"),
+            (99_960, "100kB"),
+            (999_600, "1.00MB"),
+            (u64::MAX, "18.4EB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_is_repository_and_tag() {
+        let of = |source: &str, named: bool| {
+            let record = record(&Image {
+                id: "img_aaaaaa".into(),
+                source: source.into(),
+                reference: named.then(|| source.into()),
+                digest: String::new(),
+                created: None,
+                platform: None,
+                size: 0,
+            });
+            format!("{} {}", record["Repository"], record["Tag"]).replace('"', "")
+        };
+        assert_eq!(of("busybox:1", true), "busybox 1");
+        assert_eq!(of("127.0.0.1:5000/a/b:c", true), "127.0.0.1:5000/a/b c");
+        assert_eq!(of("a@sha256:00", true), "a <none>");
+        assert_eq!(of("/some/directory", false), "<none> <none>");
+    }
 }

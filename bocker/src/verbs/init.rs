@@ -4,7 +4,6 @@ use std::ffi::OsString;
 
 use bocker_pipe::Result;
 
-use super::pull::CREATED;
 use crate::pipeline::Pipeline;
 use crate::session::Session;
 use crate::tools::Piece;
@@ -14,7 +13,7 @@ use crate::tools::Piece;
 pub(crate) struct Args {
     /// A directory, or - for a tar archive on stdin
     directory: OsString,
-    /// What to call the image
+    /// What to call the image: [REGISTRY/]NAME[:TAG]
     name: Option<OsString>,
 }
 
@@ -23,7 +22,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         session
             .stage(Piece::Snap, "init")?
             .arg(&args.directory)
-            .args(args.name.as_ref()),
-        session.own_stage("format").arg(CREATED),
+            .option("--name", args.name.as_ref()),
+        session.own_stage("format").arg("Created: {{.id}}"),
     ]))
 }

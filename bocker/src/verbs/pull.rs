@@ -5,9 +5,6 @@ use bocker_pipe::Result;
 use crate::image;
 use crate::session::Session;
 
-/// What pull, init and commit say.
-pub(crate) const CREATED: &str = "Created: {{.bocker.image.id}}";
-
 /// Pull an image from a registry
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,8 +20,10 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         None => args.name.clone(),
     };
     let mut pipeline = image::pull(session, &reference)?;
-    pipeline
-        .stages
-        .push(session.own_stage("format").arg(CREATED));
+    pipeline.stages.push(
+        session
+            .own_stage("format")
+            .arg("Created: {{.bocker.image.id}}"),
+    );
     session.run(&pipeline)
 }

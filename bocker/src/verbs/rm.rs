@@ -74,7 +74,7 @@ pub(crate) fn remove(session: &Session, id: &Id, name: &str, force: bool) -> Res
         }
         kill(session, id)?;
     }
-    let pipeline = removal(session, id, force)?.said(format!("Removed: {id}"));
+    let pipeline = removal(session, id, force)?.said(format!("Removed: {name}"));
     match session.run(&pipeline)? {
         0 => Ok(Outcome::Removed),
         _ => Ok(Outcome::Failed),

@@ -37,9 +37,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let mut code = 0;
     for name in &args.names {
         if let Err(error) = stop(session, name, args.time) {
-            if !matches!(error.kind(), Kind::Passed(_)) {
-                complain(&error);
-            }
+            complain(&error);
             code = EXIT_FAILED;
         }
     }

@@ -1,16 +1,216 @@
-//! `system`: what concerns the machine rather than one container.
+//! `system`: what concerns the machine and the whole store rather than one container.
 
-use bocker_pipe::Result;
+use std::io::{self, BufRead, IsTerminal, Write};
 
-use crate::session::Session;
+use bocker_pipe::error::EXIT_FAILED;
+use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, lock, paths};
+use serde_json::{Map, Value, json};
+
+use super::rm::{self, Outcome};
+use crate::container;
+use crate::pipeline::{Pipeline, Stage};
+use crate::session::{Session, complain, say};
+use crate::tools::Piece;
+
+/// Those with a `gc`, in the order in which what is made by one may stand on what is made by the next.
+const COLLECTORS: [Piece; 5] = [
+    Piece::Spawn,
+    Piece::Cg,
+    Piece::Net,
+    Piece::Snap,
+    Piece::Pull,
+];
+/// Those with an `info`.
+const INFORMERS: [Piece; 3] = [Piece::Snap, Piece::Net, Piece::Cg];
 
 /// Look after what all containers share
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
+    /// Remove what dead containers have left, and the containers that have ended or never began
+    Prune(Prune),
     /// Print what the tools found on this machine, as JSON
     Info,
+    /// Remove every container, image and volume, and what all containers share
+    Reset(Force),
+    /// Make what all containers share, which the first one makes otherwise
+    Setup,
 }
 
-pub(crate) fn run(_: &Session, _: &Verb) -> Result<u8> {
-    Ok(0)
+#[derive(Debug, clap::Args)]
+pub(crate) struct Prune {
+    /// Only list it
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    force: Force,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Force {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
+    match verb {
+        Verb::Prune(args) => prune(session, args),
+        Verb::Info => info(session),
+        Verb::Reset(force) => reset(session, force),
+        Verb::Setup => session.become_stage(&session.stage(Piece::Net, "setup")?),
+    }
+}
+
+/// Lists first, asks, and removes no container that was not on the list.
+fn prune(session: &Session, args: &Prune) -> Result<u8> {
+    let mut leftovers = 0;
+    for piece in COLLECTORS {
+        let stage = Stage::new(session.tools.find(piece)?).args(["gc", "--dry-run"]);
+        for line in session.read::<Value>(&stage)? {
+            leftovers += 1;
+            say(&format!("{}: {}", piece.stage(), leftover(&line)))?;
+        }
+    }
+    let dead: Vec<container::Container> = container::all(session)?
+        .into_iter()
+        .filter(container::Container::is_over)
+        .collect();
+    for container in &dead {
+        let record = container.record();
+        let text = |member: &str| record[member].as_str().unwrap_or_default().to_owned();
+        say(&format!(
+            "container: {}  {}  {}",
+            container.id,
+            text("Status"),
+            crate::table::visible(&text("Command"))
+        ))?;
+    }
+    if args.dry_run || (leftovers == 0 && dead.is_empty()) {
+        return Ok(0);
+    }
+    args.force.confirm("Remove all of this?")?;
+    let mut code = collect(session, &[])?;
+    for container in &dead {
+        match rm::remove(session, &container.id, container.id.as_str(), false) {
+            Ok(Outcome::Removed) => {}
+            Ok(_) => code = EXIT_FAILED,
+            Err(error) => {
+                complain(&error);
+                code = EXIT_FAILED;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// What is left of one thing: its id or name, and the objects.
+fn leftover(line: &Value) -> String {
+    let Some(members) = line.as_object() else {
+        return line.to_string();
+    };
+    let parts = members
+        .iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "removed" | "root"))
+        .map(|(name, value)| match value {
+            Value::String(text) if name == "id" => text.clone(),
+            Value::String(text) => format!("{name}={text}"),
+            other => format!("{name}={other}"),
+        });
+    crate::table::visible(&parts.collect::<Vec<_>>().join("  "))
+}
+
+/// Runs each tool's `gc`.
+fn collect(session: &Session, options: &[&str]) -> Result<u8> {
+    let mut code = 0;
+    for piece in COLLECTORS {
+        let stage = session.stage(piece, "gc")?.args(options);
+        if session.run(&Pipeline::new([stage]).discarded())? != 0 {
+            code = EXIT_FAILED;
+        }
+    }
+    Ok(code)
+}
+
+/// Kills and removes all that is of this BOCKER_ROOT, then what every root shares.
+fn reset(session: &Session, force: &Force) -> Result<u8> {
+    if !session.dry_run {
+        force.confirm(&format!(
+            "Remove every container, image and volume in {}, and the shared network?",
+            paths::root().display()
+        ))?;
+    }
+    let mut code = 0;
+    for id in containers::list()? {
+        code = code.max(remove_whatever_it_is(session, &id)?);
+    }
+    code = code.max(collect(session, &["--grace", "0", "--force"])?);
+    for piece in [Piece::Snap, Piece::Net] {
+        let status = session.run(&Pipeline::new([session.stage(piece, "reset")?]).discarded())?;
+        code = code.max(status);
+    }
+    Ok(code)
+}
+
+/// What was never handed to bocker-spawn has no document to delete by, and is left to `gc`.
+fn remove_whatever_it_is(session: &Session, id: &Id) -> Result<u8> {
+    if containers::load(id).is_err() && !lock::is_alive(id) {
+        return Ok(0);
+    }
+    match rm::remove(session, id, id.as_str(), true) {
+        Ok(Outcome::Removed) => Ok(0),
+        Ok(_) => Ok(EXIT_FAILED),
+        Err(error) => {
+            complain(&error);
+            Ok(EXIT_FAILED)
+        }
+    }
+}
+
+impl Force {
+    /// Asks on a terminal; without one nothing is removed unasked.
+    fn confirm(&self, question: &str) -> Result<()> {
+        if self.force {
+            return Ok(());
+        }
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Err(
+                Error::new(Kind::Usage, "nothing is removed without being asked for")
+                    .hint("say so with --force"),
+            );
+        }
+        let mut stderr = io::stderr();
+        write!(stderr, "{question} [y/N] ").doing(|| "ask".into())?;
+        let mut answer = String::new();
+        stdin
+            .lock()
+            .read_line(&mut answer)
+            .doing(|| "read the answer".into())?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Error::new(Kind::Usage, "nothing was removed")),
+        }
+    }
+}
+
+fn info(session: &Session) -> Result<u8> {
+    let mut all = Map::new();
+    all.insert(
+        "bocker".into(),
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "root": paths::root(),
+            "containers": containers::list()?.len(),
+        }),
+    );
+    for piece in INFORMERS {
+        let stage = Stage::new(session.tools.find(piece)?).arg("info");
+        let mut lines: Vec<Value> = session.read(&stage)?;
+        let value = match lines.len() {
+            1 => lines.remove(0),
+            _ => Value::Array(lines),
+        };
+        all.insert(piece.stage().into(), value);
+    }
+    say(&format!("{:#}", Value::Object(all))).map(|()| 0)
 }
