@@ -16,6 +16,9 @@ use nix::unistd::{Pid, gettid};
 /// How long the killed may take to leave their groups.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What the names of the tests' groups and folders begin with; the pid of the test follows.
+pub(crate) const PREFIX: &str = "bocker-test-";
+
 /// The options of a v1 mount that are not controllers.
 const NOT_CONTROLLERS: [&str; 6] = [
     "rw",
@@ -49,15 +52,18 @@ impl View {
     /// Makes a group in every v1 hierarchy and moves the calling thread there.
     pub(crate) fn enter() -> View {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "bocker-test-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{count}", std::process::id());
         let mut view = View {
             hierarchies: Vec::new(),
         };
         for (mount, options, outer) in mounted() {
+            for left in left_behind(&outer) {
+                for pid in pids(&left) {
+                    _ = kill(pid, Signal::SIGKILL);
+                }
+                remove(&left);
+            }
             let group = outer.join(&name);
             fs::create_dir(&group).unwrap_or_else(|e| panic!("mkdir {}: {e}", group.display()));
             // A new cpuset admits nobody until it has been given something.
@@ -74,7 +80,8 @@ impl View {
             });
         }
         for h in &view.hierarchies {
-            move_thread(&h.group);
+            move_thread(gettid(), &h.group)
+                .unwrap_or_else(|e| panic!("enter {}: {e}", h.group.display()));
         }
         view
     }
@@ -114,10 +121,14 @@ impl View {
         });
     }
 
-    /// Moves the thread back and removes the groups; called outside the view.
+    /// Moves the thread back, with all that the test has started and not waited for, and removes the groups; called
+    /// outside the view.
     pub(crate) fn leave(&self) {
         for h in &self.hierarchies {
-            move_thread(&h.outer);
+            for thread in own_threads(&h.group) {
+                // It may just have ended.
+                _ = move_thread(thread, &h.outer);
+            }
         }
         until(|| {
             let removed = self.hierarchies.iter().filter(|h| remove(&h.group));
@@ -184,10 +195,19 @@ fn remove(group: &Path) -> bool {
     fs::remove_dir(group).is_ok() || !group.exists()
 }
 
-fn move_thread(group: &Path) {
-    let tasks = group.join("tasks");
-    fs::write(&tasks, gettid().to_string())
-        .unwrap_or_else(|e| panic!("move a thread to {}: {e}", tasks.display()));
+fn move_thread(thread: Pid, group: &Path) -> std::io::Result<()> {
+    fs::write(group.join("tasks"), thread.to_string())
+}
+
+/// The threads of this process that are in a group.
+fn own_threads(group: &Path) -> Vec<Pid> {
+    fs::read_to_string(group.join("tasks"))
+        .unwrap_or_default()
+        .lines()
+        .filter(|tid| Path::new("/proc/self/task").join(tid).exists())
+        .filter_map(|tid| tid.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
 }
 
 /// Mount point, options and the calling thread's group of each v1 hierarchy; the first mount of each counts.
@@ -227,5 +247,17 @@ fn mounted() -> Vec<(PathBuf, String, PathBuf)> {
         let outer = Path::new(mount).join(inside.trim_start_matches('/'));
         found.push((PathBuf::from(*mount), options, outer));
     }
+    found
+}
+
+/// What tests that were killed have left in a folder: the names say whose it was.
+pub(crate) fn left_behind(folder: &Path) -> Vec<PathBuf> {
+    let is_left = |path: &PathBuf| {
+        let name = path.file_name().and_then(|n| n.to_str());
+        let pid = name.and_then(|n| n.strip_prefix(PREFIX)?.split('-').next());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+    };
+    let mut found = children(folder);
+    found.retain(is_left);
     found
 }

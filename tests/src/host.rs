@@ -15,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::bins::bin_dir;
-use crate::cgroups::View;
+use crate::cgroups::{PREFIX, View, left_behind};
 use crate::command::{Call, Output, Running};
 use crate::fingerprint::Fingerprint;
 
@@ -242,21 +242,15 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.cgroups.kill();
+        // Threads that the test has started and not waited for share the thread's file system context, and with it shared
+        // setns(2) refuses (EINVAL).
+        unshare(CloneFlags::CLONE_FS).expect("a file system context of the thread's own");
         for (namespace, flag) in &self.outer {
-            // The threads that read the output of what was just killed share the thread's file system context (EINVAL
-            // from setns) for the instant that they still need to end.
-            let deadline = Instant::now() + SETTLE;
-            while let Err(e) = setns(namespace, *flag) {
-                assert!(
-                    Instant::now() < deadline,
-                    "cannot leave the test's namespaces: {e}"
-                );
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            setns(namespace, *flag).expect("leave the test's namespaces");
         }
         _ = env::set_current_dir(&self.cwd);
         self.cgroups.leave();
-        if env::var_os("BOCKER_TESTS_KEEP").is_some() {
+        if keeps() {
             eprintln!("kept: {}", self.dir.display());
         } else if let Err(e) = fs::remove_dir_all(&self.dir) {
             eprintln!("cannot remove {}: {e}", self.dir.display());
@@ -264,16 +258,24 @@ impl Drop for Host {
     }
 }
 
+/// Whether the files of tests stay for a look, until a run without this.
+fn keeps() -> bool {
+    env::var_os("BOCKER_TESTS_KEEP").is_some()
+}
+
 /// A folder on a disk (overlayfs wants extended attributes and whiteouts of its upper layer, which tmpfs has only on
 /// new kernels).
 fn fresh_dir() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let dir = PathBuf::from(format!(
-        "/var/tmp/bocker-test-{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    ));
-    // Left by a test that was killed, under a pid that has come round again.
+    let parent = Path::new("/var/tmp");
+    if !keeps() {
+        for left in left_behind(parent) {
+            _ = fs::remove_dir_all(left);
+        }
+    }
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let dir = parent.join(format!("{PREFIX}{}-{count}", std::process::id()));
+    // What BOCKER_TESTS_KEEP kept, under a pid that has come round again.
     _ = fs::remove_dir_all(&dir);
     fs::DirBuilder::new()
         .mode(0o755)

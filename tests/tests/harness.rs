@@ -245,3 +245,42 @@ fn the_full_image_unpacks_with_the_field_s_own_tool() {
          usr/bin/capable cap_net_raw=ep\n"
     );
 }
+
+#[test]
+fn a_thread_that_still_runs_does_not_keep_the_test_in_its_machine() {
+    let netns = || fs::read_link("/proc/thread-self/ns/net").expect("netns");
+    let outside = netns();
+    let host = Host::new();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || stopped.recv());
+    let begun = std::time::Instant::now();
+    drop(host);
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(netns(), outside);
+    drop(stop);
+    assert!(thread.join().expect("the thread").is_err());
+}
+
+#[test]
+fn what_a_killed_test_has_left_is_removed_by_the_next() {
+    // The pid of a process that has ended.
+    let mut child = std::process::Command::new("true").spawn().expect("true");
+    child.wait().expect("true");
+    let name = format!("bocker-test-{}-0", child.id());
+    let left = [
+        format!("/sys/fs/cgroup/pids/{name}/deep"),
+        format!("/var/tmp/{name}/root"),
+    ];
+    for folder in &left {
+        fs::create_dir_all(folder).expect("mkdir");
+    }
+    let host = Host::new();
+    drop(host);
+    for folder in &left {
+        assert!(!fs::exists(folder).expect("stat"), "{folder}");
+    }
+}
