@@ -453,11 +453,10 @@ impl Base {
             diff_ids.push(json!(layer.diff_id));
         }
         // A history names each layer or is of no use: one that does not is left as it is.
-        if let Some(Value::Array(history)) = config.get_mut("history") {
-            if history.iter().filter(|entry| is_layer(entry)).count() == before {
+        if let Some(Value::Array(history)) = config.get_mut("history")
+            && history.iter().filter(|entry| is_layer(entry)).count() == before {
                 history.push(json!({"created": created, "created_by": created_by}));
             }
-        }
         let bytes = serde_json::to_vec(config).map_err(unprintable)?;
         let config_blob = writer.write_blob(OCI_CONFIG, &bytes)?;
         self.layers.push(layer.blob.clone());

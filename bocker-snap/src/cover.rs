@@ -3,17 +3,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::{Doing, Error, Kind, Result, paths};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, XattrFlags, fsetxattr, mkdirat, openat2,
-    statx,
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, XattrFlags, fsetxattr, mkdirat, statx,
 };
 
-use crate::tree::{copy_attributes, open_child, open_directory, text};
+use crate::tree::{copy_attributes, open_below, open_child, open_directory, text};
 
 /// Makes a directory of an upper layer hide what lower ones have in it (overlayfs.rst, "whiteouts and opaque directories").
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
@@ -94,14 +92,8 @@ impl Source {
 
     fn lower(&self, path: &Path) -> Option<std::os::fd::OwnedFd> {
         let root = open_directory(&self.path).ok()?;
-        openat2(
-            root.as_fd(),
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )
-        .ok()
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        open_below(root, path.as_os_str(), OFlags::RDONLY, resolve).ok()
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, fstat, lgetxattr, llistxattr,
-    major, minor, openat, openat2, readlinkat, statat,
+    major, minor, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::cover::OPAQUE as OPAQUE_XATTR;
 use crate::tar::write::Writer;
 use crate::tar::{Entry, EntryKind, Time};
-use crate::tree::{MAX_XATTR, is_portable, names, xattr_names};
+use crate::tree::{MAX_XATTR, is_portable, names, open_below, xattr_names};
 use crate::unpack::{OPAQUE, WHITEOUT};
 
 /// The longest path that a layer can carry to others (limits.h, PATH_MAX, less its end).
@@ -171,13 +171,8 @@ impl<W: Write> Packer<W> {
     ) -> Result<()> {
         let what = || format!("read '{}'", String::from_utf8_lossy(path));
         let mut entry = entry(EntryKind::Directory, &[path, b"/"].concat(), stat);
-        let opened = openat2(
-            parent,
-            OsStr::from_bytes(name),
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS,
-        );
+        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        let opened = open_below(parent, OsStr::from_bytes(name), OFlags::RDONLY, resolve);
         let directory: OwnedFd = match opened {
             // Something else is mounted there: the directory belongs to the tree, its content does not.
             Err(Errno::XDEV) => return self.writer.append(&entry, &mut io::empty()),
@@ -195,7 +190,7 @@ fn entry(kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
     entry.uid = stat.st_uid;
     entry.gid = stat.st_gid;
     entry.mtime = Time {
-        seconds: stat.st_mtime as i64,
+        seconds: stat.st_mtime,
         nanoseconds: stat.st_mtime_nsec as u32,
     };
     entry

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
-    AtFlags, CWD, Dir, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, fchmod,
-    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, openat, unlinkat,
+    AtFlags, CWD, Dir, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, openat, openat2,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -25,6 +26,23 @@ pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
 pub(crate) fn open_child(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
+}
+
+/// Opens a path below a directory, which no link and no `..` leads out of.
+pub(crate) fn open_below(
+    root: impl AsFd,
+    path: &OsStr,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    loop {
+        match openat2(root.as_fd(), path, flags, Mode::empty(), resolve) {
+            // While `..` was followed something was renamed or mounted somewhere (openat2(2)): what was found proves nothing.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
 }
 
 /// The names in a directory. All are read before any is removed.
@@ -165,11 +183,11 @@ pub(crate) fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
 pub(crate) fn times(stat: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec {
-            tv_sec: stat.st_atime as i64,
+            tv_sec: stat.st_atime,
             tv_nsec: stat.st_atime_nsec as i64,
         },
         last_modification: Timespec {
-            tv_sec: stat.st_mtime as i64,
+            tv_sec: stat.st_mtime,
             tv_nsec: stat.st_mtime_nsec as i64,
         },
     }

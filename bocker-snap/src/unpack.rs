@@ -17,14 +17,13 @@ use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags, chmod, chownat, fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, linkat,
-    lsetxattr, makedev, mkdirat, mknodat, openat, openat2, readlinkat, statat, symlinkat,
-    utimensat,
+    lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use crate::tar::read::Reader;
 use crate::tar::{Entry, EntryKind, Time};
-use crate::tree::{self, is_portable, names, open_child, remove_all, xattr_names};
+use crate::tree::{self, is_portable, names, open_below, open_child, remove_all, xattr_names};
 
 /// What an entry's name begins with that is none but says what is hidden (layer.md, "Whiteouts").
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
@@ -483,13 +482,8 @@ impl Unpacker<'_> {
 
     fn resolve(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
-        openat2(
-            self.root,
-            OsStr::from_bytes(path),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        open_below(self.root, OsStr::from_bytes(path), OFlags::PATH, resolve)
     }
 
     fn hold(&mut self, name: &[u8], fd: OwnedFd) -> Result<Rc<Place>> {
@@ -554,14 +548,8 @@ impl Unpacker<'_> {
             } else {
                 path.as_slice()
             };
-            let directory = openat2(
-                self.root,
-                OsStr::from_bytes(path),
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-                ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
-            );
-            match directory {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            match open_below(self.root, OsStr::from_bytes(path), OFlags::RDONLY, resolve) {
                 Ok(directory) => futimens(&directory, times).doing(what)?,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(error).doing(what),

@@ -260,7 +260,7 @@ impl<R: Read> Reader<R> {
                 return Err(cut());
             }
         }
-        if numbers.len() % 2 != 0 || numbers.len() / 2 > MAX_PIECES {
+        if !numbers.len().is_multiple_of(2) || numbers.len() / 2 > MAX_PIECES {
             return Err(invalid("the map of a sparse file is malformed"));
         }
         let pieces = numbers

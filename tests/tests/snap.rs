@@ -1,0 +1,1190 @@
+//! bocker-snap on the kernel: what it unpacks, what it mounts, what it makes of a container, and that it leaves nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use bocker_tests::{Host, Image, Layer, Node, Output, Platform, need};
+use serde_json::{Value, json};
+
+const NAME: &str = "docker.io/library/fixture:1";
+
+/// Puts an image into the store as another program would.
+fn store(host: &Host, image: &Image) {
+    store_as(host, image, NAME);
+}
+
+fn store_as(host: &Host, image: &Image, name: &str) {
+    let from = format!("oci:{}", image.layout().display());
+    let to = format!("oci:{}:{name}", host.root().join("images").display());
+    host.run(&["skopeo", "copy", "--quiet", &from, &to]).ok();
+}
+
+fn layers(layers: Vec<Layer>) -> Image {
+    Image::single(&Platform::new(layers, json!({})))
+}
+
+fn create(host: &Host, options: &str) -> Value {
+    host.sh(&format!("bocker-snap create {options}"))
+        .ok()
+        .json()
+}
+
+fn pass(host: &Host, verb: &str, document: &Value) -> Output {
+    host.sh_with(&format!("bocker-snap {verb}"), document)
+}
+
+/// A script with a document as stdin.
+trait ShWith {
+    fn sh_with(&self, script: &str, document: &Value) -> Output;
+}
+
+impl ShWith for Host {
+    fn sh_with(&self, script: &str, document: &Value) -> Output {
+        self.call(&["sh", "-c", script])
+            .stdin(document.to_string())
+            .run()
+    }
+}
+
+fn root(document: &Value) -> PathBuf {
+    document["root"]["path"].as_str().expect("a root").into()
+}
+
+fn id(document: &Value) -> &str {
+    document["bocker"]["id"].as_str().expect("an id")
+}
+
+/// Everything about every name in a tree, that a layer can say. Inodes are told by the first name that has them.
+fn tree(root: &Path) -> BTreeMap<Vec<u8>, String> {
+    fn walk(
+        root: &Path,
+        path: &Path,
+        inodes: &mut BTreeMap<u64, Vec<u8>>,
+        all: &mut BTreeMap<Vec<u8>, String>,
+    ) {
+        let mut names: Vec<_> = fs::read_dir(path)
+            .expect("a directory")
+            .map(|entry| entry.expect("a name").path())
+            .collect();
+        names.sort();
+        for path in names {
+            let data = fs::symlink_metadata(&path).expect("an inode");
+            let name = path
+                .strip_prefix(root)
+                .expect("below")
+                .as_os_str()
+                .as_bytes()
+                .to_vec();
+            let kind = data.file_type();
+            let first = match kind.is_dir() {
+                true => name.clone(),
+                false => inodes
+                    .entry(data.ino())
+                    .or_insert_with(|| name.clone())
+                    .clone(),
+            };
+            let content = match () {
+                () if kind.is_symlink() => {
+                    format!("-> {}", fs::read_link(&path).expect("a link").display())
+                }
+                () if kind.is_file() => format!(
+                    "{:?}",
+                    String::from_utf8_lossy(&fs::read(&path).expect("a file"))
+                ),
+                () if kind.is_char_device() || kind.is_block_device() => {
+                    format!("{kind:?} {}", data.rdev())
+                }
+                () => String::new(),
+            };
+            let links = if kind.is_dir() { 0 } else { data.nlink() };
+            let time = format!("{}.{:09}", data.mtime(), data.mtime_nsec());
+            let line = format!(
+                "{:o} {}:{} {time} {links} {} {} {content}",
+                data.mode(),
+                data.uid(),
+                data.gid(),
+                String::from_utf8_lossy(&first),
+                xattrs(&path)
+            );
+            all.insert(name, line);
+            if kind.is_dir() {
+                walk(root, &path, inodes, all);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(root, root, &mut BTreeMap::new(), &mut all);
+    all
+}
+
+/// Directories of the full image of which a layer tells no time, or whose time umoci does not put back.
+fn without_time(name: &[u8]) -> bool {
+    name == b"long" || name == ["long/", &"d".repeat(90)].concat().as_bytes()
+}
+
+fn xattrs(path: &Path) -> String {
+    let output = std::process::Command::new("getfattr")
+        .args([
+            "-h",
+            "-d",
+            "-m",
+            "^(user|security)\\.",
+            "-e",
+            "hex",
+            "--absolute-names",
+        ])
+        .arg(path)
+        .output()
+        .expect("getfattr");
+    let mut lines: Vec<_> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|line| {
+            !line.starts_with('#') && !line.is_empty() && !line.starts_with("security.selinux")
+        })
+        .map(str::to_owned)
+        .collect();
+    lines.sort();
+    lines.join(",")
+}
+
+fn assert_same_tree(ours: &BTreeMap<Vec<u8>, String>, theirs: &BTreeMap<Vec<u8>, String>) {
+    let show = |name: &Vec<u8>, line: Option<&String>| {
+        format!("{}: {line:?}", String::from_utf8_lossy(name))
+    };
+    let names: std::collections::BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
+    let different: Vec<_> = names
+        .into_iter()
+        .filter(|name| ours.get(*name) != theirs.get(*name))
+        .map(|name| {
+            format!(
+                "- {}\n+ {}",
+                show(name, theirs.get(name)),
+                show(name, ours.get(name))
+            )
+        })
+        .collect();
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn an_image_with_everything_unpacks_as_umoci_unpacks_it() {
+    if !need("skopeo umoci getfattr") {
+        return;
+    }
+    let host = Host::new();
+    let image = Image::full();
+    store(&host, &image);
+    let document = create(&host, "fixture:1");
+    let bundle = host.scratch().join("bundle");
+    let source = format!("{}:{NAME}", host.root().join("images").display());
+    host.run(&[
+        "umoci",
+        "unpack",
+        "--image",
+        &source,
+        &bundle.display().to_string(),
+    ])
+    .ok();
+    let mut theirs = tree(&bundle.join("rootfs"));
+    let mut ours = tree(&root(&document));
+    // What overlayfs does otherwise, as for docker and podman: a file of a lower layer that gets one more name in an upper one is
+    // copied up for that name, so that its former other names are another inode.
+    for tree in [&mut theirs, &mut ours] {
+        for name in ["data/linked", "data/linked-too", "data/linked-across"] {
+            let line = tree.get_mut(name.as_bytes()).expect("a linked file");
+            let (numbers, content) = line.split_once("\"").expect("content");
+            let owner = numbers.split(' ').take(3).collect::<Vec<_>>().join(" ");
+            *line = format!("{owner} {content}");
+        }
+    }
+    for tree in [&mut theirs, &mut ours] {
+        tree.retain(|name, _| !without_time(name));
+    }
+    assert_same_tree(&ours, &theirs);
+}
+
+/// What no peer agrees on, and the specification says.
+#[test]
+fn whiteouts_hide_lower_layers_only_in_whichever_order_they_come() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let lower = Layer::new()
+        .dir("opaque")
+        .file("opaque/lower", "x")
+        .dir("opaque/both")
+        .file("opaque/both/lower", "x")
+        .dir("kept")
+        .file("kept/lower", "x")
+        .file("file", "lower")
+        .dir("tree")
+        .dir("tree/deep")
+        .file("tree/deep/file", "x")
+        .symlink("link", "tree")
+        .file("one", "linked")
+        .file("beside", "x");
+    let upper = Layer::new()
+        .file("opaque/upper", "y")
+        .file("opaque/both/upper", "y")
+        .opaque("opaque")
+        .file("kept/upper", "y")
+        .whiteout("kept")
+        .whiteout("file")
+        .file("file", "upper")
+        .whiteout("link/deep")
+        .hardlink("two", "one")
+        .whiteout("one")
+        .whiteout("never/was/there")
+        .whiteout("beside");
+    store(&host, &layers(vec![lower, upper]));
+    let root = root(&create(&host, "fixture:1"));
+    let names: Vec<String> = tree(&root)
+        .keys()
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect();
+    let expected = [
+        "file",
+        "kept",
+        "kept/upper",
+        "link",
+        "opaque",
+        "opaque/both",
+        "opaque/both/upper",
+        "opaque/upper",
+        "tree",
+        "two",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "upper");
+    assert_eq!(fs::read_to_string(root.join("two")).unwrap(), "linked");
+}
+
+#[test]
+fn paths_lead_through_links_of_lower_layers_and_never_out_of_the_root() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let outside = host.scratch().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "the host's").unwrap();
+    let target = outside.display().to_string();
+    let up = "../".repeat(20) + target.trim_start_matches('/');
+    let lower = Layer::new()
+        .dir("usr")
+        .dir("usr/lib")
+        .symlink("lib", "usr/lib")
+        .symlink("absolute", "/usr/lib")
+        .symlink("out", &target)
+        .symlink("up", &up)
+        .symlink("dangling", "not/there/yet")
+        .symlink("file", &format!("{target}/secret"));
+    let upper = Layer::new()
+        .file("lib/a", "a")
+        .file("absolute/b", "b")
+        .file("dangling/c", "c")
+        .file("out/planted", "x")
+        .file("up/planted", "x")
+        .file("file", "replaces the link")
+        .symlink("early", &target)
+        .file("early/planted", "x")
+        .dir("early/planted-too")
+        .whiteout("out/secret")
+        .opaque("up")
+        .dir("turned")
+        .file("turned/x", "x");
+    let third = Layer::new()
+        .symlink("turned", &target)
+        .file("turned/planted", "x");
+    store(&host, &layers(vec![lower, upper, third]));
+    let before = tree(&outside);
+    let root = root(&create(&host, "fixture:1"));
+    assert_same_tree(&tree(&outside), &before);
+    assert_eq!(fs::read_to_string(root.join("usr/lib/a")).unwrap(), "a");
+    assert_eq!(fs::read_to_string(root.join("usr/lib/b")).unwrap(), "b");
+    assert_eq!(
+        fs::read_to_string(root.join("not/there/yet/c")).unwrap(),
+        "c"
+    );
+    assert_eq!(
+        fs::read_to_string(root.join("file")).unwrap(),
+        "replaces the link"
+    );
+    let inside = root.join(target.trim_start_matches('/'));
+    assert!(
+        inside.join("planted").is_file(),
+        "the root is the container's, for links too"
+    );
+}
+
+#[test]
+fn a_layer_that_would_leave_the_root_or_lies_is_refused_and_leaves_nothing() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let secret = host.scratch().join("secret");
+    fs::write(&secret, "the host's").unwrap();
+    let secret_path = secret.display().to_string();
+    let plain = || Layer::new().dir("a");
+    for (bad, message) in [
+        (Layer::new().file("../outside", "x"), "'../outside'"),
+        (
+            Layer::new().file("a/../../outside", "x"),
+            "'a/../../outside'",
+        ),
+        (Layer::new().hardlink("stolen", &secret_path), "hard link"),
+        (
+            Layer::new().hardlink("stolen", &format!("..{secret_path}")),
+            "'..'",
+        ),
+        (
+            Layer::new()
+                .symlink("link", &secret_path)
+                .hardlink("stolen", "link/x"),
+            "hard link",
+        ),
+        (Layer::new().symlink("./", "/"), "replaces the root"),
+        (Layer::new().file("a", "").file("a/.wh.", ""), "reserved"),
+        (Layer::new().file(".wh.x/y", ""), "reserved"),
+    ] {
+        let image = layers(vec![plain(), bad]);
+        let name = "docker.io/library/bad:1";
+        store_as(&host, &image, name);
+        let output = host.run(&["bocker-snap", "import", "bad:1"]).exits(125);
+        assert!(
+            output.stderr.contains(message)
+                || message == "'..'" && output.stderr.contains("names '"),
+            "{}: {message}",
+            output.stderr
+        );
+        let left: Vec<_> = fs::read_dir(host.root().join("layers"))
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
+        assert_eq!(left.len(), 1, "only the lower layer is there: {left:?}");
+        host.run(&["bocker-snap", "rmi", "bad:1"]).ok();
+    }
+    assert_eq!(fs::metadata(&secret).unwrap().nlink(), 1);
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "the host's");
+}
+
+#[test]
+fn a_hard_link_to_a_symbolic_link_is_another_link_and_not_its_target() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let lower = Layer::new().symlink("etc-passwd", "/etc/passwd");
+    store(
+        &host,
+        &layers(vec![lower, Layer::new().hardlink("copy", "/etc-passwd")]),
+    );
+    let root = root(&create(&host, "fixture:1"));
+    assert_eq!(
+        fs::read_link(root.join("copy")).unwrap(),
+        Path::new("/etc/passwd")
+    );
+}
+
+#[test]
+fn a_blob_that_was_changed_in_the_store_is_not_unpacked() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    let manifest = host.run(&["bocker-snap", "images"]).ok().json()["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let blobs = host.root().join("images/blobs/sha256");
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(blobs.join(&manifest[7..])).unwrap()).unwrap();
+    let layer = blobs.join(&manifest["layers"][0]["digest"].as_str().unwrap()[7..]);
+    let good = fs::read(&layer).unwrap();
+    for change in [
+        |bytes: &mut Vec<u8>| {
+            let end = bytes.len() - 20;
+            bytes[end] ^= 1
+        },
+        |bytes: &mut Vec<u8>| bytes.push(0),
+        |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2),
+    ] {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        fs::write(&layer, &bytes).unwrap();
+        host.run(&["bocker-snap", "import", "fixture:1"]).exits(125);
+        assert_eq!(fs::read_dir(host.root().join("layers")).unwrap().count(), 0);
+    }
+    fs::write(&layer, &good).unwrap();
+    host.run(&["bocker-snap", "import", "fixture:1"]).ok();
+}
+
+#[test]
+fn imports_at_once_unpack_each_layer_once_and_all_succeed() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::full());
+    let running: Vec<_> = (0..8)
+        .map(|_| host.spawn(&["bocker-snap", "create", "fixture:1"]))
+        .collect();
+    let documents: Vec<Value> = running
+        .into_iter()
+        .map(|running| running.wait().ok().json())
+        .collect();
+    assert_eq!(fs::read_dir(host.root().join("layers")).unwrap().count(), 4);
+    let first = tree(&root(&documents[0]));
+    for document in &documents {
+        assert_same_tree(&tree(&root(document)), &first);
+        pass(&host, "delete", document).ok();
+    }
+}
+
+#[test]
+fn a_killed_import_is_taken_up_by_the_next_and_collected_by_gc() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::full());
+    let layers = host.root().join("layers");
+    fs::create_dir_all(&layers).unwrap();
+    let mut seen = false;
+    for _ in 0..40 {
+        let running = host.spawn(&["bocker-snap", "import", "fixture:1"]);
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        running.signal(nix::sys::signal::Signal::SIGKILL);
+        running.wait();
+        seen |= fs::read_dir(&layers)
+            .unwrap()
+            .flatten()
+            .any(|entry| entry.file_name().as_bytes().starts_with(b"new-"));
+    }
+    assert!(seen, "no kill ever met an import");
+    host.run(&["bocker-snap", "import", "fixture:1"]).ok();
+    let names: Vec<_> = fs::read_dir(&layers)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    fs::create_dir(layers.join(format!("new-{}", "0".repeat(64)))).unwrap();
+    host.run(&["bocker-snap", "gc", "--grace", "0"])
+        .ok()
+        .says("");
+    assert_eq!(fs::read_dir(&layers).unwrap().count(), 4);
+}
+
+#[test]
+fn a_failure_or_kill_at_each_step_leaves_nothing_after_gc() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    let create = "bocker-snap create --name web --volume data:/data";
+    let script = |options: &str| format!("{create} {options}");
+    host.sh(&format!("{create} fixture:1 | bocker-snap delete"))
+        .ok();
+    host.sh(&format!("{create} --rootfs / | bocker-snap delete"))
+        .ok();
+    host.sh("rmdir \"$BOCKER_ROOT/volumes/data\" && bocker-snap gc")
+        .ok();
+    let before = host.fingerprint();
+    for options in ["fixture:1", "--rootfs /"] {
+        for step in [
+            "snap.claim",
+            "snap.folder",
+            "snap.name",
+            "snap.volume",
+            "snap.cover",
+            "snap.mount",
+        ] {
+            if step == "snap.cover" && options == "fixture:1" {
+                continue;
+            }
+            let output = host
+                .call(&["sh", "-c", &script(options)])
+                .env("BOCKER_FAIL_AT", step)
+                .run()
+                .exits(125);
+            assert_eq!(
+                output.json()["bocker"]["error"]["kind"],
+                "injected",
+                "{step}"
+            );
+            host.assert_same(&before);
+            host.call(&["sh", "-c", &script(options)])
+                .env("BOCKER_FAIL_AT", format!("kill:{step}"))
+                .run()
+                .exits(137);
+            host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+            host.sh("rmdir \"$BOCKER_ROOT/volumes/data\" 2>/dev/null; :")
+                .ok();
+            host.assert_same(&before);
+        }
+    }
+}
+
+#[test]
+fn a_deletion_that_is_killed_at_each_step_is_finished_by_the_next() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let options = format!("--name web --rootfs {rootfs}");
+    let first = create(&host, &options);
+    pass(&host, "delete", &first).ok();
+    let before = host.fingerprint();
+    for step in ["snap.mount", "snap.name", "snap.folder", "snap.claim"] {
+        let document = create(&host, &options);
+        host.call(&["bocker-snap", "delete"])
+            .env("BOCKER_FAIL_AT", format!("kill:{step}"))
+            .stdin(document.to_string())
+            .run()
+            .exits(137);
+        let output = pass(&host, "delete", &document).ok();
+        assert!(output.json()["bocker"].get("snap").is_none());
+        host.assert_same(&before);
+    }
+}
+
+#[test]
+fn a_view_of_the_hosts_root_writes_nothing_to_it_and_shows_neither_bocker_nor_other_mounts() {
+    let host = Host::new();
+    let document = create(&host, "--rootfs /");
+    let root = root(&document);
+    let ours = host.root();
+    let covered = root.join(ours.strip_prefix("/").unwrap());
+    assert_eq!(
+        fs::read_dir(&covered).unwrap().count(),
+        0,
+        "BOCKER_ROOT is covered"
+    );
+    assert!(ours.join("containers").is_dir());
+    assert_eq!(
+        fs::read_dir(root.join("proc")).unwrap().count(),
+        0,
+        "submounts are not seen"
+    );
+    assert_eq!(
+        fs::metadata(root.join("var")).unwrap().mode(),
+        fs::metadata("/var").unwrap().mode(),
+        "what had to be made on the way to a cover is as below"
+    );
+    fs::write(root.join("etc/written-by-a-test"), "x").unwrap();
+    fs::remove_file(root.join("etc/passwd")).unwrap();
+    assert!(Path::new("/etc/passwd").exists() && !Path::new("/etc/written-by-a-test").exists());
+    pass(&host, "delete", &document).ok();
+}
+
+#[test]
+fn a_view_of_a_bind_mount_of_the_hosts_root_is_covered_too() {
+    let host = Host::new();
+    let view = host.scratch().join("view");
+    fs::create_dir(&view).unwrap();
+    host.run(&["mount", "--bind", "/", &view.display().to_string()])
+        .ok();
+    let document = create(&host, &format!("--rootfs {}", view.display()));
+    let covered = root(&document).join(host.root().strip_prefix("/").unwrap());
+    assert_eq!(fs::read_dir(&covered).unwrap().count(), 0);
+    pass(&host, "delete", &document).ok();
+    let inside = view.join(host.root().strip_prefix("/").unwrap());
+    host.sh(&format!("bocker-snap create --rootfs {}", inside.display()))
+        .exits(125)
+        .says("belongs to bocker");
+    host.run(&["umount", &view.display().to_string()]).ok();
+}
+
+#[test]
+fn device_files_of_an_image_cannot_be_opened_through_the_root() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(
+        &host,
+        &layers(vec![Layer::new().node("null", 0o666, Node::Char(1, 3))]),
+    );
+    let document = create(&host, "fixture:1");
+    let device = root(&document).join("null");
+    assert!(
+        fs::symlink_metadata(&device)
+            .unwrap()
+            .file_type()
+            .is_char_device()
+    );
+    assert_eq!(
+        fs::read(&device).unwrap_err().raw_os_error(),
+        Some(nix::libc::EACCES)
+    );
+}
+
+#[test]
+fn the_root_directory_has_the_attributes_that_the_topmost_layer_to_name_it_gives() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let named = Layer::new()
+        .node("./", 0o711, Node::Dir)
+        .owner(7, 8)
+        .file("a", "");
+    store(&host, &layers(vec![named, Layer::new().file("b", "")]));
+    let data = fs::metadata(root(&create(&host, "fixture:1"))).unwrap();
+    assert_eq!(
+        (data.mode() & 0o7777, data.uid(), data.gid()),
+        (0o711, 7, 8)
+    );
+}
+
+#[test]
+fn an_image_without_layers_and_one_with_an_empty_layer_make_empty_roots() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store_as(&host, &layers(vec![]), "docker.io/library/none:1");
+    store_as(
+        &host,
+        &layers(vec![Layer::new()]),
+        "docker.io/library/empty:1",
+    );
+    for name in ["none:1", "empty:1"] {
+        let document = create(&host, name);
+        assert!(tree(&root(&document)).is_empty());
+        pass(&host, "delete", &document).ok();
+    }
+}
+
+#[test]
+fn what_a_container_changed_is_all_that_its_commit_adds_and_all_of_it() {
+    if !need("skopeo umoci getfattr") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::full());
+    let document = create(&host, "fixture:1 --name web");
+    let root = root(&document);
+    host.sh(&format!(
+        "cd {} && echo new > data/new && ln data/new data/new-too && rm data/hello && rm -r opt && mkdir opt && echo o > opt/o &&
+         rm usr/bin/setuid && mkdir usr/bin/setuid && mknod nodes/more c 4 5 && mkfifo nodes/pipe && ln -s /nowhere usr/link &&
+         setfattr -n user.k -v v data/noted && chmod 2750 data && chown 5:6 order && touch -h -d 2001-02-03T04:05:06.789 usr/link order &&
+         setcap cap_net_admin+ep data/new",
+        root.display()
+    ))
+    .ok();
+    let before = host.run(&["bocker-snap", "images"]).ok().json();
+    let made = host
+        .run(&["bocker-snap", "commit", "web", "fixture:1"])
+        .ok()
+        .json();
+    assert_eq!(made["id"], before["id"], "the image keeps its id");
+    assert_eq!(made["replaced"], true);
+    let after = host.run(&["bocker-snap", "images"]).ok().json();
+    assert_eq!(
+        (&after["reference"], &after["layers"]),
+        (&before["reference"], &json!(5))
+    );
+    let second = create(&host, "fixture:1");
+    assert_same_tree(&tree(&self::root(&second)), &tree(&root));
+    let small = fs::read_dir(
+        host.root()
+            .join("containers")
+            .join(id(&second))
+            .join("upper"),
+    )
+    .unwrap()
+    .count();
+    assert_eq!(small, 0);
+
+    // A peer reads the same from it.
+    let bundle = host.scratch().join("bundle");
+    let source = format!("{}:{NAME}", host.root().join("images").display());
+    host.run(&[
+        "umoci",
+        "unpack",
+        "--image",
+        &source,
+        &bundle.display().to_string(),
+    ])
+    .ok();
+    let (ours, theirs) = (tree(&root), tree(&bundle.join("rootfs")));
+    assert_eq!(
+        ours.keys().collect::<Vec<_>>(),
+        theirs.keys().collect::<Vec<_>>()
+    );
+    for name in [
+        "data/new",
+        "data/noted",
+        "data",
+        "order",
+        "usr/link",
+        "opt",
+        "nodes/more",
+        "nodes/pipe",
+    ] {
+        assert_eq!(
+            ours.get(name.as_bytes()),
+            theirs.get(name.as_bytes()),
+            "{name}"
+        );
+    }
+
+    // Again, to a new name: the same base, one layer more.
+    let made = host
+        .run(&["bocker-snap", "commit", "web", "another:2"])
+        .ok()
+        .json();
+    assert_eq!(made["replaced"], false);
+    let listed = host
+        .run(&["bocker-snap", "images", "another:2"])
+        .ok()
+        .json();
+    assert_eq!(listed["layers"], 5);
+}
+
+#[test]
+fn a_commit_without_the_images_blobs_is_one_layer_of_all_that_the_container_sees() {
+    if !need("skopeo getfattr") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::full());
+    let document = create(&host, "fixture:1 --name web");
+    fs::write(root(&document).join("data/new"), "x").unwrap();
+    host.run(&["bocker-snap", "rmi", "fixture:1"]).ok();
+    for mounted in [true, false] {
+        let seen = tree(&root(&document));
+        if !mounted {
+            pass(&host, "unmount", &document).ok();
+        }
+        host.run(&["bocker-snap", "commit", "web", "flat:1"]).ok();
+        assert_eq!(
+            host.run(&["bocker-snap", "images", "flat:1"]).ok().json()["layers"],
+            1
+        );
+        if mounted {
+            let flat = create(&host, "flat:1");
+            let (ours, mut seen) = (tree(&root(&flat)), seen);
+            // Names that overlayfs shows as one file's although they are not: see above.
+            for name in ["data/linked", "data/linked-too", "data/linked-across"] {
+                assert_eq!(
+                    ours[name.as_bytes()].split('"').nth(1),
+                    seen[name.as_bytes()].split('"').nth(1)
+                );
+                seen.insert(name.into(), ours[name.as_bytes()].clone());
+            }
+            assert_same_tree(&ours, &seen);
+            pass(&host, "delete", &flat).ok();
+        }
+    }
+}
+
+#[test]
+fn an_image_from_a_directory_keeps_all_of_it_and_is_the_same_bytes_again() {
+    if !need("getfattr setfattr setcap") {
+        return;
+    }
+    let host = Host::new();
+    let source = host.scratch().join("source");
+    fs::create_dir(&source).unwrap();
+    host.sh(&format!(
+        "cd {} && echo x > .hidden && mkdir .dir && echo y > .dir/y && cp /bin/busybox su && chown 3:4 su && chmod 6755 su &&
+         ln su su2 && mknod null c 1 3 && mknod loop b 7 0 && mkfifo pipe && ln -s .hidden link && setfattr -n user.a -v b .hidden &&
+         echo c > cap && setcap cap_net_raw+ep cap && mkdir 'a b' && chmod 1777 'a b' && touch -d @1.5 .dir && truncate -s 1M hole &&
+         touch -d @981173106 .hidden su null loop pipe cap 'a b' hole && touch -h -d @981173106 link",
+        source.display()
+    ))
+    .ok();
+    let path = source.display().to_string();
+    let first = host
+        .run(&["bocker-snap", "init", &path, "--name", "made:1"])
+        .ok()
+        .json();
+    let ours = tree(&root(&create(&host, "made:1")));
+    assert_same_tree(&ours, &tree(&source));
+    let listed = host.run(&["bocker-snap", "images", "made:1"]).ok().json();
+    assert_eq!(
+        (&listed["id"], &listed["layers"]),
+        (&first["id"], &json!(1))
+    );
+
+    // Through a pipe, compressed or not, as docker export and debootstrap write it.
+    for compress in ["cat", "gzip"] {
+        host.sh(&format!(
+            "tar -C {path} --xattrs --xattrs-include='*' --sparse -c . | {compress} | bocker-snap init - --name piped:{compress}"
+        ))
+        .ok();
+        let piped = tree(&root(&create(&host, &format!("piped:{compress}"))));
+        // tar's own format keeps whole seconds only.
+        let drop_fraction = |tree: BTreeMap<Vec<u8>, String>| -> BTreeMap<Vec<u8>, String> {
+            tree.into_iter()
+                .map(|(name, line)| (name, line.replace(".500000000", ".000000000")))
+                .collect()
+        };
+        assert_same_tree(&drop_fraction(piped), &drop_fraction(ours.clone()));
+    }
+}
+
+#[test]
+fn an_image_is_made_of_an_empty_directory_and_not_of_nothing() {
+    let host = Host::new();
+    let empty = host.scratch().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let path = empty.display().to_string();
+    let made = host.run(&["bocker-snap", "init", &path]).ok().json();
+    let image = host.run(&["bocker-snap", "images"]).ok().json();
+    assert_eq!(
+        (&image["id"], &image["source"]),
+        (&made["id"], &json!(path))
+    );
+    let document = create(&host, made["id"].as_str().unwrap());
+    assert!(tree(&root(&document)).is_empty());
+    host.run(&["bocker-snap", "init", "/nowhere/at/all"])
+        .exits(125)
+        .says("No directory named '/nowhere/at/all' exists");
+    host.run(&["bocker-snap", "init", "-"])
+        .exits(125)
+        .says("stdin ended without an archive");
+    host.call(&["bocker-snap", "init", "-"])
+        .stdin("no archive ".repeat(100))
+        .run()
+        .exits(125)
+        .says("malformed");
+    fs::write(empty.join(".wh.file"), "").unwrap();
+    host.run(&["bocker-snap", "init", &path])
+        .exits(125)
+        .says(".wh.file");
+    let count = host.run(&["bocker-snap", "images"]).ok().json_lines().len();
+    assert_eq!(count, 1);
+    let blobs = fs::read_dir(host.root().join("images/ingest"))
+        .unwrap()
+        .count();
+    assert_eq!(blobs, 0, "a failed init leaves no half of a blob");
+}
+
+#[test]
+fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    host.run(&["bocker-snap", "images", "--exists", "fixture:1"])
+        .exits(1);
+    store(&host, &Image::full());
+    host.run(&["bocker-snap", "images", "--exists", "fixture:1"])
+        .ok();
+    host.run(&["bocker-snap", "tag", "fixture:1", "other:2"])
+        .ok();
+    host.run(&["bocker-snap", "import", "other:2"]).ok();
+    let container = create(&host, "other:2 --name web");
+    let removed = host.run(&["bocker-snap", "rmi", "fixture:1"]).ok().json();
+    assert_eq!(removed["removed"], false);
+    let removed = host.run(&["bocker-snap", "rmi", "other:2"]).ok().json();
+    assert_eq!(removed["removed"], true);
+    assert_eq!(host.run(&["bocker-snap", "images"]).ok().stdout, "");
+    assert_eq!(
+        fs::read_dir(host.root().join("images/blobs/sha256"))
+            .unwrap()
+            .count(),
+        0
+    );
+    let layers = host.root().join("layers");
+    assert_eq!(
+        fs::read_dir(&layers).unwrap().count(),
+        4,
+        "the container stands on them"
+    );
+    pass(&host, "unmount", &container).ok();
+    pass(&host, "mount", &container).ok();
+    assert!(root(&container).join("data/hello").exists());
+    pass(&host, "delete", &container).ok();
+    host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+    assert_eq!(fs::read_dir(&layers).unwrap().count(), 0);
+    host.run(&["bocker-snap", "create", "fixture:1"])
+        .exits(125)
+        .says("No image named 'fixture:1' exists");
+}
+
+#[test]
+fn a_root_goes_and_comes_back_with_what_was_written() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let document = create(
+        &host,
+        &format!("--rootfs {rootfs} --name web --read-only --label a=b"),
+    );
+    assert_eq!(document["root"]["readonly"], true);
+    assert_eq!(document["bocker"]["labels"], json!({"a": "b"}));
+    let file = root(&document).join("written");
+    fs::write(&file, "kept").unwrap();
+    pass(&host, "unmount", &document).ok();
+    assert!(!file.exists());
+    pass(&host, "unmount", &document).ok();
+    for _ in 0..2 {
+        host.run(&["bocker-snap", "mount", "web"]).ok();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+    }
+    let listed = host.run(&["bocker-snap", "list"]).ok().json();
+    assert_eq!(
+        (&listed["id"], &listed["names"], &listed["mounted"]),
+        (&document["bocker"]["id"], &json!(["web"]), &json!(true))
+    );
+    host.run(&["bocker-snap", "delete", "web"]).ok();
+    host.run(&["bocker-snap", "delete", "web"])
+        .exits(125)
+        .says("No container named 'web' exists");
+    let again = pass(&host, "delete", &document).ok().json();
+    assert!(again.get("root").is_none(), "already gone is success");
+}
+
+#[test]
+fn a_name_is_given_once_even_to_twenty_at_a_time() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let argv = [
+        "bocker-snap",
+        "create",
+        "--name",
+        "web",
+        "--rootfs",
+        &rootfs,
+    ];
+    let running: Vec<_> = (0..20).map(|_| host.spawn(&argv)).collect();
+    let outputs: Vec<Output> = running
+        .into_iter()
+        .map(bocker_tests::Running::wait)
+        .collect();
+    let winners: Vec<&Output> = outputs.iter().filter(|output| output.code == 0).collect();
+    assert_eq!(winners.len(), 1);
+    for loser in outputs.iter().filter(|output| output.code != 0) {
+        assert!(
+            loser.stderr.contains("the name 'web' is taken"),
+            "{}",
+            loser.stderr
+        );
+    }
+    assert_eq!(
+        fs::read_dir(host.root().join("containers"))
+            .unwrap()
+            .count(),
+        1
+    );
+    host.run(&["bocker-snap", "delete", "web"]).ok();
+    host.run(&argv).ok();
+}
+
+#[test]
+fn an_older_kernel_mounts_the_same_by_mount_2() {
+    if !need("skopeo getfattr python3") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::full());
+    let mut modern = tree(&root(&create(&host, "fixture:1")));
+    modern.retain(|name, _| !without_time(name));
+    let old = host.another_root("old:root,with it");
+    host.run(&[
+        "cp",
+        "-a",
+        &host.root().join("images").display().to_string(),
+        &old.display().to_string(),
+    ])
+    .ok();
+    let output = host
+        .call(&[
+            "python3",
+            "-c",
+            NO_FSOPEN,
+            "bocker-snap",
+            "create",
+            "fixture:1",
+        ])
+        .env("BOCKER_ROOT", &old)
+        .run()
+        .ok();
+    let document = output.json();
+    let mut older = tree(&root(&document));
+    older.retain(|name, _| !without_time(name));
+    assert_same_tree(&older, &modern);
+    let mounts = host.run(&["cat", "/proc/self/mountinfo"]).text();
+    let line = mounts
+        .lines()
+        .find(|line| line.contains(id(&document)))
+        .expect("mounted");
+    assert!(
+        line.contains("lowerdir=/proc/self/fd/") && line.contains("nodev"),
+        "{line}"
+    );
+    host.call(&["bocker-snap", "delete"])
+        .env("BOCKER_ROOT", &old)
+        .stdin(document.to_string())
+        .run()
+        .ok();
+}
+
+/// A seccomp filter under which fsopen(2), number 430 everywhere, does not exist; then the program.
+const NO_FSOPEN: &str = r"
+import ctypes, os, struct, sys
+ops = [(0x20, 0, 0, 0), (0x15, 0, 1, 430), (0x06, 0, 0, 0x00050026), (0x06, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b''.join(struct.pack('=HBBI', *op) for op in ops))
+program = ctypes.create_string_buffer(struct.pack('@HP', len(ops), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn the_commands_that_verbose_prints_make_the_same_root() {
+    if !need("skopeo getfattr") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::full());
+    let output = host
+        .sh("bocker-snap create -v --name web --volume data:/data fixture:1")
+        .ok();
+    let document = output.json();
+    let seen = tree(&root(&document));
+    pass(&host, "delete", &document).ok();
+    let script: String = output
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("+ "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    host.sh(&format!("set -e\n{script}")).ok();
+    assert_same_tree(&tree(&root(&document)), &seen);
+    let verbose = pass(&host, "delete -v", &document).ok();
+    assert!(verbose.stderr.contains("+ umount"));
+    assert!(!root(&document).exists());
+}
+
+#[test]
+fn a_dry_run_of_every_verb_changes_nothing() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let document = create(&host, &format!("--rootfs {rootfs} --name web"));
+    host.run(&["bocker-snap", "gc"]).ok();
+    let before = host.fingerprint();
+    for line in [
+        "create fixture:1 --name other --volume xx:/x",
+        "create --rootfs / --name other",
+        "import fixture:1",
+        "mount web",
+        "unmount web",
+        "delete web",
+        "commit web new:1",
+        "tag fixture:1 new:1",
+        "rmi fixture:1",
+        "gc --grace 0",
+        "reset",
+        "init /etc",
+    ] {
+        host.sh(&format!("bocker-snap {line} --dry-run")).ok();
+        host.assert_same(&before);
+    }
+    let planned = host
+        .sh("bocker-snap create fixture:1 --dry-run")
+        .ok()
+        .json();
+    assert_eq!(planned["bocker"]["id"], "ps_dryrun");
+    assert_eq!(planned["bocker"]["dry_run"], true);
+    pass(&host, "delete", &document).ok();
+}
+
+#[test]
+fn reset_removes_everything_of_one_root_and_nothing_of_another() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let other = host.another_root("other");
+    let kept = host
+        .call(&["bocker-snap", "create", "--rootfs", &rootfs])
+        .env("BOCKER_ROOT", &other)
+        .run()
+        .ok()
+        .json();
+    let before = host.fingerprint();
+    store(&host, &Image::simple());
+    create(&host, "fixture:1 --name web --volume data:/data");
+    host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+    create(&host, "fixture:1");
+    host.run(&["bocker-snap", "reset"]).ok();
+    host.assert_same(&before);
+    assert!(!host.root().exists() || fs::read_dir(host.root()).unwrap().count() == 0);
+    assert!(root(&kept).join("bin/busybox").exists());
+}
+
+#[test]
+fn a_claim_of_another_root_is_not_released_by_a_document_that_names_it() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let other = host.another_root("other");
+    let foreign = host
+        .call(&["bocker-snap", "create", "--rootfs", &rootfs])
+        .env("BOCKER_ROOT", &other)
+        .run()
+        .ok()
+        .json();
+    pass(&host, "delete", &foreign).ok();
+    assert!(Path::new("/run/bocker").join(id(&foreign)).exists());
+    assert!(root(&foreign).join("bin/busybox").exists());
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_is_made() {
+    let host = Host::new();
+    let before = host.fingerprint();
+    for (line, message) in [
+        ("create", "no image is named"),
+        ("create nope", "No image named 'nope' exists"),
+        (
+            "create --rootfs /nowhere",
+            "No directory named '/nowhere' exists",
+        ),
+        (
+            "create --rootfs /etc/passwd",
+            "No directory named '/etc/passwd' exists",
+        ),
+        (
+            "create --rootfs / --name /x",
+            "cannot be a container's name",
+        ),
+        (
+            "create --rootfs / --name ps_abcdef",
+            "cannot be a container's name",
+        ),
+        (
+            "create --rootfs / --volume /nowhere/at/all:/x",
+            "make it first",
+        ),
+        ("create --rootfs / --volume x", "is not a volume"),
+        ("create --rootfs / image", "not from both"),
+        ("create --rootfs / --nope", "unknown option '--nope'"),
+        ("mount nope", "No container named 'nope' exists"),
+        ("commit nope image", "No container named 'nope' exists"),
+        ("tag nope new", "No image named 'nope' exists"),
+        ("rmi nope", "No image named 'nope' exists"),
+        ("import nope", "No image named 'nope' exists"),
+    ] {
+        host.sh(&format!("bocker-snap {line}"))
+            .exits(125)
+            .says(message);
+        host.assert_same(&before);
+    }
+}
