@@ -17,7 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is to be removed, of one container.
 pub(crate) struct Remains {
     pub(crate) id: Id,
-    pub(crate) addresses: Vec<Ipv4Addr>,
+    pub(crate) leases: Vec<Ipv4Addr>,
+    /// Addresses that are masqueraded by themselves.
+    pub(crate) masqueraded: Vec<Ipv4Addr>,
     pub(crate) ports: Vec<Publish>,
     /// Opened at first need: a container without a bridge has nothing in it.
     firewall: Option<Firewall>,
@@ -25,18 +27,14 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
-    /// Fails with [`Kind::System`] when the lock on the container's verbs cannot be taken.
-    pub(crate) fn of(
-        id: Id,
-        addresses: Vec<Ipv4Addr>,
-        ports: Vec<Publish>,
-        dry_run: bool,
-    ) -> Result<Remains> {
+    /// Nothing yet of this container, whose verbs wait for this one until it is done. A dry run makes nobody wait.
+    pub(crate) fn of(id: Id, dry_run: bool) -> Result<Remains> {
         let verbs = if dry_run { None } else { verbs(&id)? };
         Ok(Remains {
             id,
-            addresses,
-            ports,
+            leases: Vec::new(),
+            masqueraded: Vec::new(),
+            ports: Vec::new(),
             firewall: None,
             verbs,
         })
@@ -64,7 +62,7 @@ impl Remains {
                     }),
             );
         }
-        for address in self.addresses.clone() {
+        for address in self.masqueraded.clone() {
             steps.push(
                 Step::new("net.masquerade", "the address is no container's any more")
                     .command(move |_| {
@@ -95,7 +93,7 @@ impl Remains {
                 .command(|remains: &Remains| vec![files::remove_command(&remains.id)])
                 .apply(|remains| files::remove(&remains.id)),
         );
-        for address in self.addresses.clone() {
+        for address in self.leases.clone() {
             let path = lease::folder(BRIDGE).join(address.to_string());
             steps.push(
                 Step::new(
@@ -170,21 +168,17 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
             },
         )?;
     }
-    let attached = |attachment: &crate::member::Attachment| attachment.network == BRIDGE;
-    let attachments = || {
-        net.attachments
-            .iter()
-            .filter(|attachment| attached(attachment))
-    };
-    let address = |text: &str| text.split('/').next()?.parse().ok();
-    let addresses = attachments()
-        .flat_map(|one| &one.result.ips)
-        .filter_map(|ip| address(&ip.address))
-        .collect();
-    let ports = attachments()
-        .flat_map(|one| one.request.publish.clone())
-        .collect();
-    let remains = Remains::of(id, addresses, ports, call.dry_run())?;
+    let mut remains = Remains::of(id, call.dry_run())?;
+    for attachment in net.attachments.iter().filter(|one| one.network == BRIDGE) {
+        let addresses = attachment.result.ips.iter().filter_map(|ip| ip.address());
+        remains.leases.extend(addresses.clone());
+        if attachment.masquerade {
+            remains.masqueraded.extend(addresses);
+        }
+        remains
+            .ports
+            .extend(attachment.request.publish.iter().cloned());
+    }
     let steps = remains.steps();
     call.delete(remains, steps, move |document, remains| {
         strip(document, &remains.id, &net);

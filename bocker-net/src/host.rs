@@ -40,12 +40,13 @@ pub(crate) struct Guard(#[expect(dead_code, reason = "held for its drop")] Flock
 /// Waits for the lock.
 pub(crate) fn lock(how: FlockArg) -> Result<Guard> {
     let folder = folder();
+    let leases = lease::folder(BRIDGE);
     loop {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
-            .doing(|| format!("make {}", folder.display()))?;
+            .create(&leases)
+            .doing(|| format!("make {}", leases.display()))?;
         let mut file = File::open(&folder).doing(|| format!("open {}", folder.display()))?;
         let guard = loop {
             match Flock::lock(file, how) {
@@ -188,7 +189,10 @@ impl Host {
         }
         if !self.has_table {
             steps.push(
-                Step::new("net.table", "our own nftables table: who is masqueraded, which ports are published, what is let in")
+                Step::new(
+                    "net.table",
+                    "an nftables table of our own: who is masqueraded, what is published and let in",
+                )
                     .command(|_| firewall::table_commands())
                     .look(|_| format!("nft list table ip {}", firewall::TABLE))
                     .apply(|context: &mut C| context.as_mut().firewall.make()),
@@ -210,7 +214,10 @@ impl Host {
             let command = turn_on_commands(&name);
             let look = format!("sysctl {name}");
             steps.push(
-                Step::new("net.localhost", "127.0.0.1 on the host may leave by the bridge, so that published ports answer there too")
+                Step::new(
+                    "net.localhost",
+                    "127.0.0.1 of the host may use the bridge, so that published ports answer there",
+                )
                     .command(move |_| command.clone())
                     .look(move |_| look.clone())
                     .apply(move |_| sysctl::turn_on(&name)),
@@ -248,6 +255,7 @@ impl Host {
         self.route
             .set_alias(BRIDGE, ALIAS)
             .map_err(|refusal| refusal.error(&on("mark")))?;
+        sysctl::turn_off_ipv6(BRIDGE)?;
         let link = self
             .route
             .link(BRIDGE)?
@@ -271,7 +279,7 @@ pub(crate) fn masquerade_step<C: AsRef<Host> + AsMut<Host> + 'static>(
 ) -> Step<C> {
     Step::new(
         "net.masquerade",
-        "outside nobody knows these addresses: what leaves carries the host's, and answers find back",
+        "outside nobody knows these addresses: what leaves carries the host's, and answers return",
     )
     .command(move |context: &C| {
         let (subnet, comment) = which(context);
@@ -311,6 +319,7 @@ fn bridge_commands(bridge: &Bridge) -> Vec<String> {
             mac_text(&mac(*address))
         ),
         format!("ip link set {BRIDGE} alias {}", quote(ALIAS)),
+        format!("sysctl -w {}=1", sysctl::disable_ipv6(BRIDGE)),
         format!("ip address add {address}/{prefix} broadcast + dev {BRIDGE}"),
         format!("ip link set {BRIDGE} up"),
     ]
@@ -383,10 +392,12 @@ fn free_subnet(route: &mut Route) -> Result<Subnet> {
             .into_iter()
             .map(|(_, address, prefix)| Subnet::of(address, prefix)),
     );
-    CANDIDATES.into_iter().find(|subnet| !taken.iter().any(|other| other.overlaps(*subnet))).ok_or_else(|| {
+    let is_free = |subnet: &Subnet| !taken.iter().any(|other| other.overlaps(*subnet));
+    CANDIDATES.into_iter().find(is_free).ok_or_else(|| {
         let tried = CANDIDATES.map(|subnet| subnet.to_string()).join(", ");
-        Error::new(Kind::InUse, format!("the host has routes into all of {tried}")).hint(format!(
-            "make the bridge yourself: 'ip link add {BRIDGE} type bridge', give it an address of a free subnet, and bring it up"
+        let message = format!("the host has addresses or routes in all of {tried}");
+        Error::new(Kind::InUse, message).hint(format!(
+            "make {BRIDGE} yourself, with an address of a free subnet, and bring it up"
         ))
     })
 }

@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod files;
 mod firewall;
+mod gc;
 mod host;
 mod lease;
 pub mod member;
@@ -12,8 +13,9 @@ mod netlink;
 mod netns;
 mod nft;
 pub mod publish;
-mod report;
 mod route;
+mod shared;
+mod steps;
 mod subnet;
 mod sysctl;
 
@@ -90,27 +92,27 @@ pub static TOOL: Tool = Tool {
         Verb {
             name: "list",
             kind: VerbKind::Reports,
-            run: report::list,
+            run: gc::list,
         },
         Verb {
             name: "gc",
             kind: VerbKind::Reports,
-            run: report::gc,
+            run: gc::gc,
         },
         Verb {
             name: "setup",
             kind: VerbKind::Reports,
-            run: report::setup,
+            run: shared::setup,
         },
         Verb {
             name: "reset",
             kind: VerbKind::Reports,
-            run: report::reset,
+            run: shared::reset,
         },
         Verb {
             name: "info",
             kind: VerbKind::Reports,
-            run: report::info,
+            run: shared::info,
         },
     ],
     default_verb: None,

@@ -55,6 +55,17 @@ pub struct Attachment {
     pub request: Request,
     /// What came of it.
     pub result: CniResult,
+    /// Whether its address is masqueraded by itself: on a bridge that is not ours.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub masquerade: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What was asked for.
@@ -103,6 +114,13 @@ pub struct CniIp {
     pub gateway: Ipv4Addr,
     /// Index into the interfaces.
     pub interface: usize,
+}
+
+impl CniIp {
+    /// The address without its prefix; `None` when it is no IPv4 address.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        self.address.split('/').next()?.parse().ok()
+    }
 }
 
 /// A route of a CNI result.

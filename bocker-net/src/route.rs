@@ -7,8 +7,8 @@ use bocker_pipe::Result;
 use netlink_packet_core::{DefaultNla, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-    Prop,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -41,6 +41,7 @@ pub(crate) struct Link {
 /// A veth pair to be made: one end here, the other born inside another network namespace (veth(4)).
 pub(crate) struct Veth<'a> {
     pub(crate) host: &'a str,
+    pub(crate) host_mac: [u8; 6],
     /// Index of the bridge that the host's end becomes a port of.
     pub(crate) bridge: u32,
     pub(crate) peer: &'a str,
@@ -190,7 +191,8 @@ impl Route {
         )
     }
 
-    /// `ip link add HOST master BRIDGE type veth peer name PEER address MAC netns INSIDE`.
+    /// `ip link add HOST address MAC master BRIDGE type veth peer name PEER address MAC netns INSIDE`.
+    /// Both get a MAC from us: one made by the kernel is changed by systemd-udevd while we work (systemd.link(5)).
     pub(crate) fn add_veth(&mut self, veth: &Veth<'_>, inside: impl AsFd) -> Result<(), Refusal> {
         let mut peer = LinkMessage::default();
         peer.attributes = vec![
@@ -201,6 +203,7 @@ impl Route {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(veth.host.to_owned()),
+            LinkAttribute::Address(veth.host_mac.to_vec()),
             LinkAttribute::Controller(veth.bridge),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Veth),
@@ -224,6 +227,35 @@ impl Route {
             RouteNetlinkMessage::NewLinkProp(message),
             NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND,
         )
+    }
+
+    /// `ip link set NAME type bridge_slave hairpin on`: the bridge may send a frame back by the port that it came in by.
+    pub(crate) fn set_hairpin(&mut self, name: &str) -> Result<(), Refusal> {
+        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(hairpin),
+            ]),
+        ];
+        self.act(RouteNetlinkMessage::NewLink(message), 0)
+    }
+
+    /// `ip link set NAME addrgenmode none`: no IPv6 address by itself, and none of the traffic that finding one makes.
+    pub(crate) fn without_ipv6(&mut self, name: &str) -> Result<(), Refusal> {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]),
+        ];
+        match self.act(RouteNetlinkMessage::SetLink(message), 0) {
+            // A kernel without IPv6 gives no such address anyway.
+            Err(refusal) if refusal.errno == Errno::EAFNOSUPPORT => Ok(()),
+            result => result,
+        }
     }
 
     /// `ip link set NAME alias TEXT`.

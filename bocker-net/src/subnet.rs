@@ -94,6 +94,14 @@ pub(crate) fn mac(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
+/// The same for the other end of its cable, which differs in the first octet: `06:42`.
+pub(crate) fn host_mac(address: Ipv4Addr) -> [u8; 6] {
+    let [_, rest @ ..] = mac(address);
+    let mut mac = [0x06; 6];
+    mac[1..].copy_from_slice(&rest);
+    mac
+}
+
 /// `02:42:0a:00:00:02`.
 pub(crate) fn mac_text(mac: &[u8]) -> String {
     mac.iter()

@@ -1,4 +1,4 @@
-//! Kernel switches that we turn on (sysctl(8), /proc/sys/net/ipv4), and what they were before, so that `reset` restores them.
+//! Kernel switches that we turn on (sysctl(8), /proc/sys/net), and what they were before, so that `reset` restores them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -22,6 +22,22 @@ pub(crate) const IP_FORWARD: &str = "net.ipv4.ip_forward";
 /// Packets from or to 127.0.0.0/8 may use the interface, so that `127.0.0.1:8080` on the host reaches a container.
 pub(crate) fn route_localnet(interface: &str) -> String {
     format!("net.ipv4.conf.{interface}.route_localnet")
+}
+
+/// No IPv6 on the interface.
+pub(crate) fn disable_ipv6(interface: &str) -> String {
+    format!("net.ipv6.conf.{interface}.disable_ipv6")
+}
+
+/// Keeps IPv6 from an interface of ours: we give no such addresses, and one that the kernel gives by itself would be a way
+/// around the firewall. There is nothing to restore, the switch goes with the interface.
+pub(crate) fn turn_off_ipv6(interface: &str) -> Result<()> {
+    let name = disable_ipv6(interface);
+    match fs::write(path(&name), ON) {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("turn on {name}")),
+    }
 }
 
 /// A switch that we have turned on.
