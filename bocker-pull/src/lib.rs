@@ -4,6 +4,7 @@
 use bocker_pipe::{Tool, Verb, VerbKind};
 
 mod challenge;
+mod dns;
 mod download;
 mod platform;
 mod progress;
@@ -15,20 +16,20 @@ mod resolve;
 const HELP: &str = "\
 bocker-pull: fetch an image from a registry into the local image store
 
-    bocker-pull [pull] REF   begin a pipeline: write a document that names the image
+    bocker-pull [pull] REF   begin a pipeline: the document names the image
     bocker-pull list         the stored images as JSON Lines, one for each name
-    bocker-pull gc           remove what nothing leads to and what a killed pull left
+    bocker-pull gc           remove what no image needs and killed pulls left
 
-REF is [REGISTRY/]NAME[:TAG|@sha256:DIGEST]; docker.io, library/ and latest are meant
-where they are left out.
+REF is [REGISTRY/]NAME[:TAG|@sha256:DIGEST]; where they are left out,
+docker.io, library/ and latest are meant.
 
-    --platform OS/ARCH[/VARIANT]  not the host's: linux/arm64, linux/arm/v7
-    --plain-http                  no TLS (never used for loopback registries)
+    --platform OS/ARCH[/VARIANT]  linux/arm64, linux/arm/v7; else the host's
+    --plain-http                  no TLS (loopback registries never have it)
     -q, --quiet                   show no progress
     --grace SECONDS               gc: only what is older (600)
-    -v, --explain                 show each step as a command; and why, and how to look
+    -v, --explain                 show each step as a command; and why
     --dry-run                     ask the registry, but change nothing
-    -, --document FD              read a document from stdin or FD instead of beginning one
+    -, --document FD              add to a document from stdin or FD
     -h, --help, -V, --version
 
     bocker-pull busybox:1 | bocker-snap import

@@ -9,7 +9,7 @@ use bocker_pipe::layout::Descriptor;
 /// How often the moving line is drawn.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 const USUAL_WIDTH: usize = 80;
-const BAR: usize = 30;
+const BAR: usize = 20;
 /// Returns to the first column and clears the line (ECMA-48 EL).
 const CLEAR: &str = "\r\x1b[K";
 /// How much of a digest is shown: enough to tell layers apart.
@@ -112,14 +112,14 @@ impl Progress {
             (u128::from(bytes) * BAR as u128 / u128::from(total)).min(BAR as u128) as usize;
         let speed = bytes as f64 / elapsed.as_secs_f64().max(0.001);
         format!(
-            "{} [{:<BAR$}] {} of {}, {}/s, {} of {} blobs",
-            self.name,
+            "{}/{} layers [{:<BAR$}] {} of {}, {}/s {}",
+            self.finished.get(),
+            self.blobs,
             "#".repeat(filled),
             size(bytes),
             size(self.total),
             size(speed as u64),
-            self.finished.get(),
-            self.blobs,
+            self.name,
         )
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         progress.advance(1_000_000);
         assert_eq!(
             progress.line(Duration::from_secs(2)),
-            "busybox:1 [###############               ] 1.0 MB of 2.0 MB, 500.0 kB/s, 0 of 4 blobs"
+            "0/4 layers [##########          ] 1.0 MB of 2.0 MB, 500.0 kB/s busybox:1"
         );
         let absurd = Progress::new(true, "x".into(), u64::MAX, 1);
         absurd.advance(u64::MAX);

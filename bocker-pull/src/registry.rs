@@ -3,6 +3,7 @@
 //! (<https://distribution.github.io/distribution/spec/auth/token/>), and what the answers mean.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::challenge::{self, Challenge};
+use crate::dns::Dns;
 
 /// All kinds of manifests and indexes. Without this header some registries say 404 for what is there.
 const MANIFESTS: [&str; 4] = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
@@ -97,21 +99,32 @@ impl Registry {
         })?;
         // A second provider is refused, the first one stays: either way there is one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder()
-            .user_agent(concat!("bocker-pull/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .referer(false)
-            // Neither a redirect nor a token server may take us from TLS to plain text.
-            .https_only(!plain);
-        if loopback {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| {
+        let builder = || {
+            let builder = Client::builder()
+                .user_agent(concat!("bocker-pull/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(READ_TIMEOUT)
+                .dns_resolver(Dns::default())
+                .referer(false)
+                // Neither a redirect nor a token server may take us from TLS to plain text.
+                .https_only(!plain);
+            if loopback {
+                builder.no_proxy()
+            } else {
+                builder
+            }
+        };
+        let client = match builder().build() {
+            // A machine without certificates can still use what needs none.
+            Err(_) if plain => builder().tls_certs_only([]).build(),
+            result => result,
+        };
+        let client = client.map_err(|error| {
             Error::new(
-                Kind::Remote,
+                Kind::Unsupported,
                 format!("cannot set up TLS: {}", root_cause(&error)),
             )
+            .hint("install the certificates of the authorities: ca-certificates on most systems")
         })?;
         Ok(Registry {
             client,
@@ -370,10 +383,15 @@ impl Registry {
                 root_cause(error)
             ),
         );
-        if error.is_connect() && self.base.scheme() == "https" {
-            return failed.hint("if it speaks plain HTTP, say --plain-http");
+        match tls_error(error) {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                failed.hint("if it speaks plain HTTP, say --plain-http")
+            }
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                failed.hint("SSL_CERT_FILE names the certificates to trust instead of the system's")
+            }
+            _ => failed,
         }
-        failed
     }
 }
 
@@ -443,6 +461,18 @@ fn root_cause(error: &reqwest::Error) -> String {
             .unwrap_or_default()
             .to_owned(),
         None => cause.to_string(),
+    }
+}
+
+/// What TLS had to say, if it is to blame. An I/O error hides what it wraps from `source`.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let wrapped = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match (error.downcast_ref(), wrapped) {
+        (Some(found), _) => Some(found),
+        (None, Some(wrapped)) => tls_error(wrapped),
+        (None, None) => error.source().and_then(tls_error),
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Resolved {
     pub(crate) config: (Descriptor, Vec<u8>),
     /// The layers, lowest first.
     pub(crate) layers: Vec<Descriptor>,
-    /// What the configuration says the image runs on.
+    /// What the image runs on, as the index says, or the configuration where there is no index.
     pub(crate) platform: Platform,
     /// The `config` object of the configuration, verbatim.
     pub(crate) settings: Map<String, Value>,
@@ -87,6 +87,7 @@ pub(crate) async fn resolve(
 ) -> Result<Resolved> {
     let mut fetched = fetch(registry, layout, reference.version(), None).await?;
     let mut top = None;
+    let mut promised = None;
     let mut depth = 0;
     let (media_type, manifest) = loop {
         let media_type = media_type(registry, &fetched)?;
@@ -103,6 +104,7 @@ pub(crate) async fn resolve(
         if depth > DEPTH_MAX {
             return Err(registry.says(&format!("nests indexes more than {DEPTH_MAX} deep")));
         }
+        promised.clone_from(&child.platform);
         let next = fetch(
             registry,
             layout,
@@ -127,7 +129,7 @@ pub(crate) async fn resolve(
         return Err(registry.says("sent a configuration of another size than the manifest says"));
     }
     let config: Config = json(registry, &bytes, "an image configuration")?;
-    let platform = config.platform();
+    let platform = promised.unwrap_or_else(|| config.platform());
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(registry.says(&format!(
             "sent an image of {} layers whose configuration knows {}",
