@@ -13,6 +13,8 @@ use crate::tools::Piece;
 struct Listed {
     id: Id,
     state: String,
+    created: Option<String>,
+    started: Option<String>,
 }
 
 /// A container and its state, asked of the kernel just now.
@@ -20,10 +22,12 @@ struct Listed {
 pub(crate) struct Container {
     pub(crate) id: Id,
     pub(crate) state: String,
+    created: Option<String>,
+    started: Option<String>,
     pub(crate) document: Document,
 }
 
-/// Every container that was handed to bocker-spawn, running or not.
+/// Every container that was handed to bocker-spawn, running or not; the newest first.
 pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
     let stage = crate::pipeline::Stage::new(session.tools.find(Piece::Spawn)?).arg("list");
     let listed: Vec<Listed> = session.read(&stage)?;
@@ -33,10 +37,15 @@ pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
         Some(Container {
             id: listed.id,
             state: listed.state,
+            created: listed.created,
+            started: listed.started,
             document,
         })
     };
-    Ok(listed.into_iter().filter_map(container).collect())
+    let mut all: Vec<Container> = listed.into_iter().filter_map(container).collect();
+    // Times in RFC 3339 sort as text.
+    all.sort_by(|a, b| b.created.cmp(&a.created));
+    Ok(all)
 }
 
 impl Container {
@@ -51,6 +60,8 @@ impl Container {
             "ID": self.id,
             "Command": self.command(),
             "Image": self.image(),
+            "CreatedAt": self.created,
+            "RunningFor": self.created.as_deref().and_then(time::since).map(|since| format!("{since} ago")),
             "State": self.state,
             "Status": self.status(),
             "Ports": self.ports(),
@@ -94,11 +105,13 @@ impl Container {
     }
 
     fn status(&self) -> String {
-        let since = |pointer: &str| self.text(pointer).and_then(time::since);
         match self.state.as_str() {
             "running" | "paused" => {
-                let up =
-                    since("/bocker/spawn/started").map_or("Up".into(), |time| format!("Up {time}"));
+                let up = self
+                    .started
+                    .as_deref()
+                    .and_then(time::since)
+                    .map_or("Up".into(), |time| format!("Up {time}"));
                 if self.state == "paused" {
                     format!("{up} (Paused)")
                 } else {
@@ -107,7 +120,10 @@ impl Container {
             }
             "exited" => match self.document.exit() {
                 Ok(Some(exit)) => {
-                    let ago = since("/bocker/exit/finished")
+                    let ago = exit
+                        .finished
+                        .as_deref()
+                        .and_then(time::since)
                         .map_or(String::new(), |time| format!(" {time} ago"));
                     let why = if exit.oom { ", out of memory" } else { "" };
                     format!("Exited ({}{why}){ago}", exit.code)
@@ -119,31 +135,26 @@ impl Container {
         }
     }
 
-    /// As typed after `-p`.
+    /// As docker shows them: `0.0.0.0:8080->80/tcp`.
     fn ports(&self) -> String {
         let attachments = self
             .document
             .value("/bocker/net/attachments")
             .and_then(Value::as_array);
-        let published = |attachment: &Value| -> Vec<String> {
-            let requests = attachment
-                .pointer("/request/publish")
-                .and_then(Value::as_array);
-            requests
-                .into_iter()
-                .flatten()
-                .map(|request| match request {
-                    Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                })
-                .collect()
-        };
-        let all: Vec<String> = attachments
+        let published = attachments
             .into_iter()
             .flatten()
-            .flat_map(published)
-            .collect();
-        all.join(", ")
+            .filter_map(|attachment| attachment.pointer("/request/publish")?.as_array())
+            .flatten();
+        let port = |port: &Value| {
+            let ip = port["hostIP"].as_str().unwrap_or("0.0.0.0");
+            let protocol = port["protocol"].as_str().unwrap_or("tcp");
+            format!(
+                "{ip}:{}->{}/{protocol}",
+                port["hostPort"], port["containerPort"]
+            )
+        };
+        published.map(port).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -162,6 +173,8 @@ mod tests {
         Container {
             id: Id::parse("ps_abc123").unwrap(),
             state: state.into(),
+            created: None,
+            started: None,
             document: Document::parse(document.to_string().as_bytes()).unwrap(),
         }
     }
@@ -180,6 +193,19 @@ mod tests {
         assert_eq!(
             of(json!(["bocker", "run", "img", "/bin/sh", "-c", "echo  a"])),
             "/bin/sh -c echo  a"
+        );
+    }
+
+    #[test]
+    fn ports_are_shown_as_docker_does() {
+        let publish = json!([
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostIP": "127.0.0.1", "hostPort": 53, "containerPort": 53, "protocol": "udp"},
+        ]);
+        let net = json!({"attachments": [{"request": {"publish": publish}}]});
+        assert_eq!(
+            container("running", json!({"bocker": {"net": net}})).ports(),
+            "0.0.0.0:8080->80/tcp, 127.0.0.1:53->53/udp"
         );
     }
 

@@ -1,11 +1,12 @@
 //! The unsafe calls: numbered descriptors for the stages, and the signal handler.
 
 use std::io::{PipeReader, PipeWriter, pipe};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use bocker_pipe::{Doing, Result};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -18,6 +19,9 @@ const ENDING: [Signal; 4] = [
 
 /// Set in a byte of the signal pipe when the kernel sent the signal, as a terminal does to its whole foreground group.
 const BY_KERNEL: u8 = 0x80;
+
+/// Below this, descriptors are numbered by what is pasted into a shell.
+const OURS: i32 = 10;
 
 static NOTED: OnceLock<PipeWriter> = OnceLock::new();
 
@@ -41,8 +45,15 @@ impl From<u8> for Noted {
 /// Duplicates `from` as the descriptor `number`, which children inherit; whatever had that number is closed.
 pub(crate) fn carry(from: impl AsFd, number: i32) -> Result<OwnedFd> {
     // SAFETY: no value of this program owns the number: it is called for 3 and 4 before a pipeline's own descriptors are
-    // opened, when everything opened earlier has been closed again; what a caller left open there, nobody here owns.
+    // opened; what lives longer than a pipeline lies above OURS; what a caller left open there, nobody here owns.
     unsafe { nix::unistd::dup2_raw(from, number) }.doing(|| format!("open descriptor {number}"))
+}
+
+/// Moves a descriptor out of the way of those that are numbered.
+fn moved(fd: OwnedFd) -> Result<OwnedFd> {
+    let number = fcntl(&fd, FcntlArg::F_DUPFD_CLOEXEC(OURS)).doing(|| "duplicate a pipe".into())?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else has seen its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 extern "C" fn note(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -61,12 +72,13 @@ extern "C" fn note(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void
 /// Children have the default dispositions back after exec. To be called once.
 pub(crate) fn note_signals() -> Result<PipeReader> {
     let (reader, writer) = pipe().doing(|| "make a pipe".into())?;
-    let _ = NOTED.set(writer);
+    let (reader, writer) = (moved(reader.into())?, moved(writer.into())?);
+    let _ = NOTED.set(writer.into());
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESTART;
     let action = SigAction::new(SigHandler::SigAction(note), flags, SigSet::empty());
     for signal in ENDING {
         // SAFETY: the handler calls nothing that is not async-signal-safe, and restores errno.
         unsafe { sigaction(signal, &action) }.doing(|| format!("catch {signal}"))?;
     }
-    Ok(reader)
+    Ok(reader.into())
 }

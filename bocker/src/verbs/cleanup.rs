@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Remove the container as well
     #[arg(long)]
     rm: bool,
-    /// End 'run -d': print the id of a container that runs, take down one that could not be started
+    /// End 'run -d': print the id of a container that runs, remove one that could not be started
     #[arg(long, conflicts_with = "name")]
     unless_running: bool,
 }
@@ -43,7 +43,8 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     if document.error().is_none() {
         return say(document.id()?.as_str()).map(|()| 0);
     }
-    let mut pipeline = teardown(session, args.rm)?;
+    // What could not be started is not kept: nothing came of it, and nobody knows its id.
+    let mut pipeline = teardown(session, true)?;
     pipeline.document = Some(document.tree().to_string());
     session.run(&pipeline)
 }

@@ -26,6 +26,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             ("CONTAINER_ID", "ID"),
             ("COMMAND", "Command"),
             ("IMAGE", "Image"),
+            ("CREATED", "RunningFor"),
             ("STATUS", "Status"),
             ("PORTS", "Ports"),
             ("NAMES", "Names"),

@@ -212,12 +212,7 @@ impl Args {
                 .options("--on-arg", ["cleanup"])
                 .options("--on-arg", self.rm.then_some("--rm"));
             stages.push(with_command(spawn));
-            stages.push(
-                session
-                    .own_stage("cleanup")
-                    .flag("--rm", self.rm)
-                    .arg("--unless-running"),
-            );
+            stages.push(session.own_stage("cleanup").arg("--unless-running"));
             pipeline = Pipeline::new(stages);
         } else {
             let stdin = self.interactive.then_some(STDIN.to_string());

@@ -89,7 +89,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         return Ok(0);
     }
     args.force.confirm("Remove all of this?")?;
-    let mut code = collect(session, &[])?;
+    let mut code = collect(session, &COLLECTORS, &[])?;
     for container in &dead {
         match rm::remove(session, &container.id, container.id.as_str(), false) {
             Ok(Outcome::Removed) => {}
@@ -120,10 +120,10 @@ fn leftover(line: &Value) -> String {
 }
 
 /// Runs each tool's `gc`.
-fn collect(session: &Session, options: &[&str]) -> Result<u8> {
+fn collect(session: &Session, pieces: &[Piece], options: &[&str]) -> Result<u8> {
     let mut code = 0;
-    for piece in COLLECTORS {
-        let stage = session.stage(piece, "gc")?.args(options);
+    for piece in pieces {
+        let stage = session.stage(*piece, "gc")?.args(options);
         if session.run(&Pipeline::new([stage]).discarded())? != 0 {
             code = EXIT_FAILED;
         }
@@ -143,7 +143,8 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
     for id in containers::list()? {
         code = code.max(remove_whatever_it_is(session, &id)?);
     }
-    code = code.max(collect(session, &["--grace", "0", "--force"])?);
+    let makers = [Piece::Spawn, Piece::Cg, Piece::Net, Piece::Snap];
+    code = code.max(collect(session, &makers, &["--grace", "0", "--force"])?);
     for piece in [Piece::Snap, Piece::Net] {
         let status = session.run(&Pipeline::new([session.stage(piece, "reset")?]).discarded())?;
         code = code.max(status);
