@@ -44,10 +44,15 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         find(call, &name)?;
     }
     let document = call.document()?;
-    if !by_name && document.value("/bocker/cg").is_none() {
+    let nothing_of_ours = !by_name && document.value("/bocker/cg").is_none();
+    if nothing_of_ours && document.value("/bocker/id").is_none() {
         return Ok(());
     }
+    // One that is no id is said to be none, even where nothing would be removed.
     let id = document.id()?;
+    if nothing_of_ours {
+        return Ok(());
+    }
     // A malformed member still says that there is something to remove; where, follows from the id alone.
     let request = document
         .member::<Member>(STAGE)

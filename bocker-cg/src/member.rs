@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_was_added_is_removed_and_the_rest_stays() {
-        let text = br#"{"ociVersion":"1.2.0","bocker":{"version":1,"id":"ps_3fa0c1"},
+        let text = br#"{"bocker":{"version":1,"id":"ps_3fa0c1"},
             "linux":{"resources":{"hugepageLimits":[]},"seccomp":{}}}"#;
         let before = Document::parse(text).unwrap();
         let mut document = before.clone();

@@ -40,6 +40,17 @@ impl Fingerprint {
         Fingerprint { sections }
     }
 
+    /// Whether there is an interface of a container whose id is not claimed any more: the kernel removes it some time
+    /// after the namespace that held its peer.
+    pub(crate) fn has_interfaces_in_flight(&self) -> bool {
+        let names = self.sections["links"].iter().filter_map(|line| {
+            let id = line.strip_prefix(r#"ifname="veth0_"#)?;
+            id.split('"').next()
+        });
+        let mut claims = names.map(|id| Path::new("/run/bocker").join(id));
+        claims.any(|claim| !claim.exists())
+    }
+
     /// What differs in a later picture, one line each: `- ` what is gone, `+ ` what is new, under the subject's name.
     /// Empty when nothing does.
     #[must_use]
@@ -141,10 +152,20 @@ fn links(host: &Host) -> Vec<String> {
         .collect()
 }
 
+/// The kernel gives every interface that has a carrier a link-local IPv6 address, with its routes, and takes them away
+/// with the carrier: they say nothing that the interface does not say.
+fn is_automatic(address: &Value) -> bool {
+    let address = address.as_str().unwrap_or_default();
+    address.starts_with("fe80:") || address == "ff00::/8"
+}
+
 fn addresses(host: &Host) -> Vec<String> {
     let mut lines = Vec::new();
     for link in ip(host, &["addr", "show"]) {
         for a in link["addr_info"].as_array().into_iter().flatten() {
+            if is_automatic(&a["local"]) {
+                continue;
+            }
             let name = link["ifname"].as_str().unwrap_or("?");
             lines.push(format!(
                 "{name} {}",
@@ -163,9 +184,9 @@ fn routes(host: &Host) -> Vec<String> {
             let argv: Vec<&str> = std::iter::once(family)
                 .chain(what.iter().copied())
                 .collect();
-            for r in ip(host, &argv) {
-                let rule = only(&r, &["priority", "src", "fwmark"]);
-                lines.push(format!("{family} {} {rule}", only(&r, &members)));
+            for r in ip(host, &argv).iter().filter(|r| !is_automatic(&r["dst"])) {
+                let rule = only(r, &["priority", "src", "fwmark"]);
+                lines.push(format!("{family} {} {rule}", only(r, &members)));
             }
         }
     }

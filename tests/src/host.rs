@@ -156,10 +156,17 @@ impl Host {
         self.run(&["sh", "-c", script])
     }
 
-    /// What is on this piece of the machine now.
+    /// What is on this piece of the machine now, once the interfaces of containers that are gone have gone too.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::take(self)
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let picture = Fingerprint::take(self);
+            if !picture.has_interfaces_in_flight() || Instant::now() > deadline {
+                return picture;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Checks that everything is as it was.
