@@ -21,8 +21,8 @@ const MAX_TEXT: usize = 400;
 /// What comes from the other side.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// A part of the work is done.
-    Done,
+    /// So many parts of the work are done.
+    Done(usize),
     /// The same, with a descriptor: the terminal's master, or a pidfd.
     Descriptor(OwnedFd),
     /// The process ended with this wait status: exit code, or signal.
@@ -30,18 +30,19 @@ pub(crate) enum Message {
         code: Option<i32>,
         signal: Option<i32>,
     },
-    /// It failed, and the sender is gone.
-    Failed(Error),
+    /// It failed after so many parts, and the sender is gone.
+    Failed(usize, Error),
     /// End of file.
     Closed,
 }
 
 #[derive(Serialize, Deserialize)]
 enum Wire {
-    Done,
+    Done(usize),
     Descriptor,
     Ended(Option<i32>, Option<i32>),
     Failed {
+        done: usize,
         kind: WireKind,
         message: String,
         hint: Option<String>,
@@ -97,9 +98,9 @@ impl Channel {
         .doing(|| "speak to the supervisor".into())
     }
 
-    /// Says that a part is done.
-    pub(crate) fn done(&self) -> Result<()> {
-        self.send(&Wire::Done, None)
+    /// Says that so many parts are done.
+    pub(crate) fn done(&self, parts: usize) -> Result<()> {
+        self.send(&Wire::Done(parts), None)
     }
 
     /// Passes a descriptor on.
@@ -112,8 +113,8 @@ impl Channel {
         self.send(&Wire::Ended(code, signal), None)
     }
 
-    /// Says what failed.
-    pub(crate) fn failed(&self, error: &Error) -> Result<()> {
+    /// Says what failed after so many parts.
+    pub(crate) fn failed(&self, done: usize, error: &Error) -> Result<()> {
         let kind = match error.kind() {
             Kind::System(errno) => WireKind::System(*errno),
             Kind::Document => WireKind::Document,
@@ -124,6 +125,7 @@ impl Channel {
         };
         self.send(
             &Wire::Failed {
+                done,
                 kind,
                 message: cut(error.message()),
                 hint: error.hint_text().map(cut),
@@ -134,7 +136,7 @@ impl Channel {
 
     /// Lets the other side go on.
     pub(crate) fn go(&self) -> Result<()> {
-        self.done()
+        self.done(0)
     }
 
     /// Waits until the other side says to go on; `false` when it is gone.
@@ -180,11 +182,12 @@ impl Channel {
             serde_json::from_slice(&bytes[..received.bytes]).ok()
         };
         Ok(match (wire, fd) {
-            (Some(Wire::Done), _) => Message::Done,
+            (Some(Wire::Done(parts)), _) => Message::Done(parts),
             (Some(Wire::Descriptor), Some(fd)) => Message::Descriptor(fd),
             (Some(Wire::Ended(code, signal)), _) => Message::Ended { code, signal },
             (
                 Some(Wire::Failed {
+                    done,
                     kind,
                     message,
                     hint,
@@ -200,15 +203,16 @@ impl Channel {
                     WireKind::CommandNotFound => Kind::CommandNotFound,
                 };
                 let error = Error::new(kind, message);
-                Message::Failed(match hint {
+                let error = match hint {
                     Some(hint) => error.hint(hint),
                     None => error,
-                })
+                };
+                Message::Failed(done, error)
             }
-            _ => Message::Failed(Error::new(
-                Kind::System(libc::EPROTO),
-                "the container's process sent a message that is none",
-            )),
+            _ => {
+                let what = "the container's process sent a message that is none";
+                Message::Failed(0, Error::new(Kind::System(libc::EPROTO), what))
+            }
         })
     }
 }
@@ -225,10 +229,10 @@ mod tests {
     fn an_error_crosses_with_its_kind() {
         let (here, there) = Channel::pair().unwrap();
         let error = Error::new(Kind::CommandNotFound, "no such command").hint("look for it");
-        there.failed(&error).unwrap();
+        there.failed(4, &error).unwrap();
         drop(there);
         match here.receive().unwrap() {
-            Message::Failed(received) => assert_eq!(received, error),
+            Message::Failed(done, received) => assert_eq!((done, received), (4, error)),
             other => panic!("{other:?}"),
         }
         assert!(matches!(here.receive().unwrap(), Message::Closed));
@@ -239,9 +243,9 @@ mod tests {
     fn a_long_error_is_cut_and_not_lost() {
         let (here, there) = Channel::pair().unwrap();
         there
-            .failed(&Error::new(Kind::Invalid, "\u{1F980}".repeat(10_000)))
+            .failed(0, &Error::new(Kind::Invalid, "\u{1F980}".repeat(10_000)))
             .unwrap();
-        assert!(matches!(here.receive().unwrap(), Message::Failed(_)));
+        assert!(matches!(here.receive().unwrap(), Message::Failed(..)));
     }
 
     #[test]

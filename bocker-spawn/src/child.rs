@@ -40,9 +40,10 @@ const LINKS: [(&str, &str); 5] = [
 ];
 const DEV: &str = "/dev";
 const DEV_PTS: &str = "/dev/pts";
+const DEV_SHM: &str = "/dev/shm";
 
-/// How many times [`enter`] reports [`Channel::done`] before the command is executed, in the order of the steps.
-pub(crate) const REPORTS: [&str; 6] = [
+/// The parts of the work, each a step. They are reported together, in one message, unless one fails.
+pub(crate) const PARTS: [&str; 6] = [
     "spawn.root",
     "spawn.mounts",
     "spawn.devices",
@@ -53,15 +54,22 @@ pub(crate) const REPORTS: [&str; 6] = [
 
 /// Sets everything up, waits for the word, and executes the command. Never returns.
 pub(crate) fn enter(plan: &Plan, channel: &Channel, stdio: Option<Stdio>, joins: &[OwnedFd]) -> ! {
-    let result = set_up(plan, channel, stdio, joins);
+    let mut parts = 0;
+    let result = set_up(plan, channel, stdio, joins, &mut parts);
     if let Err(error) = result {
         // Without a supervisor there is nobody to tell.
-        let _ = channel.failed(&error);
+        let _ = channel.failed(parts, &error);
     }
     sys::exit(1)
 }
 
-fn set_up(plan: &Plan, channel: &Channel, stdio: Option<Stdio>, joins: &[OwnedFd]) -> Result<()> {
+fn set_up(
+    plan: &Plan,
+    channel: &Channel,
+    stdio: Option<Stdio>,
+    joins: &[OwnedFd],
+    parts: &mut usize,
+) -> Result<()> {
     // The supervisor puts us into the cgroups first.
     if !channel.wait() {
         sys::exit(1);
@@ -71,34 +79,35 @@ fn set_up(plan: &Plan, channel: &Channel, stdio: Option<Stdio>, joins: &[OwnedFd
     namespaces(plan, joins)?;
 
     let root = root(plan)?;
-    channel.done()?;
+    *parts += 1;
     let kernel = kernel_mounts(plan, &root)?;
-    channel.done()?;
+    *parts += 1;
     devices(&kernel.dev)?;
     let terminal = match plan.program.terminal {
         true => Some(terminal(&kernel, channel)?),
         false => None,
     };
-    channel.done()?;
+    *parts += 1;
     for mount in plan.mounts.iter().filter(|mount| !is_own(mount)) {
         mounts::mount(&root, mount)?;
     }
     working_directory(&root, &plan.program.cwd)?;
-    channel.done()?;
+    *parts += 1;
     mask(plan, &root, &kernel.dev)?;
     if plan.read_only {
         sys::mount_setattr(root.as_fd(), false, RDONLY, 0)
             .doing(|| "make the container's root read-only".into())?;
     }
     pivot(&root)?;
-    channel.done()?;
+    *parts += 1;
 
     let stdio = match terminal {
         Some(terminal) => Stdio::terminal(terminal)?,
         None => stdio.unwrap_or_default(),
     };
     privileges::prepare(&plan.program, &root, stdio)?;
-    channel.done()?;
+    *parts += 1;
+    channel.done(*parts)?;
     if !channel.wait() {
         sys::exit(1);
     }
@@ -153,7 +162,8 @@ pub(crate) fn is_own(mount: &Mount) -> bool {
     matches!(
         mount.kind.as_deref(),
         Some("proc" | "sysfs" | "cgroup" | "cgroup2" | "devpts" | "mqueue")
-    ) || (mount.destination == DEV && mount.kind.as_deref() == Some("tmpfs"))
+    ) || (mount.kind.as_deref() == Some("tmpfs")
+        && [DEV, DEV_SHM].contains(&mount.destination.as_str()))
 }
 
 /// The mounts that later steps work in, by descriptor.

@@ -20,9 +20,9 @@ use crate::privileges::{self, Stdio};
 use crate::process::{self, Request};
 use crate::rooted::Root;
 use crate::run::{self, caller};
-use crate::streams::{After, Streams};
+use crate::streams::{After, Event, Streams};
 use crate::sys::{self, Side};
-use crate::{cgroups, child, signals, tty};
+use crate::{cgroups, child, seal, signals, tty};
 
 /// The devpts of a container, as every one of ours has it.
 const PTS: &str = "/dev/pts";
@@ -75,6 +75,9 @@ pub(crate) fn exec(call: &mut Call) -> Result<()> {
     let name = options.name.ok_or_else(|| usage("no container is given"))?;
     if options.request.command.is_empty() {
         return Err(usage("no command is given"));
+    }
+    if !call.dry_run() {
+        seal::seal()?;
     }
     let container = Container::find(&name)?;
     match container.state() {
@@ -139,7 +142,7 @@ fn attach(
             drop(streams);
             if let Err(error) = agent(container, target, program, stdio, &there) {
                 // Without a client there is nobody to tell.
-                let _ = there.failed(&error);
+                let _ = there.failed(0, &error);
             }
             sys::exit(0)
         }
@@ -179,12 +182,15 @@ fn client(
                 terminal = Some(master);
             }
             Message::Descriptor(pidfd) => break pidfd,
-            Message::Failed(error) => return Err(error),
-            Message::Done => {}
+            Message::Failed(_, error) => return Err(error),
+            Message::Done(_) => {}
             Message::Ended { .. } | Message::Closed => return Err(lost()),
         }
     };
-    streams.run(channel.as_fd(), signals, |signal| {
+    streams.run(channel.as_fd(), signals, |event| {
+        let Event::Signal(signal) = event else {
+            return After::Continue;
+        };
         if let (libc::SIGWINCH, Some(to)) = (signal, &terminal) {
             tty::copy_size(rustix::stdio::stdout(), to);
             return After::Continue;
@@ -196,7 +202,7 @@ fn client(
     drop(raw);
     match channel.receive()? {
         Message::Ended { code, signal } => Ok(run::code(code, signal)),
-        Message::Failed(error) => Err(error),
+        Message::Failed(_, error) => Err(error),
         _ => Err(lost()),
     }
 }
@@ -231,7 +237,7 @@ fn agent(
                 )
             });
             if let Err(error) = result {
-                let _ = there.failed(&error);
+                let _ = there.failed(0, &error);
             }
             sys::exit(1)
         }
@@ -263,9 +269,9 @@ fn relay(process: &Channel, client: &Channel) -> Result<()> {
     loop {
         match process.receive()? {
             Message::Descriptor(master) => client.descriptor(master.as_fd())?,
-            Message::Done => process.go()?,
+            Message::Done(_) => process.go()?,
             Message::Closed => return Ok(()),
-            Message::Failed(error) => return Err(error),
+            Message::Failed(_, error) => return Err(error),
             Message::Ended { .. } => {}
         }
     }
@@ -296,7 +302,7 @@ fn inside(
         stdio
     };
     privileges::prepare(program, &root, stdio)?;
-    channel.done()?;
+    channel.done(0)?;
     if !channel.wait() {
         sys::exit(1);
     }

@@ -12,12 +12,13 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let doing = || format!("write {}", path.display());
-    // What a killed writer left there is in the way of nobody else: the writers of one container are ordered by its lock.
-    let _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new()
         .write(true)
-        .create_new(true)
+        .create(true)
+        // What a killed writer left there; the writers of one container are ordered by its lock.
+        .truncate(true)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&beside)
         .doing(doing)?;
     let result = file

@@ -19,6 +19,7 @@ mod procfs;
 mod report;
 mod rooted;
 mod run;
+mod seal;
 mod show;
 mod signals;
 mod spec;

@@ -200,17 +200,15 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         note(collect(call, container, force));
     }
     for claim in claims.values() {
-        let ours = claim
-            .record
-            .as_ref()
-            .is_some_and(|record| record.by == STAGE);
-        if ours
-            && !paths::container(&claim.id).exists()
-            && claim.is_stale(&boot_id, grace)
-            && !lock::is_alive(&claim.id)
-        {
+        let folder = paths::container(&claim.id);
+        let is_half_made = is_own(claim)
+            && !folder.join(containers::CONFIG).exists()
+            && !lock::is_alive(&claim.id);
+        if is_half_made && claim.is_stale(&boot_id, grace) {
             if !call.dry_run() {
-                note(claim::release_own(&claim.id, STAGE));
+                let removed = run::remove_made_folder(&folder)
+                    .and_then(|()| claim::release_own(&claim.id, STAGE));
+                note(removed);
             }
             note(call.line(
                 &json!({"id": claim.id, "state": State::Creating, "removed": !call.dry_run()}),
@@ -218,6 +216,14 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         }
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// Whether this tool made the claim, and so the container's folder.
+fn is_own(claim: &Claim) -> bool {
+    claim
+        .record
+        .as_ref()
+        .is_some_and(|record| record.by == STAGE)
 }
 
 fn collect(call: &Call, container: Container, force: bool) -> Result<()> {
@@ -240,6 +246,8 @@ fn collect(call: &Call, container: Container, force: bool) -> Result<()> {
         }
         if action == "removed" {
             run::remove_made_folder(&paths::container(&id))?;
+        }
+        if state == State::Exited {
             claim::release_own(&id, STAGE)?;
         }
     }

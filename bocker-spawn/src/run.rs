@@ -22,9 +22,9 @@ use crate::plan::Plan;
 use crate::privileges::Stdio;
 use crate::process::Request;
 use crate::signals::{Judge, Verdict};
-use crate::streams::{After, Streams};
+use crate::streams::{After, Event, Streams};
 use crate::sys::{self, Side};
-use crate::{STAGE, cgroups, child, files, oom, procfs, show, signals, spec, tty};
+use crate::{STAGE, cgroups, child, files, oom, procfs, seal, show, signals, spec, tty};
 
 const RUNNING: &str = "running";
 const EXITED: &str = "exited";
@@ -150,6 +150,9 @@ struct Child {
     pid: Pid,
     pidfd: OwnedFd,
     channel: Channel,
+    /// The parts of its work that it has reported, and what failed after them.
+    parts: usize,
+    failure: Option<Error>,
     /// The master of its terminal, once it has come.
     terminal: Option<OwnedFd>,
 }
@@ -367,7 +370,7 @@ fn steps() -> Vec<Step<Context>> {
             .look(|cx| format!("cat /proc/{}/cgroup", cx.shown_pid()))
             .apply(enter_cgroups),
     ];
-    for name in child::REPORTS {
+    for name in child::PARTS {
         steps.push(show::report(name).apply(report));
     }
     steps.push(
@@ -501,6 +504,8 @@ fn start(context: &mut Context) -> Result<()> {
                 pid,
                 pidfd,
                 channel: here,
+                parts: 0,
+                failure: None,
                 terminal: None,
             });
         }
@@ -576,10 +581,21 @@ fn enter_cgroups(context: &mut Context) -> Result<()> {
 /// Waits until the process has done its next part.
 fn report(context: &mut Context) -> Result<()> {
     loop {
-        match context.child()?.channel.receive()? {
-            Message::Done => return Ok(()),
+        let child = context.child()?;
+        if let Some(left) = child.parts.checked_sub(1) {
+            child.parts = left;
+            return Ok(());
+        }
+        if let Some(error) = child.failure.take() {
+            return Err(error);
+        }
+        match child.channel.receive()? {
+            Message::Done(parts) => child.parts = parts,
             Message::Descriptor(fd) => take_terminal(context, fd)?,
-            Message::Failed(error) => return Err(error),
+            Message::Failed(parts, error) => {
+                child.parts = parts;
+                child.failure = Some(error);
+            }
             Message::Ended { .. } | Message::Closed => return Err(died(context)),
         }
     }
@@ -688,8 +704,8 @@ fn execute(context: &mut Context) -> Result<()> {
     let child = context.child()?;
     child.channel.go()?;
     match child.channel.receive()? {
-        Message::Closed => Ok(()),
-        Message::Failed(error) => Err(error),
+        Message::Closed => seal::refuse_own_program(child.pid),
+        Message::Failed(_, error) => Err(error),
         _ => Err(died(context)),
     }
 }
@@ -719,7 +735,24 @@ fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
     let child = context.child()?;
     let mut judge = Judge::default();
     let mut killed_for = None;
-    streams.run(child.pidfd.as_fd(), signals, |signal| {
+    streams.run(child.pidfd.as_fd(), signals, |event| {
+        let signal = match event {
+            Event::Signal(signal) => signal,
+            Event::Typed(bytes) => {
+                // The terminal has sent the signal; all that is left is the process 1 that the kernel keeps it from.
+                let sent = (child.terminal.as_ref())
+                    .and_then(|master| tty::signal_of(master, bytes, child.pid));
+                let Some(signal) = sent else {
+                    return After::Continue;
+                };
+                let status = signals::status(child.pid);
+                if status.is_some_and(|status| !signals::heeds(&status, signal)) {
+                    killed_for.get_or_insert(signal);
+                    let _ = sys::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+                }
+                return After::Continue;
+            }
+        };
         if let (libc::SIGWINCH, Some(from), Some(to)) = (signal, &sizes, &child.terminal) {
             tty::copy_size(from.as_fd(), to);
             return After::Continue;

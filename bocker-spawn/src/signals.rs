@@ -113,7 +113,7 @@ pub(crate) fn status(pid: Pid) -> Option<String> {
 }
 
 /// Whether a process catches, ignores or blocks a signal: anything but its default action.
-fn heeds(status: &str, signal: i32) -> bool {
+pub(crate) fn heeds(status: &str, signal: i32) -> bool {
     let bit = 1u64 << (signal - 1);
     ["SigCgt:", "SigIgn:", "SigBlk:"].iter().any(|key| {
         status

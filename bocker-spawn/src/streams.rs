@@ -39,6 +39,11 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// What has been written of it.
+    fn written(&self) -> &[u8] {
+        &self.bytes[..self.start]
+    }
+
     /// Reads into the empty buffer: `false` at the end.
     fn fill(&mut self, from: BorrowedFd) -> bool {
         match read(from, &mut self.bytes) {
@@ -87,7 +92,15 @@ pub(crate) struct Streams {
     log: Option<Log>,
 }
 
-/// What a signal means for the loop.
+/// What happens while streams are copied.
+pub(crate) enum Event<'a> {
+    /// A signal came.
+    Signal(i32),
+    /// These bytes have reached the container's terminal.
+    Typed(&'a [u8]),
+}
+
+/// What an event means for the loop.
 pub(crate) enum After {
     /// Go on.
     Continue,
@@ -144,12 +157,12 @@ impl Streams {
     }
 
     /// Copies until `end` is readable, which says that the process has ended, and all that it wrote has arrived.
-    /// `on_signal` is called for every signal that comes.
+    /// `on_event` is called for every signal that comes, and for what was typed at the container's terminal.
     pub(crate) fn run(
         &mut self,
         end: BorrowedFd,
         signals: &SignalFd,
-        mut on_signal: impl FnMut(i32) -> After,
+        mut on_event: impl FnMut(Event) -> After,
     ) -> Result<()> {
         let mut ended = false;
         loop {
@@ -197,7 +210,7 @@ impl Streams {
             let events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
             if !events[0].is_empty()
                 && let Some(signal) = signals.read_signal().doing(|| "read a signal".into())?
-                && let After::Leave = on_signal(signal.ssi_signo as i32)
+                && let After::Leave = on_event(Event::Signal(signal.ssi_signo as i32))
                 && ended
             {
                 return Ok(());
@@ -207,6 +220,14 @@ impl Streams {
                 if !event.is_empty() {
                     progress = true;
                     self.act(*index, *is_source, *event);
+                    let copy = &self.copies[*index];
+                    if copy.is_terminal
+                        && copy.stream.is_none()
+                        && !is_source
+                        && copy.buffer.is_empty()
+                    {
+                        on_event(Event::Typed(copy.buffer.written()));
+                    }
                 }
             }
             self.settle();

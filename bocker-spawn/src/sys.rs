@@ -134,15 +134,34 @@ pub(crate) fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut()) };
 }
 
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([ptr::null()])
+        .collect()
+}
+
+/// execveat(2) of an open file. Returns only when it fails.
+pub(crate) fn execute_descriptor(file: BorrowedFd, args: &[CString], env: &[CString]) -> io::Error {
+    let (argv, envp) = (pointers(args), pointers(env));
+    // SAFETY: the path is a constant C string; both arrays hold C strings, end with a null pointer and live until the call
+    // returns.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
 /// execve(2). Returns only when it fails.
 pub(crate) fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([ptr::null()])
-            .collect()
-    };
     let (argv, envp) = (pointers(args), pointers(env));
     // SAFETY: both are arrays of C strings that end with a null pointer and live until the call returns.
     unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };

@@ -4,9 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{Mode, OFlags, fstat, fstatfs, makedev, openat};
+use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{
-    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp,
+    tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 /// statfs(2), linux/magic.h.
@@ -68,6 +70,20 @@ impl Drop for Raw {
         // A terminal that has gone needs no mode.
         let _ = tcsetattr(&self.fd, OptionalActions::Drain, &self.before);
     }
+}
+
+/// The signal that a terminal has sent to `leader` because of what was typed: it is in the foreground, and one of the
+/// bytes is the terminal's interrupt or quit character (termios(3), ISIG).
+pub(crate) fn signal_of(master: &OwnedFd, typed: &[u8], leader: Pid) -> Option<i32> {
+    let modes = tcgetattr(master).ok()?;
+    if !modes.local_modes.contains(LocalModes::ISIG) || tcgetpgrp(master).ok()? != leader {
+        return None;
+    }
+    let has = |code: SpecialCodeIndex| typed.contains(&modes.special_codes[code]);
+    if has(SpecialCodeIndex::VINTR) {
+        return Some(libc::SIGINT);
+    }
+    has(SpecialCodeIndex::VQUIT).then_some(libc::SIGQUIT)
 }
 
 /// Gives the container's terminal the size of the caller's, if that is one.
