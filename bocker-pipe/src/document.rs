@@ -16,7 +16,7 @@ use crate::id::Id;
 /// The major version of the protocol. A reader takes the same and refuses any other.
 pub const VERSION: u64 = 1;
 /// The version of the runtime-spec that documents follow.
-pub const OCI_VERSION: &str = "1.2.0";
+pub const OCI_VERSION: &str = "1.0.2";
 /// The largest document that is read, in bytes.
 pub const MAX_SIZE: u64 = 16 << 20;
 
