@@ -597,7 +597,7 @@ fn a_dry_run_prints_all_and_does_nothing() {
 #[test]
 fn the_document_carries_the_namespace_the_names_and_a_cni_result_and_delete_takes_them_out() {
     let host = Host::new();
-    let strange = json!({"ociVersion": "1.2.0", "x": [1.5, {"y": null}], "mounts": [{"destination": "/data"}],
+    let strange = json!({"ociVersion": "1.0.2", "x": [1.5, {"y": null}], "mounts": [{"destination": "/data"}],
         "linux": {"namespaces": [{"type": "pid"}], "z": 1}, "bocker": {"version": 1, "w": "v"}});
     let argv = [
         "bocker-net",
@@ -877,7 +877,7 @@ fn a_container_that_is_started_again_gets_the_network_it_asked_for() {
         .says("has a network already");
     // The claim of a stopped container stands; what is asked for stays in its document.
     let claim = Path::new("/run/bocker").join(first.id());
-    host.run(&["bocker-net", "delete"].as_slice()).exits(125);
+    host.run(&["bocker-net", "delete"]).exits(125);
     let keeper = claim.join("keeper");
     fs::write(&keeper, "").expect("write");
     first.delete(&host).ok();
