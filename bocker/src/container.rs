@@ -4,7 +4,7 @@ use bocker_pipe::{Document, Id, Result, containers};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::session::Session;
+use crate::session::{Session, not_understood};
 use crate::time;
 use crate::tools::Piece;
 
@@ -24,25 +24,30 @@ pub(crate) struct Container {
     pub(crate) state: String,
     created: Option<String>,
     started: Option<String>,
+    /// What bocker-spawn said of it.
+    pub(crate) line: Value,
     pub(crate) document: Document,
 }
 
 /// Every container that was handed to bocker-spawn, running or not; the newest first.
 pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
     let stage = crate::pipeline::Stage::new(session.tools.find(Piece::Spawn)?).arg("list");
-    let listed: Vec<Listed> = session.read(&stage)?;
-    // One that is being made, or was removed since, has no document and is nobody's to list.
-    let container = |listed: Listed| {
-        let document = containers::load(&listed.id).ok()?;
-        Some(Container {
-            id: listed.id,
-            state: listed.state,
-            created: listed.created,
-            started: listed.started,
-            document,
-        })
-    };
-    let mut all: Vec<Container> = listed.into_iter().filter_map(container).collect();
+    let lines: Vec<Value> = session.read(&stage)?;
+    let mut all = Vec::new();
+    for line in lines {
+        let listed = Listed::deserialize(&line).map_err(|error| not_understood(&stage, &error))?;
+        // One that was removed since has no document.
+        if let Ok(document) = containers::load(&listed.id) {
+            all.push(Container {
+                id: listed.id,
+                state: listed.state,
+                created: listed.created,
+                started: listed.started,
+                line,
+                document,
+            });
+        }
+    }
     // Times in RFC 3339 sort as text.
     all.sort_by(|a, b| b.created.cmp(&a.created));
     Ok(all)
@@ -175,6 +180,7 @@ mod tests {
             state: state.into(),
             created: None,
             started: None,
+            line: Value::Null,
             document: Document::parse(document.to_string().as_bytes()).unwrap(),
         }
     }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Doing, Error, Kind, Result};
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
@@ -67,26 +67,16 @@ impl Session {
 
     /// Reads a report, JSON Lines, from a tool. Nothing changes by it, so it is done under `--dry-run` too, and shown as a
     /// comment: what is pasted shall print what this program prints, not what it read.
-    pub(crate) fn read<T: DeserializeOwned>(&self, stage: &Stage) -> Result<Vec<T>> {
+    pub(crate) fn read(&self, stage: &Stage) -> Result<Vec<Value>> {
         self.comment(stage)?;
         let (stdout, status) = execute::capture(stage)?;
         if status != 0 {
             return Err(Error::new(Kind::Passed(status), "a report failed"));
         }
-        stdout
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| {
-                serde_json::from_slice(line).map_err(|error| {
-                    let program = stage.program.shown.display();
-                    Error::new(
-                        Kind::Document,
-                        format!("{program} said what is not understood: {error}"),
-                    )
-                    .hint("use tools of one release")
-                })
-            })
-            .collect()
+        let values = serde_json::Deserializer::from_slice(&stdout).into_iter();
+        values
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| not_understood(stage, &error))
     }
 
     /// Shows a stage that only looks.
@@ -114,6 +104,16 @@ impl Session {
         }
         Ok(!self.dry_run)
     }
+}
+
+/// The error for a report of another release, or of a swapped piece.
+pub(crate) fn not_understood(stage: &Stage, error: &serde_json::Error) -> Error {
+    let program = stage.program.shown.display();
+    Error::new(
+        Kind::Document,
+        format!("what {program} says is not understood: {error}"),
+    )
+    .hint("use tools of one release")
 }
 
 /// A line on stdout.

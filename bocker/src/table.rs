@@ -19,7 +19,7 @@ pub(crate) struct Format {
     /// Print only the ids
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Print one JSON object a line, with everything
+    /// Print the tool's JSON Lines, with everything
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     json: bool,
     /// Print each by a template, as '{{.ID}} {{.State}}'
@@ -27,10 +27,14 @@ pub(crate) struct Format {
     format: Option<String>,
 }
 
-/// A list: its columns' headings, the first two being the original's, and the members that fill them.
+/// A list.
 pub(crate) struct List {
+    /// The headings, the first two being the original's, and the members of the rows that fill them.
     pub(crate) columns: &'static [(&'static str, &'static str)],
+    /// What templates see, under docker's names.
     pub(crate) rows: Vec<Value>,
+    /// The same as the tool said it.
+    pub(crate) lines: Vec<Value>,
 }
 
 impl List {
@@ -39,7 +43,7 @@ impl List {
         let stdout = io::stdout();
         let text = match &format.format {
             _ if format.quiet => self.filled(&Template::parse("{{.ID}}")?),
-            _ if format.json => self.filled(&Template::parse("{{json .}}")?),
+            _ if format.json => self.lines.iter().map(|line| format!("{line}\n")).collect(),
             Some(template) if template == "json" => self.filled(&Template::parse("{{json .}}")?),
             Some(template) => self.filled(&Template::parse(template)?),
             None if stdout.is_terminal() => self.aligned(),
@@ -148,6 +152,7 @@ mod tests {
                 json!({"ID": "ps_aaaaaa", "Command": "echo \u{1b}[2J\nx", "Status": "Exited (0)"}),
                 json!({"ID": "ps_bbbbbb", "Command": "sh"}),
             ],
+            lines: Vec::new(),
         }
     }
 

@@ -543,7 +543,7 @@ fn ps_lists_every_container_in_every_format() {
         "{status}"
     );
     assert_eq!(s.bocker(&["ps", "-q"]).text().lines().next(), Some(id));
-    assert_eq!(s.bocker(&["ps", "--json"]).json_lines()[0]["ID"], id);
+    assert_eq!(s.bocker(&["ps", "--json"]).json_lines()[0]["id"], id);
     let table = s
         .host
         .run(&["script", "-qec", "bocker ps", "/dev/null"])

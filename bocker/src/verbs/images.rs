@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::pipeline::Stage;
-use crate::session::Session;
+use crate::session::{Session, not_understood};
 use crate::table::{Format, List};
 use crate::time;
 use crate::tools::Piece;
@@ -34,7 +34,11 @@ struct Image {
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let stage = Stage::new(session.tools.find(Piece::Snap)?).arg("images");
-    let images: Vec<Image> = session.read(&stage)?;
+    let lines: Vec<Value> = session.read(&stage)?;
+    let images = lines.iter().map(Image::deserialize);
+    let images: Vec<Image> = images
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| not_understood(&stage, &error))?;
     let list = List {
         columns: &[
             ("IMAGE_ID", "ID"),
@@ -43,6 +47,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             ("SIZE", "Size"),
         ],
         rows: images.iter().map(record).collect(),
+        lines,
     };
     list.print(&args.format)
 }

@@ -2,7 +2,7 @@
 
 use bocker_pipe::Result;
 
-use crate::container;
+use crate::container::{self, Container};
 use crate::session::Session;
 use crate::table::{Format, List};
 
@@ -17,10 +17,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let rows = container::all(session)?
-        .iter()
-        .map(container::Container::record)
-        .collect();
+    let containers = container::all(session)?;
     let list = List {
         columns: &[
             ("CONTAINER_ID", "ID"),
@@ -31,7 +28,11 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             ("PORTS", "Ports"),
             ("NAMES", "Names"),
         ],
-        rows,
+        rows: containers.iter().map(Container::record).collect(),
+        lines: containers
+            .into_iter()
+            .map(|container| container.line)
+            .collect(),
     };
     list.print(&args.format)
 }

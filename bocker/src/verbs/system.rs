@@ -66,7 +66,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
     let mut leftovers = 0;
     for piece in COLLECTORS {
         let stage = Stage::new(session.tools.find(piece)?).args(["gc", "--dry-run"]);
-        for line in session.read::<Value>(&stage)? {
+        for line in session.read(&stage)? {
             leftovers += 1;
             say(&format!("{}: {}", piece.stage(), leftover(&line)))?;
         }
