@@ -1106,3 +1106,111 @@ fn wrong_usage_is_one_line_and_125() {
     );
     host.run(&["bocker-pull", "--version"]).ok();
 }
+
+#[test]
+fn skopeo_and_bocker_share_the_store_and_keep_each_others_entries() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let peer = Shelf::with_image().serve(|_, _| None);
+    pull(&host, &peer.image("x:1")).ok();
+    let ours = images(&host);
+    let image = Image::simple();
+    let source = format!("oci:{}", image.layout().display());
+    let target = format!("oci:{}:BySkopeo", host.root().join("images").display());
+    host.run(&[
+        "skopeo",
+        "copy",
+        "--quiet",
+        "--insecure-policy",
+        "--preserve-digests",
+        &source,
+        &target,
+    ])
+    .ok();
+    pull(&host, &peer.image("y:1")).ok();
+    let listed = images(&host);
+    assert_eq!(listed[0], ours[0]);
+    assert_eq!(listed[1]["reference"], "BySkopeo");
+    assert_eq!(listed[2]["id"], ours[0]["id"]);
+    let id = listed[1]["id"].as_str().unwrap_or_default();
+    let derived = &listed[1]["digest"].as_str().unwrap_or_default()["sha256:".len()..][..6];
+    assert_eq!(id, format!("img_{derived}"));
+    assert_eq!(
+        host.run(&["bocker-pull", "gc", "--grace", "0"]).ok().stdout,
+        ""
+    );
+}
+
+#[test]
+fn a_pull_killed_at_any_moment_leaves_only_whole_blobs_and_whole_images() {
+    let host = Host::new();
+    let registry = Registry::start(&host);
+    let reference = registry.push(&Image::full(), "full:1");
+    let mut interrupted = 0;
+    for delay in 0..40 {
+        let running = host.spawn(&["bocker-pull", "-q", &reference]);
+        std::thread::sleep(Duration::from_micros(500 * delay));
+        running.signal_group(Signal::SIGKILL);
+        if running.wait().code == 137 {
+            interrupted += 1;
+        }
+        let folder = host.root().join("images/blobs/sha256");
+        for file in fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+        {
+            let name = format!("sha256:{}", file.file_name().display());
+            assert_eq!(digest(&fs::read(file.path()).expect("a blob")), name);
+        }
+        // An image that is listed can be read whole: skopeo checks every digest on the way.
+        for image in images(&host) {
+            let source = format!("oci:{}:{reference}", host.root().join("images").display());
+            let copy = format!("dir:{}", host.scratch().join("copy").display());
+            host.run(&[
+                "skopeo",
+                "copy",
+                "--quiet",
+                "--insecure-policy",
+                &source,
+                &copy,
+            ])
+            .ok();
+            assert_eq!(image["reference"], json!(reference));
+        }
+        if delay % 5 == 0 {
+            host.sh("rm -rf $BOCKER_ROOT/images").ok();
+        }
+    }
+    assert!(
+        interrupted > 5,
+        "only {interrupted} pulls were killed before their end"
+    );
+    pull(&host, &reference).ok();
+    host.run(&["bocker-pull", "gc", "--grace", "0"]).ok();
+    assert_eq!(
+        store(&host)
+            .keys()
+            .filter(|f| f.contains("/ingest/"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_full_disk_is_said_to_be_full_and_emptied_again() {
+    let host = Host::new();
+    host.sh("mkdir -p $BOCKER_ROOT && mount -t tmpfs -o size=16k tmpfs $BOCKER_ROOT")
+        .ok();
+    let peer = Shelf::with_image().serve(|_, _| None);
+    refused(
+        &host,
+        &peer.image("x:1"),
+        "system",
+        "No space left on device (ENOSPC)",
+    );
+    host.sh("mount -o remount,size=1m $BOCKER_ROOT").ok();
+    pull(&host, &peer.image("x:1")).ok();
+}
