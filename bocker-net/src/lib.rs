@@ -1,6 +1,7 @@
 //! bocker-net: network namespaces, veth pairs, the bridge, addresses, masquerading, published ports and names.
 //! Everything is done by netlink; no program is executed.
 
+mod conntrack;
 mod create;
 mod delete;
 mod files;

@@ -7,20 +7,15 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::netlink::{
-    self, HEADER, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST,
-    Netlink, Refusal, aligned,
+    self, Attributes, HEADER, NFGENMSG, NFPROTO_IPV4, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE,
+    NLM_F_DUMP, NLM_F_EXCL, Netlink, Refusal,
 };
 
 // linux/netfilter/nfnetlink.h
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
-const NFNETLINK_V0: u8 = 0;
-/// `struct nfgenmsg`: family, version, resource.
-const NFGENMSG: usize = 4;
 const NFPROTO_UNSPEC: u8 = 0;
-const NFPROTO_IPV4: u8 = 2;
-const NLA_F_NESTED: u16 = 0x8000;
 
 // linux/netfilter/nf_tables.h, enum nf_tables_msg_types
 const NFT_MSG_NEWTABLE: u16 = 0;
@@ -86,36 +81,12 @@ pub(crate) struct Expression {
     attributes: Attributes,
 }
 
-/// A netlink attribute list under construction.
-#[derive(Default)]
-pub(crate) struct Attributes(Vec<u8>);
+/// A value or verdict of nf_tables: nested once more than other attributes.
+trait Values {
+    fn value(self, kind: u16, value: &[u8]) -> Self;
+}
 
-impl Attributes {
-    fn bytes(mut self, kind: u16, payload: &[u8]) -> Attributes {
-        // No payload of ours comes near 64 KiB: names, numbers, and a rule of a few hundred bytes.
-        let length = (netlink::ALIGN + payload.len()) as u16;
-        self.0.extend_from_slice(&length.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(payload);
-        self.0.resize(aligned(self.0.len()), 0);
-        self
-    }
-
-    fn text(self, kind: u16, text: &str) -> Attributes {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes)
-    }
-
-    /// Numbers are big-endian in nf_tables.
-    fn number(self, kind: u16, number: u32) -> Attributes {
-        self.bytes(kind, &number.to_be_bytes())
-    }
-
-    fn nest(self, kind: u16, inner: Attributes) -> Attributes {
-        self.bytes(kind | NLA_F_NESTED, &inner.0)
-    }
-
+impl Values for Attributes {
     fn value(self, kind: u16, value: &[u8]) -> Attributes {
         self.nest(kind, Attributes::default().bytes(NFTA_DATA_VALUE, value))
     }
@@ -293,33 +264,10 @@ impl Nft {
         })
     }
 
-    fn message(
-        &mut self,
-        into: &mut Vec<u8>,
-        kind: u16,
-        flags: u16,
-        family: u8,
-        resource: u16,
-        attributes: &[u8],
-    ) -> u32 {
-        let sequence = self.netlink.next_sequence();
-        // As above: far below 4 GiB.
-        let length = (HEADER + NFGENMSG + attributes.len()) as u32;
-        into.extend_from_slice(&length.to_ne_bytes());
-        into.extend_from_slice(&kind.to_ne_bytes());
-        into.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-        into.extend_from_slice(&sequence.to_ne_bytes());
-        into.extend_from_slice(&[0; 4]);
-        into.extend_from_slice(&[family, NFNETLINK_V0]);
-        into.extend_from_slice(&resource.to_be_bytes());
-        into.extend_from_slice(attributes);
-        sequence
-    }
-
     /// Begins a transaction.
     pub(crate) fn batch(&mut self) -> Batch {
         let mut bytes = Vec::with_capacity(4096);
-        let first = self.message(
+        let first = self.netlink.netfilter(
             &mut bytes,
             NFNL_MSG_BATCH_BEGIN,
             0,
@@ -338,7 +286,7 @@ impl Nft {
     fn put(&mut self, batch: &mut Batch, kind: u16, flags: u16, attributes: &Attributes) {
         batch.last_at = batch.bytes.len();
         let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-        batch.last = self.message(
+        batch.last = self.netlink.netfilter(
             &mut batch.bytes,
             kind,
             flags,
@@ -356,7 +304,7 @@ impl Nft {
             let flags = netlink::u16_at(place, 0) | NLM_F_ACK;
             place.copy_from_slice(&flags.to_ne_bytes());
         }
-        self.message(
+        self.netlink.netfilter(
             &mut batch.bytes,
             NFNL_MSG_BATCH_END,
             0,
@@ -377,7 +325,9 @@ impl Nft {
     ) -> Result<Vec<netlink::Answer>, Refusal> {
         let mut bytes = Vec::new();
         let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-        let sequence = self.message(&mut bytes, kind, flags, NFPROTO_IPV4, 0, &attributes.0);
+        let sequence =
+            self.netlink
+                .netfilter(&mut bytes, kind, flags, NFPROTO_IPV4, 0, &attributes.0);
         self.netlink.exchange(&bytes, sequence, sequence)
     }
 

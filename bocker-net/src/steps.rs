@@ -6,11 +6,12 @@ use bocker_pipe::step::quote;
 use bocker_pipe::{Error, Id, Kind, Result, Step, claim, lock, paths};
 use nix::errno::Errno;
 
+use crate::conntrack;
 use crate::files::{self, Files};
 use crate::host::{self, Host};
 use crate::member::{CniDns, Mode};
 use crate::netns::{self, Inside};
-use crate::publish::Publish;
+use crate::publish::{Protocol, Publish};
 use crate::route::Veth;
 use crate::subnet::{Subnet, host_mac, mac, mac_text};
 use crate::{BRIDGE, IFNAME, STAGE, altname, firewall, host_end, lease, peer_altname};
@@ -436,26 +437,46 @@ pub(crate) fn port_step(publish: Publish) -> Step<Bridged> {
     )
     .command(move |context: &Bridged| {
         let Container { id, .. } = &context.container;
-        vec![firewall::add_port_command(
-            &shown,
-            context.container.shown_address(),
-            id,
-        )]
+        let address = context.container.shown_address();
+        let mut lines = vec![firewall::add_port_command(&shown, address, id)];
+        if shown.protocol == Protocol::Udp {
+            lines.push(format!(
+                "# conntrack -D -p udp --orig-port-dst {}",
+                shown.host_port
+            ));
+        }
+        lines
     })
     .look(|_| format!("nft list table ip {}", firewall::TABLE))
-    .apply(move |context: &mut Bridged| {
-        let address = context.container.address()?;
-        context
-            .host
-            .firewall
-            .publish(&publish, address, &context.container.id)
-    })
+    .apply(move |context: &mut Bridged| publish_port(context, &publish))
     .undo(move |context| {
         context
             .host
             .firewall
             .unpublish(&undone, &context.container.id)
     })
+}
+
+fn publish_port(context: &mut Bridged, publish: &Publish) -> Result<()> {
+    let Bridged {
+        container, host, ..
+    } = context;
+    host.firewall
+        .publish(publish, container.address()?, &container.id)?;
+    if publish.protocol != Protocol::Udp {
+        return Ok(());
+    }
+    let addresses = host
+        .route
+        .addresses()?
+        .into_iter()
+        .map(|(_, address, _)| address);
+    let of_port = addresses.filter(|address| publish.host_ip.is_none_or(|ip| ip == *address));
+    let forgotten = conntrack::forget(publish, of_port);
+    if forgotten.is_err() {
+        host.firewall.unpublish(publish, &container.id)?;
+    }
+    forgotten
 }
 
 /// The way from a container to its own published port, where frames on bridges pass the firewall (br_netfilter): there the

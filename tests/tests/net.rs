@@ -253,6 +253,35 @@ fn a_udp_port_is_published_as_udp_only() {
 }
 
 #[test]
+fn a_client_that_kept_asking_before_the_port_was_published_is_answered_too() {
+    let host = Host::new();
+    let outside = outside(&host);
+    // Flows are followed as soon as there is a table with NAT.
+    host.run(&["bocker-net", "setup"]).ok();
+    let clients =
+        [(Some(&outside), HOST_OUTSIDE), (None, Ipv4Addr::LOCALHOST)].map(|(from, to)| {
+            let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
+            let client = from.map_or_else(bind, |outside| inside(outside, bind));
+            client.set_read_timeout(Some(PATIENCE)).expect("time-out");
+            client.send_to(b"anybody?", (to, 5353)).expect("send");
+            (client, to)
+        });
+    let net = Net::new(&host, &["-p", "5353:53/udp"]);
+    let server = inside(&net.namespace(), || {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53))
+    });
+    let server = server.expect("bind");
+    server.set_read_timeout(Some(PATIENCE)).expect("time-out");
+    for (client, to) in clients {
+        client.send_to(b"question", (to, 5353)).expect("send");
+        let mut buffer = [0; 16];
+        let (_, peer) = server.recv_from(&mut buffer).expect("question");
+        server.send_to(b"answer", peer).expect("send");
+        assert_eq!(client.recv(&mut buffer).expect("answer"), 6);
+    }
+}
+
+#[test]
 fn a_port_published_on_localhost_is_for_the_host_alone() {
     let host = Host::new();
     let outside = outside(&host);
