@@ -462,10 +462,11 @@ mod tests {
         fs::write(layout.ingest().join("dead"), b"half").unwrap();
         let writer = layout.writer().unwrap();
         writer.edit(|index| Ok(index.remove_id(&gone.id))).unwrap();
+        fs::write(layout.root().join(INDEX_NEW), b"half").unwrap();
         let alive = writer.ingest_new().unwrap();
         assert_eq!(
             collect(&layout, 0, false),
-            ["ingest/dead"],
+            ["index.json.new", "ingest/dead"],
             "a writer is at work: no blob may go"
         );
         drop(alive);
@@ -484,6 +485,34 @@ mod tests {
         let manifest = layout.manifest(&kept).unwrap();
         assert!(layout.has(&manifest.config) && layout.has(&manifest.layers[0]));
         assert!(collect(&layout, 0, false).is_empty());
+    }
+
+    #[test]
+    fn gc_keeps_what_nested_indexes_lead_to_and_removes_nothing_when_it_does_not_understand() {
+        let (_folder, layout) = layout();
+        let image = store(&layout, "x", b"layer");
+        let writer = layout.writer().unwrap();
+        writer.write_blob("x", b"garbage").unwrap();
+        let mut digest = image.digest.clone();
+        let mut size = image.size;
+        for _ in 0..50 {
+            let index = serde_json::json!({"manifests": [{"digest": digest, "size": size}]});
+            let blob = writer
+                .write_blob(OCI_INDEX, index.to_string().as_bytes())
+                .unwrap();
+            (digest, size) = (blob.digest, blob.size);
+        }
+        // An entry that lies about the size leads there all the same.
+        let entry = |digest: &str| format!(r#"{{"manifests":[{{"digest":"{digest}","size":1}}]}}"#);
+        fs::write(layout.root().join(INDEX_FILE), entry(digest.as_str())).unwrap();
+        drop(writer);
+        assert_eq!(collect(&layout, 0, false).len(), 1, "only the garbage goes");
+        assert!(layout.blob(&Digest::of(b"layer")).exists());
+
+        fs::write(layout.root().join(INDEX_FILE), entry("sha512:00")).unwrap();
+        let nothing = |_| panic!("something was removed");
+        let error = layout.gc(Duration::ZERO, false, nothing).unwrap_err();
+        assert!(error.to_string().contains("no blob is removed"), "{error}");
     }
 
     #[test]

@@ -106,6 +106,7 @@ fn an_image_is_pulled_into_a_layout_that_skopeo_reads() {
     assert_eq!(listed[0]["reference"], json!(reference));
 }
 
+/// Bug 33 of the original: every pull stored a full copy.
 #[test]
 fn a_second_pull_downloads_nothing_and_a_second_tag_is_the_same_image() {
     let host = Host::new();
@@ -204,6 +205,7 @@ fn the_hosts_platform_is_chosen_unless_another_is_named() {
     assert_eq!(digest(&fs::read(blob).expect("the index")), source);
 }
 
+/// Bug 33 of the original: the dead protocol, and no defaults for what is left out.
 #[test]
 fn busybox_is_pulled_from_docker_hub_over_tls_by_the_line_that_people_type() {
     let host = Host::new();
@@ -263,6 +265,7 @@ fn a_machine_without_certificates_still_pulls_from_loopback_and_says_what_else_i
         .says("ca-certificates");
 }
 
+/// Bug 31 of the original: the token was never renewed.
 #[test]
 fn a_token_is_fetched_when_asked_for_and_again_when_it_has_expired() {
     let host = Host::new();
@@ -300,6 +303,54 @@ fn a_token_is_fetched_when_asked_for_and_again_when_it_has_expired() {
         1,
         "one request finds out that a token is needed"
     );
+}
+
+#[test]
+fn a_real_registry_that_wants_tokens_gets_them() {
+    if !need("openssl") {
+        return;
+    }
+    let host = Host::new();
+    // The registry verifies what the token server signs: a JSON Web Token with its certificate in the header (RFC 7515).
+    let token = host
+        .sh(
+            r#"set -e; cd "$(mktemp -d)"
+            openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=tokens -keyout key -out "$BOCKER_ROOT.crt" 2>/dev/null
+            url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+            x5c=$(openssl x509 -in "$BOCKER_ROOT.crt" -outform der | openssl base64 -A)
+            head=$(printf '{"typ":"JWT","alg":"RS256","x5c":["%s"]}' "$x5c" | url)
+            now=$(date +%s)
+            body=$(printf '{"iss":"me","sub":"","aud":"here","exp":%d,"nbf":%d,"iat":%d,"jti":"1","access":[{"type":"repository","name":"team/app","actions":["pull","push"]}]}' $((now+600)) $((now-10)) "$now" | url)
+            sign=$(printf %s "$head.$body" | openssl dgst -sha256 -sign key | url)
+            printf '{"token":"%s"}' "$head.$body.$sign""#,
+        )
+        .text();
+    let tokens = Peer::start(move |_, _| Reply::ok("application/json", token.clone()));
+    let registry = Registry::start_with(
+        &host,
+        5001,
+        &format!(
+            "auth:\n  token:\n    realm: http://{}/token\n    service: here\n    issuer: me\n    rootcertbundle: {}.crt\n",
+            tokens.address(),
+            host.root().display()
+        ),
+    );
+    let reference = registry.push(&Image::full(), "team/app:1");
+    pull(&host, &reference).ok();
+    assert_eq!(images(&host).len(), 1);
+    let asked = tokens
+        .requests()
+        .pop()
+        .expect("a token was asked for")
+        .target;
+    assert_eq!(
+        asked,
+        "/token?service=here&scope=repository%3Ateam%2Fapp%3Apull"
+    );
+    // The token is for that repository alone.
+    pull(&host, &reference.replace("app", "other"))
+        .exits(125)
+        .says("logging in");
 }
 
 #[test]
@@ -473,6 +524,7 @@ fn attestations_are_passed_over_and_nested_indexes_followed() {
     assert_eq!(images(&host)[0]["source"], outer["digest"]);
 }
 
+/// Bug 31 of the original: what came was taken as it was, error pages included.
 #[test]
 fn whatever_is_not_what_its_digest_says_is_refused_and_leaves_nothing() {
     let host = Host::new();
@@ -734,6 +786,7 @@ fn ctrl_c_ends_a_pull_at_once_though_the_registry_is_silent() {
     assert_eq!(blobs(&host), 0, "{:?}", store(&host));
 }
 
+/// Bugs 18 and 31 of the original: half a pull was called `Created`, and its files stayed.
 #[test]
 fn a_pull_that_fails_after_any_step_is_taken_back() {
     let host = Host::new();

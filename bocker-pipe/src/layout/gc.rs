@@ -11,12 +11,9 @@ use serde_json::Value;
 
 use super::digest::Digest;
 use super::types::Descriptor;
-use super::{Layout, MANIFEST_MAX};
+use super::{INDEX_NEW, LOCK, Layout, MANIFEST_MAX};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::lock;
-
-/// How deep indexes may be nested.
-const DEPTH_MAX: u32 = 4;
 
 /// One file that is left over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -54,6 +51,15 @@ impl Layout {
                 continue;
             };
             self.collect("ingest", &entry, dry_run, &mut each)?;
+        }
+        {
+            let _lock = lock::exclusive(&self.root().join(LOCK))?;
+            for entry in files(self.root())?
+                .filter(old)
+                .filter(|entry| entry.file_name() == INDEX_NEW)
+            {
+                self.collect("ingest", &entry, dry_run, &mut each)?;
+            }
         }
         let Some(_alone) = self.alone()? else {
             return Ok(());
@@ -98,56 +104,49 @@ impl Layout {
     /// The names of the blobs that the index leads to. Fails when something on the way is not understood: better too much kept.
     pub(super) fn reachable(&self) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
-        for entry in self.index()?.entries() {
-            self.mark(entry, &mut names, 0)?;
+        let mut waiting: Vec<Value> = self.index()?.entries().to_vec();
+        while let Some(entry) = waiting.pop() {
+            let descriptor: Descriptor = serde_json::from_value(entry).map_err(|error| {
+                let what = "the image store holds a descriptor that is not understood, so no blob is removed";
+                Error::new(Kind::Invalid, format!("{what}: {error}"))
+            })?;
+            let annotated = descriptor.annotations.values();
+            for digest in annotated.filter_map(|value| Digest::parse(value).ok()) {
+                names.insert(digest.hex().to_owned());
+            }
+            if names.insert(descriptor.digest.hex().to_owned()) {
+                self.mark(&descriptor.digest, &mut names, &mut waiting)?;
+            }
         }
         Ok(names)
     }
 
-    fn mark(&self, descriptor: &Value, names: &mut BTreeSet<String>, depth: u32) -> Result<()> {
-        let descriptor: Descriptor = serde_json::from_value(descriptor.clone()).map_err(|error| {
-            Error::new(Kind::Invalid, format!("the image store holds a descriptor that is not understood, so no blob is removed: {error}"))
-        })?;
-        for digest in descriptor
-            .annotations
-            .values()
-            .filter_map(|value| Digest::parse(value).ok())
-        {
-            names.insert(digest.hex().to_owned());
-        }
-        let known = !names.insert(descriptor.digest.hex().to_owned());
-        if known || depth > DEPTH_MAX || descriptor.size > MANIFEST_MAX || !self.has(&descriptor) {
-            return Ok(());
-        }
-        // Index or manifest: both are told by their members, whatever their media type says.
-        let bytes = self.read_blob(&descriptor.digest, MANIFEST_MAX)?;
+    /// Marks what a manifest consists of and notes what an index leads to. Which of them it is, its members tell.
+    fn mark(
+        &self,
+        digest: &Digest,
+        names: &mut BTreeSet<String>,
+        waiting: &mut Vec<Value>,
+    ) -> Result<()> {
+        let bytes = match self.read_blob(digest, MANIFEST_MAX) {
+            // An index may well lead to what was never fetched.
+            Err(error) if *error.kind() == Kind::NotFound => return Ok(()),
+            result => result?,
+        };
         let Ok(Value::Object(fields)) = serde_json::from_slice(&bytes) else {
             return Ok(());
         };
-        for child in fields
-            .get("manifests")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            self.mark(child, names, depth + 1)?;
-        }
-        let layers = fields
-            .get("layers")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        for leaf in fields
-            .get("config")
-            .filter(|_| fields.contains_key("layers"))
-            .into_iter()
-            .chain(layers)
-        {
-            if let Some(digest) = leaf
-                .get("digest")
-                .and_then(Value::as_str)
-                .and_then(|text| Digest::parse(text).ok())
-            {
+        let list = |name: &str| {
+            fields
+                .get(name)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
+        waiting.extend(list("manifests").cloned());
+        for leaf in fields.get("config").into_iter().chain(list("layers")) {
+            let digest = leaf.get("digest").and_then(Value::as_str);
+            if let Some(digest) = digest.and_then(|text| Digest::parse(text).ok()) {
                 names.insert(digest.hex().to_owned());
             }
         }
