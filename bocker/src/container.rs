@@ -31,7 +31,7 @@ pub(crate) struct Container {
 
 /// Every container that was handed to bocker-spawn, running or not; the newest first.
 pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
-    let stage = crate::pipeline::Stage::new(session.tools.find(Piece::Spawn)?).arg("list");
+    let stage = session.tool(Piece::Spawn, "list")?;
     let lines: Vec<Value> = session.read(&stage)?;
     let mut all = Vec::new();
     for line in lines {

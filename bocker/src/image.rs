@@ -2,49 +2,58 @@
 
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Document, Error, Id, Kind, Result};
-use serde_json::Value;
 
 use crate::execute;
-use crate::pipeline::{Pipeline, Stage};
+use crate::pipeline::Pipeline;
 use crate::session::Session;
 use crate::tools::Piece;
 
 /// What an image id begins with.
 const PREFIX: &str = "img_";
 
-/// The image's own `config` (OCI image-spec), where it is in the store. Asked by planning a container of it, so that what
-/// names an image is bocker-snap's to know.
-pub(crate) fn config(session: &Session, name: &str) -> Result<Option<Value>> {
-    let stage =
-        Stage::new(session.tools.find(Piece::Snap)?).args(["create", "--dry-run", "--", name]);
+/// What `bocker-snap images --exists` answers.
+const EXISTS: u8 = 0;
+const ABSENT: u8 = 1;
+
+/// Whether the store holds the image.
+pub(crate) fn exists(session: &Session, name: &str) -> Result<bool> {
+    let stage = session
+        .tool(Piece::Snap, "images")?
+        .args(["--exists", "--", name]);
     session.comment(&stage)?;
-    let (stdout, _) = execute::capture_quietly(&stage)?;
-    let document = Document::parse(&stdout)?;
-    match document.error() {
-        None => Ok(Some(
-            document
-                .value("/bocker/image/config")
-                .cloned()
-                .unwrap_or_default(),
+    match execute::capture(&stage)?.1 {
+        EXISTS => Ok(true),
+        ABSENT => Ok(false),
+        status => Err(Error::new(
+            Kind::Passed(status),
+            "the image store cannot be read",
         )),
-        Some(error) if error.kind.as_deref() == Some("not-found") => Ok(None),
-        Some(error) => Err(Error::new(Kind::Invalid, error.message)),
     }
 }
 
-/// The same, after pulling it when it is not there.
-pub(crate) fn config_or_pull(session: &Session, name: &str) -> Result<Value> {
-    if let Some(config) = config(session, name)? {
-        return Ok(config);
+/// Whether the image says what takes the words of a command, by a container of it that is only planned.
+pub(crate) fn has_entrypoint(session: &Session, name: &str) -> Result<bool> {
+    let stage = session
+        .tool(Piece::Snap, "create")?
+        .args(["--dry-run", "--", name]);
+    session.comment(&stage)?;
+    let (stdout, _) = execute::capture_quietly(&stage)?;
+    let document = Document::parse(&stdout)?;
+    let words: Option<Vec<String>> = document.get("/bocker/image/config/Entrypoint")?;
+    Ok(words.is_some_and(|words| !words.is_empty()))
+}
+
+/// Sees to it that the store holds the image.
+pub(crate) fn pull_if_missing(session: &Session, name: &str) -> Result<()> {
+    if exists(session, name)? {
+        return Ok(());
     }
     // An id, of an image or a container, is no name to pull.
     if Id::parse(name).is_ok() {
         return Err(missing(name));
     }
-    let status = session.run(&pull(session, name)?.discarded())?;
-    match status {
-        0 if session.dry_run => Ok(Value::Null),
-        0 => config(session, name)?.ok_or_else(|| missing(name)),
+    match session.run(&pull(session, name)?.discarded())? {
+        0 => Ok(()),
         EXIT_FAILED => Err(missing(name).hint("and it could not be pulled")),
         status => Err(Error::new(Kind::Passed(status), "the pull has failed")),
     }

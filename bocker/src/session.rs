@@ -29,10 +29,18 @@ pub(crate) struct Session {
 impl Session {
     /// A stage of a pipeline.
     pub(crate) fn stage(&self, piece: Piece, verb: &str) -> Result<Stage> {
-        Ok(Stage::new(self.tools.find(piece)?)
-            .arg(verb)
+        Ok(self.with_options(Stage::new(self.tools.find(piece)?).arg(verb)))
+    }
+
+    /// A tool outside the pipelines of containers: what it is asked, a piece that stands for it there need not know.
+    pub(crate) fn tool(&self, piece: Piece, verb: &str) -> Result<Stage> {
+        Ok(self.with_options(Stage::new(self.tools.find_own(piece)?).arg(verb)))
+    }
+
+    fn with_options(&self, stage: Stage) -> Stage {
+        stage
             .flag("--verbose", self.verbose)
-            .flag("--explain", self.explain))
+            .flag("--explain", self.explain)
     }
 
     /// A stage that is this program.

@@ -109,9 +109,8 @@ impl Tools {
         }
     }
 
-    /// The program that stands for a piece. Fails with [`Kind::NotFound`] before anything has been started.
+    /// The program that stands for a piece in pipelines. Fails with [`Kind::NotFound`] before anything has been started.
     pub(crate) fn find(&self, piece: Piece) -> Result<Program> {
-        let name = format!("bocker-{}", piece.stage());
         if let Some((program, named_by)) = self.swapped(piece) {
             let found = if program.as_os_str().as_bytes().contains(&b'/') {
                 is_program(&program).then_some(program.clone())
@@ -123,9 +122,16 @@ impl Tools {
                     "{named_by} names {}, which is no program",
                     program.display()
                 );
-                Error::new(Kind::NotFound, what).hint(format!("without it {name} is used"))
+                Error::new(Kind::NotFound, what)
+                    .hint(format!("without it bocker-{} is used", piece.stage()))
             });
         }
+        self.find_own(piece)
+    }
+
+    /// The tool itself, whatever stands for it in pipelines.
+    pub(crate) fn find_own(&self, piece: Piece) -> Result<Program> {
+        let name = format!("bocker-{}", piece.stage());
         let beside = self.own.with_file_name(&name);
         if is_program(&beside) {
             return Ok(shown_as(beside, &name));

@@ -276,6 +276,63 @@ fn a_swapped_piece_serves_a_detached_container_to_its_end() {
 }
 
 #[test]
+fn a_swapped_piece_is_asked_for_its_part_of_the_pipeline_alone() {
+    let s = Session::new();
+    s.bocker(&["init", &s.rootfs, "base:1"]).ok();
+    let notes = s.host.scratch().join("notes");
+    let text = format!(
+        "#!/bin/sh\necho \"${{0##*/}} $1\" >> {}\nexec bocker-${{0##*/}} \"$@\"\n",
+        notes.display()
+    );
+    let pieces = ["snap", "net", "cg", "spawn", "pull"].map(|name| {
+        (
+            format!("BOCKER_{}", name.to_uppercase()),
+            s.script(name, &text),
+        )
+    });
+    let call = |words: &[&str]| {
+        let call = s.host.call(&[&["bocker"], words].concat());
+        pieces
+            .iter()
+            .fold(call, |call, (variable, script)| call.env(variable, script))
+            .run()
+            .ok()
+    };
+    for words in [
+        &["ps"][..],
+        &["images"],
+        &["tag", "base:1", "base:2"],
+        &["rmi", "base:2"],
+        &["system", "info"],
+        &["system", "setup"],
+        &["system", "prune"],
+    ] {
+        call(words);
+    }
+    assert!(!notes.exists(), "{:?}", fs::read_to_string(&notes));
+    assert_eq!(
+        call(&["run", "--rm", "base:1", "echo a line"]).stdout,
+        "a line\n"
+    );
+    let mut seen: Vec<String> = fs::read_to_string(&notes)
+        .expect("notes")
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    seen.sort();
+    let expected = [
+        "cg create",
+        "cg delete",
+        "net create",
+        "net delete",
+        "snap create",
+        "snap delete",
+        "spawn run",
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
 fn a_piece_that_is_missing_is_said_before_anything_is_made() {
     let s = Session::new();
     let before = s.host.fingerprint();
@@ -648,6 +705,18 @@ fn a_terminal_reaches_the_container_and_its_size_and_status_come_back() {
         "{output}"
     );
     assert_eq!(output.code, 4, "{output}");
+}
+
+#[test]
+fn a_detached_container_can_have_a_terminal_that_nobody_is_at() {
+    let s = Session::new();
+    s.run(
+        &["-itd", "--name", "box"],
+        &["sh", "-c", "tty; exec sleep 1000"],
+    )
+    .ok();
+    let logs = || (s.bocker(&["logs", "box"]).text().trim() == "/dev/pts/0").then_some(());
+    s.host.wait_for("it says which", logs);
 }
 
 #[test]

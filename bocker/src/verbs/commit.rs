@@ -23,7 +23,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let (id, _) = container::find(&args.container)?;
     session.run(&Pipeline::new([
         session
-            .stage(Piece::Snap, "commit")?
+            .tool(Piece::Snap, "commit")?
             .arg(id.as_str())
             .arg(&args.image),
         session.own_stage("format").arg(SAID),

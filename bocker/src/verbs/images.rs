@@ -4,7 +4,6 @@ use bocker_pipe::Result;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::pipeline::Stage;
 use crate::session::{Session, not_understood};
 use crate::table::{Format, List};
 use crate::time;
@@ -33,7 +32,7 @@ struct Image {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let stage = Stage::new(session.tools.find(Piece::Snap)?).arg("images");
+    let stage = session.tool(Piece::Snap, "images")?;
     let lines: Vec<Value> = session.read(&stage)?;
     let images = lines.iter().map(Image::deserialize);
     let images: Vec<Image> = images

@@ -20,7 +20,7 @@ pub(crate) struct Args {
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     session.run(&Pipeline::new([
         session
-            .stage(Piece::Snap, "init")?
+            .tool(Piece::Snap, "init")?
             .arg(&args.directory)
             .option("--name", args.name.as_ref()),
         session.own_stage("format").arg("Created: {{.id}}"),

@@ -49,7 +49,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let mut worst = Outcome::Removed;
     for name in &args.names {
         let outcome = if image::is_id(name) {
-            rmi::remove(session, name, args.force)
+            rmi::remove(session, name)
         } else {
             containers::resolve(name).and_then(|id| remove(session, &id, name, args.force))
         };

@@ -14,15 +14,12 @@ pub(crate) struct Args {
     /// Ids or names
     #[arg(required = true)]
     images: Vec<String>,
-    /// Remove an image with several names, all of them
-    #[arg(short, long)]
-    force: bool,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let mut worst = Outcome::Removed;
     for name in &args.images {
-        let outcome = remove(session, name, args.force).unwrap_or_else(|error| {
+        let outcome = remove(session, name).unwrap_or_else(|error| {
             complain(&error);
             Outcome::of(&error)
         });
@@ -32,15 +29,11 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
 }
 
 /// Removes one image, or one of its names, and says so in the original's words.
-pub(crate) fn remove(session: &Session, name: &str, force: bool) -> Result<Outcome> {
-    if image::config(session, name)?.is_none() {
+pub(crate) fn remove(session: &Session, name: &str) -> Result<Outcome> {
+    if !image::exists(session, name)? {
         return Err(image::missing(name));
     }
-    let stage = session
-        .stage(Piece::Snap, "rmi")?
-        .flag("--force", force)
-        .arg("--")
-        .arg(name);
+    let stage = session.tool(Piece::Snap, "rmi")?.arg("--").arg(name);
     let pipeline = Pipeline::new([stage])
         .discarded()
         .said(format!("Removed: {name}"));

@@ -117,18 +117,15 @@ pub(crate) fn run(session: &Session, args: &Args, line: &[OsString]) -> Result<u
         )
         .hint("use two or more of a-z, A-Z, 0-9, _ . -, the first a letter or digit"));
     }
-    if args.detach && args.tty {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "-t needs somebody at the terminal, and -d leaves",
-        )
-        .hint("leave one of them out"));
+    if let Root::Image(name) = root {
+        image::pull_if_missing(session, name)?;
     }
-    let config = match root {
-        Root::Image(name) => image::config_or_pull(session, name)?,
-        Root::Directory(_) => Value::Null,
+    let words = match words {
+        [line] if is_shell_line(line) && !args.has_entrypoint(session, &root)? => {
+            vec!["/bin/sh".into(), "-c".into(), line.clone()]
+        }
+        words => words.to_vec(),
     };
-    let words = args.command(words, &config);
     let pipeline = args.pipeline(session, &root, words, environment, line)?;
     session.run(&pipeline)
 }
@@ -149,19 +146,16 @@ impl Args {
         Ok((Root::Image(name), words))
     }
 
-    /// One word that is a line for a shell goes through the image's shell, as in the original, unless an entrypoint takes it.
-    fn command(&self, words: &[OsString], config: &Value) -> Vec<OsString> {
-        let has_entrypoint = match &self.entrypoint {
-            Some(entrypoint) => !entrypoint.is_empty(),
-            None => config["Entrypoint"]
-                .as_array()
-                .is_some_and(|words| !words.is_empty()),
-        };
-        match words {
-            [line] if !has_entrypoint && is_shell_line(line) => {
-                vec!["/bin/sh".into(), "-c".into(), line.clone()]
+    /// Whether an entrypoint takes the words: then a line for a shell is none.
+    fn has_entrypoint(&self, session: &Session, root: &Root<'_>) -> Result<bool> {
+        match (&self.entrypoint, root) {
+            (Some(entrypoint), _) => Ok(!entrypoint.is_empty()),
+            (None, Root::Directory(_)) => Ok(false),
+            // What a dry run would have to pull first is not there to be asked.
+            (None, Root::Image(name)) if session.dry_run && !image::exists(session, name)? => {
+                Ok(false)
             }
-            words => words.to_vec(),
+            (None, Root::Image(name)) => image::has_entrypoint(session, name),
         }
     }
 
@@ -343,9 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn one_word_that_is_a_line_goes_through_the_shell() {
-        let args = Args::default();
-        let shell = |line: &str| words(&["/bin/sh", "-c", line]);
+    fn a_word_that_is_a_line_is_told_from_a_name() {
         for line in [
             "sleep 5 && ps aux",
             "echo foo",
@@ -354,43 +346,11 @@ mod tests {
             "ls>x",
             "(a)",
         ] {
-            assert_eq!(
-                args.command(&words(&[line]), &Value::Null),
-                shell(line),
-                "{line}"
-            );
+            assert!(is_shell_line(line.as_ref()), "{line}");
         }
-        for line in ["true", "/bin/true", "a-b_c.d/e", "ls"] {
-            assert_eq!(
-                args.command(&words(&[line]), &Value::Null),
-                words(&[line]),
-                "{line}"
-            );
+        for name in ["true", "/bin/true", "a-b_c.d/e", "ls", "@x%y+z:1,2"] {
+            assert!(!is_shell_line(name.as_ref()), "{name}");
         }
-    }
-
-    #[test]
-    fn several_words_are_executed_as_they_are() {
-        let typed = words(&["sh", "-c", "echo \"a  b\""]);
-        assert_eq!(Args::default().command(&typed, &Value::Null), typed);
-        assert_eq!(Args::default().command(&[], &Value::Null), words(&[]));
-    }
-
-    #[test]
-    fn an_entrypoint_takes_its_words_as_they_are() {
-        let line = words(&["a b"]);
-        let config = json!({"Entrypoint": ["/entry"]});
-        assert_eq!(Args::default().command(&line, &config), line);
-        let none = Args {
-            entrypoint: Some(String::new()),
-            ..Args::default()
-        };
-        assert_eq!(none.command(&line, &config).len(), 3);
-        let other = Args {
-            entrypoint: Some("/x".into()),
-            ..Args::default()
-        };
-        assert_eq!(other.command(&line, &Value::Null), line);
     }
 
     #[test]

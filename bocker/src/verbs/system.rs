@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::rm::{self, Outcome};
 use crate::container;
-use crate::pipeline::{Pipeline, Stage};
+use crate::pipeline::Pipeline;
 use crate::session::{Session, complain, say};
 use crate::tools::Piece;
 
@@ -57,7 +57,7 @@ pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
         Verb::Prune(args) => prune(session, args),
         Verb::Info => info(session),
         Verb::Reset(force) => reset(session, force),
-        Verb::Setup => session.become_stage(&session.stage(Piece::Net, "setup")?),
+        Verb::Setup => session.become_stage(&session.tool(Piece::Net, "setup")?),
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
 fn prune(session: &Session, args: &Prune) -> Result<u8> {
     let mut leftovers = 0;
     for piece in COLLECTORS {
-        let stage = Stage::new(session.tools.find(piece)?).args(["gc", "--dry-run"]);
+        let stage = session.tool(piece, "gc")?.arg("--dry-run");
         for line in session.read(&stage)? {
             leftovers += 1;
             say(&format!("{}: {}", piece.stage(), leftover(&line)))?;
@@ -123,7 +123,7 @@ fn leftover(line: &Value) -> String {
 fn collect(session: &Session, pieces: &[Piece], options: &[&str]) -> Result<u8> {
     let mut code = 0;
     for piece in pieces {
-        let stage = session.stage(*piece, "gc")?.args(options);
+        let stage = session.tool(*piece, "gc")?.args(options);
         if session.run(&Pipeline::new([stage]).discarded())? != 0 {
             code = EXIT_FAILED;
         }
@@ -146,7 +146,7 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
     let makers = [Piece::Spawn, Piece::Cg, Piece::Net, Piece::Snap];
     code = code.max(collect(session, &makers, &["--grace", "0", "--force"])?);
     for piece in [Piece::Snap, Piece::Net] {
-        let status = session.run(&Pipeline::new([session.stage(piece, "reset")?]).discarded())?;
+        let status = session.run(&Pipeline::new([session.tool(piece, "reset")?]).discarded())?;
         code = code.max(status);
     }
     Ok(code)
@@ -205,7 +205,7 @@ fn info(session: &Session) -> Result<u8> {
         }),
     );
     for piece in INFORMERS {
-        let stage = Stage::new(session.tools.find(piece)?).arg("info");
+        let stage = session.tool(piece, "info")?;
         let mut lines: Vec<Value> = session.read(&stage)?;
         let value = match lines.len() {
             1 => lines.remove(0),
