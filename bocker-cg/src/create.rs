@@ -9,7 +9,7 @@ use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step, claim, lock};
 use crate::STAGE;
 use crate::controller::{ALL, Controller, Setting};
 use crate::hierarchies::Hierarchies;
-use crate::member::{self, Member};
+use crate::member::{self, Earlier};
 use crate::request::{Devices, Memory, Request};
 use crate::{group, memory};
 
@@ -22,7 +22,7 @@ struct Context {
 pub(crate) fn run(call: &mut Call) -> Result<()> {
     let options = options(call)?;
     let document = call.document()?;
-    let earlier: Option<Member> = document.member(STAGE)?;
+    let earlier: Option<Earlier> = document.member(STAGE)?;
     let request = options.over(earlier.map(|m| m.request).unwrap_or_default());
     request.validate()?;
     let id = match document.value("/bocker/id") {

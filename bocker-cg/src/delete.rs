@@ -12,7 +12,7 @@ use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, loc
 use crate::STAGE;
 use crate::controller::Controller;
 use crate::hierarchies::Hierarchies;
-use crate::member::{self, Member};
+use crate::member::{self, Earlier};
 use crate::{freezer, group, memory};
 
 /// How long a container whose supervisor has just closed its pipe may take to be gone altogether.
@@ -55,7 +55,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     }
     // A malformed member still says that there is something to remove; where, follows from the id alone.
     let request = document
-        .member::<Member>(STAGE)
+        .member::<Earlier>(STAGE)
         .ok()
         .flatten()
         .map(|m| m.request);

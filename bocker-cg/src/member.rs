@@ -18,16 +18,23 @@ const CGROUPS_PATH: &str = "/linux/cgroupsPath";
 const LINUX_RESOURCES: &str = "/linux/resources";
 
 /// `bocker.cg`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Member {
+#[derive(Debug, Serialize)]
+struct Member<'a> {
     /// Of this member's shape.
-    pub(crate) version: u64,
+    version: u64,
     /// The group's path in every hierarchy.
-    pub(crate) path: String,
+    path: &'a str,
     /// The group's folder by controller. Into each one's `cgroup.procs` bocker-spawn writes the container.
-    pub(crate) paths: BTreeMap<String, PathBuf>,
+    paths: BTreeMap<&'static str, PathBuf>,
     /// What was asked for.
-    #[serde(default)]
+    request: &'a Request,
+}
+
+/// What is read of a `bocker.cg`, which may be another program's: never a path.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Earlier {
+    /// What was asked for.
     pub(crate) request: Request,
 }
 
@@ -46,12 +53,12 @@ pub(crate) fn add(document: &mut Document, id: &Id, hierarchies: &Hierarchies, r
     document.set(CGROUPS_PATH, &path);
     let member = Member {
         version: VERSION,
-        path,
+        path: &path,
         paths: mounted
             .into_iter()
-            .map(|(c, mount)| (c.name().to_owned(), mount.join(id)))
+            .map(|(c, mount)| (c.name(), mount.join(id)))
             .collect(),
-        request: request.clone(),
+        request,
     };
     document.set_member(STAGE, &member);
 }
@@ -94,6 +101,14 @@ mod tests {
         assert_ne!(document, before);
         remove(&mut document);
         assert_eq!(document, before);
+    }
+
+    #[test]
+    fn the_member_of_another_program_asks_for_nothing() {
+        let text = br#"{"bocker":{"version":1,"cg":{"paths":{"memory":"/x"},"theirs":1}}}"#;
+        let document = Document::parse(text).unwrap();
+        let earlier: Option<Earlier> = document.member(STAGE).unwrap();
+        assert_eq!(earlier.unwrap().request, Request::default());
     }
 
     #[test]
