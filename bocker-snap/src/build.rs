@@ -454,9 +454,10 @@ impl Base {
         }
         // A history names each layer or is of no use: one that does not is left as it is.
         if let Some(Value::Array(history)) = config.get_mut("history")
-            && history.iter().filter(|entry| is_layer(entry)).count() == before {
-                history.push(json!({"created": created, "created_by": created_by}));
-            }
+            && history.iter().filter(|entry| is_layer(entry)).count() == before
+        {
+            history.push(json!({"created": created, "created_by": created_by}));
+        }
         let bytes = serde_json::to_vec(config).map_err(unprintable)?;
         let config_blob = writer.write_blob(OCI_CONFIG, &bytes)?;
         self.layers.push(layer.blob.clone());

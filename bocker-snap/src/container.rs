@@ -20,6 +20,8 @@ const ROOT: &str = "rootfs";
 const UPPER: &str = "upper";
 /// Overlayfs' own folder.
 const WORK: &str = "work";
+/// In it: overlayfs was mounted volatile and perhaps did not end well (overlayfs.rst, "Volatile mount").
+const MARK: &str = "work/incompat";
 /// The lower directory of an image without layers.
 const EMPTY: &str = "empty";
 /// What the root is made of: read by `mount` and `gc`, and there before the first layer is counted on.
@@ -38,6 +40,9 @@ pub(crate) struct Snap {
     /// The directory that the root is a view of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rootfs: Option<PathBuf>,
+    /// Whether what is written may be lost when the machine stops.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) volatile: bool,
     /// The volumes as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) volumes: Vec<volume::Request>,
@@ -149,6 +154,10 @@ impl Folder {
         if self.is_mounted() {
             return Ok(());
         }
+        if snap.volatile {
+            // A mark of overlayfs from before, by which it refuses: what may be lost may be incomplete too.
+            remove_path(&self.0.join(WORK).join(MARK))?;
+        }
         self.overlay(snap).attach(&self.root())
     }
 
@@ -158,7 +167,7 @@ impl Folder {
             lower: self.lower(snap),
             upper: self.upper(),
             work: self.0.join(WORK),
-            volatile: false,
+            volatile: snap.volatile,
         }
     }
 
@@ -210,10 +219,11 @@ pub(crate) fn mount_command(folder: &Folder, snap: &Snap) -> String {
         .map(|path| escape(path.strip_prefix(&layers).unwrap_or(path)))
         .collect();
     let options = format!(
-        "nodev,lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off,xino=off",
+        "nodev,lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off,xino=off{}",
         lower.join(":"),
         escape(&folder.upper()),
-        escape(&folder.path().join(WORK))
+        escape(&folder.path().join(WORK)),
+        if snap.volatile { ",volatile" } else { "" }
     );
     let root = folder.root().display().to_string();
     let mount = format!(

@@ -21,6 +21,7 @@ struct Options {
     name: Option<String>,
     labels: Map<String, Value>,
     read_only: bool,
+    volatile: bool,
     volumes: Vec<volume::Request>,
 }
 
@@ -69,6 +70,7 @@ fn options(call: &mut Call) -> Result<Options> {
                     options.labels.insert(key.into(), value.into());
                 }
                 "--read-only" => options.read_only = true,
+                "--volatile" => options.volatile = true,
                 "--volume" => options.volumes.push(volume::Request::parse(&call.text()?)?),
                 _ => return Err(call.unknown(&option)),
             },
@@ -110,6 +112,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         image: None,
         layers: Vec::new(),
         rootfs: None,
+        volatile: options.volatile,
         volumes: options.volumes,
     };
     let (mut member, mut layers, mut source) = (None, Vec::new(), None);

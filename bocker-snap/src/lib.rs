@@ -22,6 +22,7 @@ mod time;
 mod tree;
 mod unpack;
 mod volume;
+mod zstd;
 
 use bocker_pipe::{Tool, Verb, VerbKind};
 

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
+use bocker_pipe::step::interruption;
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
@@ -66,19 +67,11 @@ struct Unpacker<'a> {
 
 /// Unpacks an archive into the tree below `root`. `has_lower` says that the tree shows lower layers too.
 pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl Read) -> Result<()> {
-    let mut unpacker = Unpacker {
-        root,
-        root_path: path_of(root)?,
-        has_lower,
-        open: HashMap::new(),
-        written: HashSet::new(),
-        times: HashMap::new(),
-        buffer: vec![0; BUFFER],
-        warned: false,
-    };
+    let mut unpacker = Unpacker::new(root, has_lower)?;
     let mut reader = Reader::new(archive);
     let mut count = 0;
     while let Some(entry) = reader.next()? {
+        interruption()?;
         count += 1;
         if count > MAX_ENTRIES {
             return Err(Error::new(
@@ -107,7 +100,20 @@ pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
         .collect()
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn new(root: BorrowedFd<'a>, has_lower: bool) -> Result<Unpacker<'a>> {
+        Ok(Unpacker {
+            root,
+            root_path: path_of(root)?,
+            has_lower,
+            open: HashMap::new(),
+            written: HashSet::new(),
+            times: HashMap::new(),
+            buffer: vec![0; BUFFER],
+            warned: false,
+        })
+    }
+
     fn entry(&mut self, entry: &Entry, data: &mut (impl Read + ?Sized)) -> Result<()> {
         let parts = components(&entry.path)?;
         let Some((name, parents)) = parts.split_last() else {
@@ -246,6 +252,7 @@ impl Unpacker<'_> {
             let mut left = *length;
             while left > 0 {
                 let limit = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
+                interruption()?;
                 match data.read(&mut self.buffer[..limit]) {
                     Ok(count) => {
                         file.write_all(&self.buffer[..count]).doing(what)?;
@@ -586,5 +593,191 @@ fn timestamps(time: Time) -> Timestamps {
     Timestamps {
         last_access: time,
         last_modification: time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use rustix::process::{getgid, getuid};
+
+    use super::*;
+    use crate::tar::write::Writer;
+    use crate::tree::open_directory;
+
+    /// An entry that whoever runs the tests may unpack.
+    fn entry(kind: EntryKind, path: &str, link: &str) -> Entry {
+        let mut entry = Entry::new(kind, path);
+        entry.uid = getuid().as_raw();
+        entry.gid = getgid().as_raw();
+        entry.mode = if kind == EntryKind::Directory {
+            0o755
+        } else {
+            0o644
+        };
+        entry.link = link.as_bytes().to_vec();
+        entry
+    }
+
+    fn unpack_all(root: &Path, entries: &[Entry], has_lower: bool) -> Result<()> {
+        let mut writer = Writer::new(Vec::new());
+        for entry in entries {
+            let data = vec![b'x'; entry.size as usize];
+            writer.append(entry, &mut data.as_slice())?;
+        }
+        let archive = writer.finish()?;
+        let root = open_directory(root)?;
+        unpack(root.as_fd(), has_lower, archive.as_slice())
+    }
+
+    fn kind(number: usize) -> EntryKind {
+        [
+            EntryKind::File,
+            EntryKind::Directory,
+            EntryKind::Symlink,
+            EntryKind::HardLink,
+            EntryKind::Fifo,
+        ][number]
+    }
+
+    /// Everything in a folder, without the times that reading changes.
+    fn picture(folder: &Path) -> BTreeMap<std::path::PathBuf, String> {
+        use std::os::unix::fs::MetadataExt;
+        let mut all = BTreeMap::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let data = fs::symlink_metadata(&path).unwrap();
+                let line = format!(
+                    "{:o} {} {} {}",
+                    data.mode(),
+                    data.nlink(),
+                    data.ctime(),
+                    data.ctime_nsec()
+                );
+                if data.is_dir() {
+                    folders.push(path.clone());
+                }
+                all.insert(path, line);
+            }
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Few names, so that entries meet each other: links to folders that are then written through, replaced, hidden.
+        #[test]
+        fn no_sequence_of_entries_touches_anything_outside_the_root(
+            steps in prop::collection::vec(
+                (0_usize..5, "/?(a|b|\\.wh\\.a|\\.\\.|OUT|\\.wh\\.\\.wh\\.\\.opq)(/(a|b|\\.\\.|out|\\.wh\\.b|\\.)){0,3}",
+                 "(a|b|\\.|/|/a|\\.\\./a|\\.\\./\\.\\./outside|OUT|OUT/secret|b/a/secret)", 0_u64..3, prop::bool::weighted(0.2)),
+                1..25,
+            ),
+            has_lower in any::<bool>(),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let outside = folder.path().join("outside");
+            fs::create_dir_all(outside.join("a/b")).unwrap();
+            fs::create_dir_all(outside.join("b/a")).unwrap();
+            fs::write(outside.join("secret"), "the host's").unwrap();
+            let before = picture(&outside);
+            let root = folder.path().join("root");
+            fs::create_dir(&root).unwrap();
+            let directory = open_directory(&root).unwrap();
+            let mut unpacker = Unpacker::new(directory.as_fd(), has_lower).unwrap();
+            for (number, path, link, size, ends) in steps {
+                let place = outside.display().to_string();
+                let (path, link) = (path.replace("OUT", &place), link.replace("OUT", &place));
+                let mut entry = entry(kind(number), &path, &link);
+                if entry.kind == EntryKind::File {
+                    entry.size = size;
+                }
+                // An error is as good as success here; a layer ends, and another begins, anywhere.
+                let _ = unpacker.entry(&entry, &mut &vec![b'x'; size as usize][..]);
+                if ends {
+                    let _ = unpacker.set_times();
+                    unpacker = Unpacker::new(directory.as_fd(), has_lower).unwrap();
+                }
+            }
+            let _ = unpacker.set_times();
+            prop_assert_eq!(picture(&outside), before);
+            let names: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+            prop_assert_eq!(names.len(), 2, "{:?}", names);
+        }
+    }
+
+    #[test]
+    fn the_times_of_a_directory_that_became_a_link_are_not_set_beyond_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outside, root) = (folder.path().join("outside"), folder.path().join("root"));
+        fs::create_dir_all(outside.join("b")).unwrap();
+        fs::create_dir(&root).unwrap();
+        let before = picture(&outside);
+        let entries = [
+            entry(EntryKind::Directory, "a/b", ""),
+            entry(EntryKind::Symlink, "a", &outside.display().to_string()),
+        ];
+        unpack_all(&root, &entries, true).unwrap();
+        assert!(root.join("a").is_symlink());
+        assert_eq!(picture(&outside), before);
+    }
+
+    #[test]
+    fn an_archive_is_applied_in_order_and_in_one_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = entry(EntryKind::File, "a/b/file", "");
+        first.size = 3;
+        first.mtime.seconds = 1_000_000_000;
+        let mut directory = entry(EntryKind::Directory, "a/b", "");
+        directory.mtime.seconds = 1_100_000_000;
+        directory.mode = 0o750;
+        let entries = [
+            directory,
+            first,
+            entry(EntryKind::HardLink, "a/hard", "/a/b/file"),
+            entry(EntryKind::Symlink, "a/link", "b"),
+            entry(EntryKind::File, "a/link/through", ""),
+            entry(EntryKind::Symlink, "a/link", "nowhere"),
+            entry(EntryKind::Fifo, "a/fifo", ""),
+        ];
+        unpack_all(folder.path(), &entries, false).unwrap();
+        use std::os::unix::fs::MetadataExt;
+        let data = |name: &str| fs::symlink_metadata(folder.path().join(name)).unwrap();
+        assert_eq!(data("a/b/file").ino(), data("a/hard").ino());
+        assert_eq!(data("a/b").mtime(), 1_100_000_000);
+        assert_eq!(data("a/b").mode() & 0o7777, 0o750);
+        assert_eq!(data("a/b/file").mtime(), 1_000_000_000);
+        assert!(data("a/b/through").is_file());
+        assert_eq!(
+            fs::read_link(folder.path().join("a/link")).unwrap(),
+            Path::new("nowhere")
+        );
+    }
+
+    #[test]
+    fn a_sparse_file_has_holes() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mut sparse = entry(EntryKind::File, "sparse", "");
+        sparse.size = 4;
+        sparse.sparse = Some(crate::tar::Sparse {
+            pieces: vec![(1 << 20, 4)],
+            length: 8 << 20,
+        });
+        let root = open_directory(folder.path()).unwrap();
+        let mut unpacker = Unpacker::new(root.as_fd(), false).unwrap();
+        unpacker.entry(&sparse, &mut &b"data"[..]).unwrap();
+        let path = folder.path().join("sparse");
+        let data = fs::metadata(&path).unwrap();
+        assert_eq!(data.len(), 8 << 20);
+        assert!(data.blocks() < 64, "{} blocks", data.blocks());
+        assert_eq!(&fs::read(&path).unwrap()[1 << 20..][..6], b"data\0\0");
     }
 }

@@ -789,7 +789,7 @@ fn a_commit_without_the_images_blobs_is_one_layer_of_all_that_the_container_sees
 
 #[test]
 fn an_image_from_a_directory_keeps_all_of_it_and_is_the_same_bytes_again() {
-    if !need("getfattr setfattr setcap") {
+    if !need("getfattr setfattr setcap zstd") {
         return;
     }
     let host = Host::new();
@@ -817,7 +817,7 @@ fn an_image_from_a_directory_keeps_all_of_it_and_is_the_same_bytes_again() {
     );
 
     // Through a pipe, compressed or not, as docker export and debootstrap write it.
-    for compress in ["cat", "gzip"] {
+    for compress in ["cat", "gzip", "zstd"] {
         host.sh(&format!(
             "tar -C {path} --xattrs --xattrs-include='*' --sparse -c . | {compress} | bocker-snap init - --name piped:{compress}"
         ))
@@ -943,6 +943,27 @@ fn a_root_goes_and_comes_back_with_what_was_written() {
         .says("No container named 'web' exists");
     let again = pass(&host, "delete", &document).ok().json();
     assert!(again.get("root").is_none(), "already gone is success");
+}
+
+#[test]
+fn a_volatile_root_comes_back_too() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let document = create(&host, &format!("--volatile --rootfs {rootfs}"));
+    let mounts = host.run(&["cat", "/proc/self/mountinfo"]).text();
+    assert!(
+        mounts
+            .lines()
+            .any(|line| line.contains(id(&document)) && line.contains("volatile"))
+    );
+    fs::write(root(&document).join("written"), "kept").unwrap();
+    pass(&host, "unmount", &document).ok();
+    pass(&host, "mount", &document).ok();
+    assert_eq!(
+        fs::read_to_string(root(&document).join("written")).unwrap(),
+        "kept"
+    );
+    pass(&host, "delete", &document).ok();
 }
 
 #[test]
