@@ -59,28 +59,38 @@ impl Options {
 
     /// Options come before what the document remembers of an earlier create.
     fn over(self, earlier: Option<Net>) -> Wish {
-        let (mode, hostname, publish, dns) = match earlier {
-            Some(net) => {
-                let publish = net
-                    .attachments
-                    .into_iter()
-                    .flat_map(|attachment| attachment.request.publish);
-                (
-                    Some(net.mode),
-                    Some(net.hostname),
-                    publish.collect(),
-                    net.dns,
-                )
+        let earlier = earlier.map(|net| {
+            let attachments = net.attachments.into_iter();
+            let publish = attachments.flat_map(|attachment| attachment.request.publish);
+            Wish {
+                mode: net.mode,
+                hostname: Some(net.hostname),
+                publish: publish.collect(),
+                dns: net.dns,
             }
-            None => (None, None, Vec::new(), Vec::new()),
-        };
-        let or = |given: Vec<Publish>, earlier| if given.is_empty() { earlier } else { given };
-        Wish {
-            mode: self.mode.or(mode).unwrap_or(Mode::Bridge),
-            hostname: self.hostname.or(hostname),
-            publish: or(self.publish, publish),
-            dns: if self.dns.is_empty() { dns } else { self.dns },
+        });
+        let mut wish = earlier.unwrap_or(Wish {
+            mode: Mode::Bridge,
+            hostname: None,
+            publish: Vec::new(),
+            dns: Vec::new(),
+        });
+        if let Some(mode) = self.mode {
+            // Only the bridge has ports, and the host's name is for its own network alone.
+            if mode != wish.mode {
+                wish.publish.clear();
+                wish.hostname = None;
+            }
+            wish.mode = mode;
         }
+        wish.hostname = self.hostname.or(wish.hostname);
+        if !self.publish.is_empty() {
+            wish.publish = self.publish;
+        }
+        if !self.dns.is_empty() {
+            wish.dns = self.dns;
+        }
+        wish
     }
 }
 

@@ -130,6 +130,10 @@ pub(crate) fn is_mount(id: &Id, destination: &str, mounted: &str) -> bool {
 /// hosts(5) for a container with this name and, unless it has none, this address.
 pub(crate) fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
     let address = address.unwrap_or(Ipv4Addr::LOCALHOST);
+    // A name with a domain is known without it, too (hosts(5)).
+    let short = hostname
+        .split_once('.')
+        .map_or(String::new(), |(short, _)| format!(" {short}"));
     format!(
         "127.0.0.1\tlocalhost\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -137,7 +141,7 @@ pub(crate) fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
          ff00::\tip6-mcastprefix\n\
          ff02::1\tip6-allnodes\n\
          ff02::2\tip6-allrouters\n\
-         {address}\t{hostname}\n"
+         {address}\t{hostname}{short}\n"
     )
 }
 
@@ -309,6 +313,7 @@ mod tests {
     fn the_container_finds_itself_by_name() {
         assert!(hosts("web", Some(Ipv4Addr::new(10, 0, 0, 2))).ends_with("10.0.0.2\tweb\n"));
         assert!(hosts("web", None).ends_with("127.0.0.1\tweb\n"));
+        assert!(hosts("web.example.org", None).ends_with("\tweb.example.org web\n"));
     }
 
     proptest! {

@@ -29,6 +29,10 @@ const CANDIDATES: [Subnet; 3] = [
     Subnet::of(Ipv4Addr::new(172, 30, 0, 0), 16),
 ];
 
+/// A route to more than this is a default route by another name: VPNs lead everything away in two halves (openvpn(8),
+/// --redirect-gateway def1).
+const SMALLEST_PREFIX: u8 = 8;
+
 /// `/run/bocker/net`.
 pub(crate) fn folder() -> PathBuf {
     paths::run().join(FOLDER)
@@ -191,11 +195,11 @@ impl Host {
             steps.push(
                 Step::new(
                     "net.table",
-                    "an nftables table of our own: who is masqueraded, what is published and let in",
+                    "a firewall table of our own: what is masqueraded, published and let in",
                 )
-                    .command(|_| firewall::table_commands())
-                    .look(|_| format!("nft list table ip {}", firewall::TABLE))
-                    .apply(|context: &mut C| context.as_mut().firewall.make()),
+                .command(|_| firewall::table_commands())
+                .look(|_| format!("nft list table ip {}", firewall::TABLE))
+                .apply(|context: &mut C| context.as_mut().firewall.make()),
             );
         }
         if !self.bridge.complete {
@@ -216,11 +220,11 @@ impl Host {
             steps.push(
                 Step::new(
                     "net.localhost",
-                    "127.0.0.1 of the host may use the bridge, so that published ports answer there",
+                    "127.0.0.1 may leave by the bridge, so that published ports answer there",
                 )
-                    .command(move |_| command.clone())
-                    .look(move |_| look.clone())
-                    .apply(move |_| sysctl::turn_on(&name)),
+                .command(move |_| command.clone())
+                .look(move |_| look.clone())
+                .apply(move |_| sysctl::turn_on(&name)),
             );
         }
         if !self.masquerades {
@@ -386,6 +390,7 @@ fn made_for(link: &Link) -> Option<Subnet> {
 /// The first candidate that no address and no route of the host overlaps.
 fn free_subnet(route: &mut Route) -> Result<Subnet> {
     let mut taken = route.destinations()?;
+    taken.retain(|destination| destination.prefix() >= SMALLEST_PREFIX);
     taken.extend(
         route
             .addresses()?

@@ -10,6 +10,8 @@ pub(crate) const HEADER: usize = 16;
 pub(crate) const ALIGN: usize = 4;
 /// The kernel fills dumps in pieces of at most this size.
 const BUFFER: usize = 32 * 1024;
+/// How often a dump is begun again that was disturbed.
+const TRIES: usize = 32;
 
 pub(crate) const NLM_F_REQUEST: u16 = 0x1;
 pub(crate) const NLM_F_ACK: u16 = 0x4;
@@ -132,11 +134,13 @@ impl Netlink {
         first: u32,
         last: u32,
     ) -> Result<Vec<Answer>, Refusal> {
+        let mut tries = 0;
         loop {
+            tries += 1;
             self.socket.send(bytes, 0)?;
             match self.collect(first, last) {
                 // A dump during which the table changed may lack entries (NLM_F_DUMP_INTR): ask again.
-                Err(refusal) if refusal.errno == Errno::EINTR => {}
+                Err(refusal) if refusal.errno == Errno::EINTR && tries < TRIES => {}
                 result => return result,
             }
         }

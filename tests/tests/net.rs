@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bocker_tests::{Host, Output};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
@@ -483,6 +484,84 @@ fn a_failure_at_any_step_leaves_nothing_and_a_kill_nothing_that_gc_does_not_remo
 }
 
 #[test]
+fn a_delete_that_fails_or_is_killed_keeps_its_member_and_is_completed_by_the_next() {
+    let host = Host::new();
+    host.run(&["bocker-net", "setup"]).ok();
+    let before = host.fingerprint();
+    let options = ["-p", "8080:80"];
+    for name in [
+        "net.port",
+        "net.netns",
+        "net.files",
+        "net.lease",
+        "net.claim",
+    ] {
+        let net = Net::new(&host, &options);
+        let delete = |fail_at: &str| {
+            let call = host
+                .call(&["bocker-net", "delete"])
+                .stdin(net.document.to_string());
+            call.env("BOCKER_FAIL_AT", fail_at).run()
+        };
+        let failed = delete(name).exits(125).says(name).json();
+        assert_eq!(
+            failed["bocker"]["net"], net.document["bocker"]["net"],
+            "{name}"
+        );
+        delete("").ok();
+        host.assert_same(&before);
+
+        let net = Net::new(&host, &options);
+        let kill = format!("kill:{name}");
+        let call = host
+            .call(&["bocker-net", "delete"])
+            .stdin(net.document.to_string());
+        call.env("BOCKER_FAIL_AT", &kill).run().exits(137);
+        host.run(&["bocker-net", "gc", "--grace", "0"]).ok();
+        host.assert_same(&before);
+    }
+}
+
+#[test]
+fn what_is_alive_is_not_deleted_unless_forced() {
+    let host = Host::new();
+    let net = Net::new(&host, &[]);
+    let container = host.root().join("containers").join(net.id());
+    fs::create_dir_all(&container).expect("mkdir");
+    fs::write(container.join("config.json"), net.document.to_string()).expect("write");
+    // As a supervisor does.
+    let alive = File::create(format!("/run/bocker/{}/alive", net.id())).expect("create");
+    fcntl(&alive, FcntlArg::F_OFD_SETLK(&whole_file_lock())).expect("lock");
+    let before = host.fingerprint();
+    host.run(&["bocker-net", "delete", net.id()])
+        .exits(125)
+        .says("is running");
+    assert!(
+        host.run(&["bocker-net", "gc", "--grace", "0"])
+            .ok()
+            .json_lines()
+            .is_empty()
+    );
+    host.assert_same(&before);
+    let document = host
+        .run(&["bocker-net", "delete", "--force", net.id()])
+        .ok()
+        .json();
+    assert_eq!(document.pointer("/bocker/net"), None);
+    assert!(!net.namespace().exists());
+}
+
+fn whole_file_lock() -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[test]
 fn a_shared_object_whose_making_was_killed_is_completed_by_the_next() {
     let host = Host::new();
     let empty = host.fingerprint();
@@ -782,6 +861,19 @@ fn a_bridge_of_the_users_is_used_as_it_is_and_left_as_it_was() {
 }
 
 #[test]
+fn reset_gives_back_what_was_and_not_what_we_would_have_set() {
+    let host = Host::new();
+    for former in ["1", "0"] {
+        let path = "/proc/sys/net/ipv4/ip_forward";
+        host.sh(&format!("echo {former} > {path}")).ok();
+        Net::new(&host, &[]).delete(&host).ok();
+        assert_eq!(fs::read_to_string(path).expect("ip_forward"), "1\n");
+        host.run(&["bocker-net", "reset"]).ok();
+        assert_eq!(fs::read_to_string(path).expect("ip_forward").trim(), former);
+    }
+}
+
+#[test]
 fn an_address_is_given_again_only_when_its_former_interface_is_gone() {
     let host = Host::new();
     host.sh("ip link add bridge0 type bridge; ip address add 10.7.0.1/30 dev bridge0; ip link set bridge0 up").ok();
@@ -818,7 +910,7 @@ fn an_address_is_given_again_only_when_its_former_interface_is_gone() {
 fn the_bridge_gets_the_first_subnet_that_the_host_does_not_use() {
     let host = Host::new();
     host.sh(
-        "ip link add other type bridge; ip link set other up; ip route add 10.0.64.0/18 dev other",
+        "ip link add other type bridge; ip link set other up; ip route add 10.0.64.0/18 dev other; ip route add 0.0.0.0/1 dev other",
     )
     .ok();
     assert_eq!(Net::new(&host, &[]).address().octets()[..2], [10, 88]);
