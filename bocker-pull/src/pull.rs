@@ -244,7 +244,8 @@ fn store() -> Step<Pull> {
         pull.writer = Some(writer);
         Ok(())
     })
-    // The store itself stays: other images share it. The blobs are looked at here, when nothing can need them any more.
+    // The store itself stays, since other images share it. All blobs go here, not in their own steps: only the whole
+    // of them can be checked against what else is in the store.
     .undo(|pull| {
         pull.stop();
         let written = std::mem::take(&mut pull.written);
@@ -285,26 +286,35 @@ fn blob(number: usize) -> Step<Pull> {
 }
 
 fn manifest() -> Step<Pull> {
-    Step::new("pull.manifest", "the configuration and the manifest, byte for byte as they came: their digests are over these bytes")
-        .command(|pull: &Pull| {
-            let Resolved { config, manifest, .. } = &pull.resolved;
-            let version = Version::Digest(manifest.0.digest.clone());
-            let accept = format!(" -H 'Accept: {}'", manifest.0.media_type);
-            let mut lines = pull.fetch_and_check(&config.0);
-            lines.push(pull.curl(&accept, &pull.registry.manifest_url(&version), &manifest.0));
-            lines
-        })
-        .look(|pull| format!("jq . {}", pull.path(&pull.resolved.manifest.0)))
-        .apply(|pull| {
-            let parts = [Some(&pull.resolved.config), Some(&pull.resolved.manifest), pull.resolved.index.as_ref()];
-            for (blob, bytes) in parts.into_iter().flatten() {
-                if !pull.layout.has(blob) {
-                    pull.writer()?.write_blob(&blob.media_type, bytes)?;
-                    pull.written.push(blob.digest.clone());
-                }
+    Step::new(
+        "pull.manifest",
+        "the configuration and the manifest, byte for byte as they came: digests are over bytes",
+    )
+    .command(|pull: &Pull| {
+        let Resolved {
+            config, manifest, ..
+        } = &pull.resolved;
+        let version = Version::Digest(manifest.0.digest.clone());
+        let accept = format!(" -H 'Accept: {}'", manifest.0.media_type);
+        let mut lines = pull.fetch_and_check(&config.0);
+        lines.push(pull.curl(&accept, &pull.registry.manifest_url(&version), &manifest.0));
+        lines
+    })
+    .look(|pull| format!("jq . {}", pull.path(&pull.resolved.manifest.0)))
+    .apply(|pull| {
+        let parts = [
+            Some(&pull.resolved.config),
+            Some(&pull.resolved.manifest),
+            pull.resolved.index.as_ref(),
+        ];
+        for (blob, bytes) in parts.into_iter().flatten() {
+            if !pull.layout.has(blob) {
+                pull.writer()?.write_blob(&blob.media_type, bytes)?;
+                pull.written.push(blob.digest.clone());
             }
-            Ok(())
-        })
+        }
+        Ok(())
+    })
 }
 
 fn index() -> Step<Pull> {
