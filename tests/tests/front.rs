@@ -639,6 +639,14 @@ fn rm_has_podmans_exit_codes() {
 }
 
 #[test]
+fn a_container_that_could_not_be_started_frees_its_name() {
+    let s = Session::new();
+    s.run(&["--name", "box"], &["nonesuch"]).exits(127);
+    s.bocker(&["rm", "-f", "box"]);
+    s.run(&["--name", "box"], &["true"]).ok();
+}
+
+#[test]
 fn stop_asks_and_then_kills() {
     let s = Session::new();
     s.run(

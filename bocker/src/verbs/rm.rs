@@ -74,7 +74,7 @@ pub(crate) fn remove(session: &Session, id: &Id, name: &str, force: bool) -> Res
         }
         kill(session, id)?;
     }
-    let pipeline = removal(session, id, force)?.said(format!("Removed: {name}"));
+    let pipeline = removal(session, id, name, force)?.said(format!("Removed: {name}"));
     match session.run(&pipeline)? {
         0 => Ok(Outcome::Removed),
         _ => Ok(Outcome::Failed),
@@ -82,10 +82,23 @@ pub(crate) fn remove(session: &Session, id: &Id, name: &str, force: bool) -> Res
 }
 
 /// The pipeline that removes everything that is left of a container.
-pub(crate) fn removal(session: &Session, id: &Id, force: bool) -> Result<Pipeline> {
+fn removal(session: &Session, id: &Id, name: &str, force: bool) -> Result<Pipeline> {
     let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", force));
-    let first = stage(Piece::Cg)?.arg(id.as_str());
-    Ok(Pipeline::new([first, stage(Piece::Net)?, stage(Piece::Snap)?]).discarded())
+    if containers::load(id).is_ok() {
+        let first = stage(Piece::Cg)?.arg(id.as_str());
+        return Ok(Pipeline::new([first, stage(Piece::Net)?, stage(Piece::Snap)?]).discarded());
+    }
+    // It never reached bocker-spawn, and what it had of a network and of cgroups has been taken back: a root is left.
+    if !force {
+        return Err(Error::new(
+            Kind::InUse,
+            format!("Container '{name}' has not been started"),
+        )
+        .hint(format!(
+            "if nobody is starting it now, remove it with 'bocker rm -f {name}'"
+        )));
+    }
+    Ok(Pipeline::new([stage(Piece::Snap)?.arg(id.as_str())]).discarded())
 }
 
 fn kill(session: &Session, id: &Id) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use bocker_pipe::error::EXIT_FAILED;
-use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, lock, paths};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
 use super::rm::{self, Outcome};
@@ -89,9 +89,16 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         return Ok(0);
     }
     args.force.confirm("Remove all of this?")?;
-    let mut code = collect(session, &COLLECTORS, &[])?;
-    for container in &dead {
-        match rm::remove(session, &container.id, container.id.as_str(), false) {
+    let code = collect(session, &COLLECTORS, &[])?;
+    let ids: Vec<Id> = dead.into_iter().map(|container| container.id).collect();
+    Ok(code.max(remove_all(session, &ids, false)))
+}
+
+/// Removes containers; what is wrong with one does not keep the others.
+fn remove_all(session: &Session, ids: &[Id], force: bool) -> u8 {
+    let mut code = 0;
+    for id in ids {
+        match rm::remove(session, id, id.as_str(), force) {
             Ok(Outcome::Removed) => {}
             Ok(_) => code = EXIT_FAILED,
             Err(error) => {
@@ -100,7 +107,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
             }
         }
     }
-    Ok(code)
+    code
 }
 
 /// What is left of one thing: its id or name, and the objects.
@@ -139,10 +146,7 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
             paths::root().display()
         ))?;
     }
-    let mut code = 0;
-    for id in containers::list()? {
-        code = code.max(remove_whatever_it_is(session, &id)?);
-    }
+    let mut code = remove_all(session, &containers::list()?, true);
     let makers = [Piece::Spawn, Piece::Cg, Piece::Net, Piece::Snap];
     code = code.max(collect(session, &makers, &["--grace", "0", "--force"])?);
     for piece in [Piece::Snap, Piece::Net] {
@@ -150,21 +154,6 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
         code = code.max(status);
     }
     Ok(code)
-}
-
-/// What was never handed to bocker-spawn has no document to delete by, and is left to `gc`.
-fn remove_whatever_it_is(session: &Session, id: &Id) -> Result<u8> {
-    if containers::load(id).is_err() && !lock::is_alive(id) {
-        return Ok(0);
-    }
-    match rm::remove(session, id, id.as_str(), true) {
-        Ok(Outcome::Removed) => Ok(0),
-        Ok(_) => Ok(EXIT_FAILED),
-        Err(error) => {
-            complain(&error);
-            Ok(EXIT_FAILED)
-        }
-    }
 }
 
 impl Force {
