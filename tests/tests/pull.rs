@@ -786,6 +786,54 @@ fn ctrl_c_ends_a_pull_at_once_though_the_registry_is_silent() {
     assert_eq!(blobs(&host), 0, "{:?}", store(&host));
 }
 
+#[test]
+fn a_signal_ends_the_question_too_what_there_is() {
+    let host = Host::new();
+    let peer = Peer::start(|_, _| Reply {
+        missing: 1,
+        stall: true,
+        ..Reply::status(200)
+    });
+    let pull = host.spawn(&["bocker-pull", &peer.image("x:1")]);
+    host.wait_for("the registry is asked", || {
+        (!peer.requests().is_empty()).then_some(())
+    });
+    let asked = Instant::now();
+    pull.signal(Signal::SIGTERM);
+    let output = pull.wait().exits(143);
+    assert!(asked.elapsed() < Duration::from_secs(2), "{output}");
+    assert!(store(&host).is_empty(), "{:?}", store(&host));
+}
+
+#[test]
+fn a_document_is_added_to_and_one_with_an_error_is_passed_on() {
+    let host = Host::new();
+    let peer = Shelf::with_image().serve(|_, _| None);
+    let reference = peer.image("x:1");
+    let through = |document: &str| {
+        host.call(&["bocker-pull", "-", &reference])
+            .stdin(document)
+            .run()
+    };
+    let failed =
+        r#"{"bocker":{"version":1,"error":{"stage":"a","code":127,"message":"m"}},"x":1.50}"#;
+    let passed = through(failed).exits(127);
+    let expected: Value = serde_json::from_str(failed).expect("JSON");
+    for member in ["bocker", "x"] {
+        assert_eq!(passed.json()[member], expected[member]);
+    }
+    assert_eq!((passed.stderr.as_str(), peer.requests().len()), ("", 0));
+    through("no document").exits(125);
+    let document = through(r#"{"theirs":[1],"bocker":{"version":1,"name":"web"}}"#)
+        .ok()
+        .json();
+    assert_eq!(
+        (&document["theirs"], &document["bocker"]["name"]),
+        (&json!([1]), &json!("web"))
+    );
+    assert_eq!(document["bocker"]["image"]["reference"], json!(reference));
+}
+
 /// Bugs 18 and 31 of the original: half a pull was called `Created`, and its files stayed.
 #[test]
 fn a_pull_that_fails_after_any_step_is_taken_back() {
