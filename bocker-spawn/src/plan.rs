@@ -9,7 +9,7 @@ use bocker_pipe::{Document, Error, Kind, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-use crate::caps::{Capabilities, Sets};
+use crate::caps::Sets;
 use crate::process::{self, Process};
 
 /// sethostname(2).
@@ -98,11 +98,7 @@ impl Program {
             gid: process.user.gid,
             groups: process.user.additional_gids.clone(),
             umask: process.user.umask.unwrap_or(0o022) & 0o777,
-            capabilities: process
-                .capabilities
-                .clone()
-                .unwrap_or_else(Capabilities::default)
-                .sets()?,
+            capabilities: process.capabilities.clone().unwrap_or_default().sets()?,
             no_new_privileges: process.no_new_privileges,
         })
     }

@@ -21,7 +21,7 @@ use crate::log::{self, Log, Stream};
 use crate::plan::Plan;
 use crate::privileges::Stdio;
 use crate::process::Request;
-use crate::signals::{Judge, Verdict};
+use crate::signals::{Attitude, Judge, Verdict};
 use crate::streams::{After, Event, Streams};
 use crate::sys::{self, Side};
 use crate::{STAGE, cgroups, child, files, oom, procfs, seal, show, signals, spec, tty};
@@ -735,41 +735,56 @@ fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
     let child = context.child()?;
     let mut judge = Judge::default();
     let mut killed_for = None;
-    streams.run(child.pidfd.as_fd(), signals, |event| {
-        let signal = match event {
-            Event::Signal(signal) => signal,
-            Event::Typed(bytes) => {
-                // The terminal has sent the signal; all that is left is the process 1 that the kernel keeps it from.
-                let sent = (child.terminal.as_ref())
-                    .and_then(|master| tty::signal_of(master, bytes, child.pid));
-                let Some(signal) = sent else {
-                    return After::Continue;
-                };
-                let status = signals::status(child.pid);
-                if status.is_some_and(|status| !signals::heeds(&status, signal)) {
-                    killed_for.get_or_insert(signal);
-                    let _ = sys::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-                }
-                return After::Continue;
-            }
-        };
-        if let (libc::SIGWINCH, Some(from), Some(to)) = (signal, &sizes, &child.terminal) {
-            tty::copy_size(from.as_fd(), to);
-            return After::Continue;
-        }
-        let status = signals::status(child.pid);
-        let sent = match judge.decide(signal, status.as_deref(), Instant::now()) {
-            Verdict::Forward => signal,
-            Verdict::Kill => {
-                killed_for.get_or_insert(signal);
-                libc::SIGKILL
-            }
-        };
+    let mut end = |signal: i32| {
+        killed_for.get_or_insert(signal);
         // One that has ended needs no signal.
-        let _ = sys::send_signal(child.pidfd.as_fd(), sent);
-        match signal {
-            libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT => After::Leave,
-            _ => After::Continue,
+        let _ = sys::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+    };
+    streams.run(child.pidfd.as_fd(), signals, |event| {
+        let status = signals::status(child.pid);
+        match event {
+            Event::Signal(libc::SIGWINCH) if sizes.is_some() => {
+                if let (Some(from), Some(to)) = (&sizes, &child.terminal) {
+                    tty::copy_size(from.as_fd(), to);
+                }
+                After::Continue
+            }
+            Event::Signal(signal) => {
+                let verdict = judge.decide(signal, status.as_deref(), Instant::now());
+                if verdict == Verdict::Kill {
+                    end(signal);
+                } else {
+                    let _ = sys::send_signal(child.pidfd.as_fd(), signal);
+                }
+                match (verdict, signal) {
+                    (Verdict::ForwardAndLook, _) => After::Again,
+                    (_, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT) => {
+                        After::Leave
+                    }
+                    _ => After::Continue,
+                }
+            }
+            Event::Tick => match judge.look_again(status.as_deref()) {
+                (Verdict::Kill, signal) => {
+                    end(signal);
+                    After::Continue
+                }
+                (Verdict::ForwardAndLook, _) => After::Again,
+                _ => After::Continue,
+            },
+            Event::Typed(bytes) => {
+                // The terminal has sent the signal by itself; a process 1 without a handler has not got it.
+                let sent = child
+                    .terminal
+                    .as_ref()
+                    .and_then(|master| tty::signal_of(master, bytes, child.pid));
+                if let (Some(signal), Some(status)) = (sent, &status)
+                    && signals::attitude(status, signal) == Attitude::Default
+                {
+                    end(signal);
+                }
+                After::Continue
+            }
         }
     })?;
     let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)

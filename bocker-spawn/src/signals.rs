@@ -76,12 +76,28 @@ pub(crate) enum Verdict {
     Forward,
     /// End process 1, as the signal would have ended any other.
     Kill,
+    /// Pass it on, and look again in a moment, see [`Judge::look_again`].
+    ForwardAndLook,
+    /// Nothing.
+    Wait,
+}
+
+/// What a process would do with a signal.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Attitude {
+    /// It catches or ignores it.
+    Handles,
+    /// It holds it back, and has or has not got it already.
+    Blocks { pending: bool },
+    /// Its default action, which the kernel keeps from a process 1.
+    Default,
 }
 
 /// Decides on signals as they come.
 #[derive(Default)]
 pub(crate) struct Judge {
     insisted: Vec<Instant>,
+    blocked: Option<i32>,
 }
 
 impl Judge {
@@ -92,7 +108,8 @@ impl Judge {
         if !ENDING.contains(&signal) {
             return Verdict::Forward;
         }
-        if status.is_some_and(|status| !heeds(status, signal)) {
+        let attitude = status.map(|status| attitude(status, signal));
+        if attitude == Some(Attitude::Default) {
             return Verdict::Kill;
         }
         if [libc::SIGINT, libc::SIGTERM].contains(&signal) {
@@ -103,7 +120,29 @@ impl Judge {
                 return Verdict::Kill;
             }
         }
+        if let Some(Attitude::Blocks { .. }) = attitude {
+            self.blocked = Some(signal);
+            return Verdict::ForwardAndLook;
+        }
         Verdict::Forward
+    }
+
+    /// A shell blocks signals for a moment while it starts a program, and the kernel drops one that comes then; a program
+    /// that waits for signals blocks them for good, and takes them. Only time tells the two apart.
+    pub(crate) fn look_again(&mut self, status: Option<&str>) -> (Verdict, i32) {
+        let signal = self.blocked.take().unwrap_or(0);
+        let attitude = status
+            .filter(|_| signal != 0)
+            .map(|status| attitude(status, signal));
+        let verdict = match attitude {
+            Some(Attitude::Default) => Verdict::Kill,
+            Some(Attitude::Blocks { pending: true }) => {
+                self.blocked = Some(signal);
+                Verdict::ForwardAndLook
+            }
+            _ => Verdict::Wait,
+        };
+        (verdict, signal)
     }
 }
 
@@ -112,24 +151,31 @@ pub(crate) fn status(pid: Pid) -> Option<String> {
     fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()
 }
 
-/// Whether a process catches, ignores or blocks a signal: anything but its default action.
-pub(crate) fn heeds(status: &str, signal: i32) -> bool {
-    let bit = 1u64 << (signal - 1);
-    ["SigCgt:", "SigIgn:", "SigBlk:"].iter().any(|key| {
+/// Read from a process's status. What cannot be read is taken for a handler: nothing is killed for it.
+pub(crate) fn attitude(status: &str, signal: i32) -> Attitude {
+    let has = |key: &str| {
         status
             .lines()
             .find_map(|line| line.strip_prefix(key))
             .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-            .is_none_or(|mask| mask & bit != 0)
-    })
+            .is_none_or(|mask| mask & (1 << (signal - 1)) != 0)
+    };
+    if has("SigCgt:") || has("SigIgn:") {
+        Attitude::Handles
+    } else if has("SigBlk:") {
+        Attitude::Blocks {
+            pending: has("ShdPnd:") || has("SigPnd:"),
+        }
+    } else {
+        Attitude::Default
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PLAIN: &str =
-        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000000\n";
+    const PLAIN: &str = "SigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000000\n";
     const CATCHES_TERM: &str =
         "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000004000\n";
 
@@ -158,6 +204,26 @@ mod tests {
             judge.decide(libc::SIGINT, Some(CATCHES_TERM), now),
             Verdict::Kill
         );
+    }
+
+    #[test]
+    fn a_moment_of_blocking_is_told_from_waiting_for_signals() {
+        let mut judge = Judge::default();
+        let blocked = |pending: &str| {
+            format!("SigPnd:\t0\nShdPnd:\t{pending}\nSigBlk:\t4000\nSigIgn:\t0\nSigCgt:\t0\n")
+        };
+        let now = Instant::now();
+        let first = judge.decide(libc::SIGTERM, Some(&blocked("0")), now);
+        assert_eq!(first, Verdict::ForwardAndLook);
+        let again = judge.look_again(Some(&blocked("4000")));
+        assert_eq!(again.0, Verdict::ForwardAndLook);
+        assert_eq!(
+            judge.look_again(Some(PLAIN)),
+            (Verdict::Kill, libc::SIGTERM)
+        );
+        judge.decide(libc::SIGTERM, Some(&blocked("0")), now);
+        assert_eq!(judge.look_again(Some(&blocked("0"))).0, Verdict::Wait);
+        assert_eq!(judge.look_again(Some(PLAIN)).0, Verdict::Wait);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use std::time::{Duration, Instant};
+
 use bocker_pipe::{Doing, Result};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,6 +14,8 @@ use rustix::io::{Errno, read, write};
 use crate::log::{Log, Stream};
 
 const BUFFER: usize = 64 << 10;
+/// The moment of [`After::Again`].
+const MOMENT: Duration = Duration::from_millis(50);
 /// pipe(7), PIPE_BUF: after poll(2) says that a pipe is writable, this much does not block. The descriptor is shared with
 /// whoever gave it to us, so that it is not ours to make non-blocking.
 const PIPE_BUF: usize = 4096;
@@ -96,6 +100,8 @@ pub(crate) struct Streams {
 pub(crate) enum Event<'a> {
     /// A signal came.
     Signal(i32),
+    /// A moment has passed.
+    Tick,
     /// These bytes have reached the container's terminal.
     Typed(&'a [u8]),
 }
@@ -106,6 +112,8 @@ pub(crate) enum After {
     Continue,
     /// Do not wait for those who read our output.
     Leave,
+    /// Go on, and come back in a moment with [`Event::Tick`].
+    Again,
 }
 
 impl Streams {
@@ -165,6 +173,7 @@ impl Streams {
         mut on_event: impl FnMut(Event) -> After,
     ) -> Result<()> {
         let mut ended = false;
+        let mut again: Option<Instant> = None;
         loop {
             let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
             // Of what each further entry is: the copy, and whether it is its source.
@@ -195,25 +204,39 @@ impl Streams {
             if !ended {
                 fds.push(PollFd::from_borrowed_fd(end, PollFlags::IN));
             }
-            let now = Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
+            let patience = match (ended, again) {
+                (true, _) if !waits => Some(Duration::ZERO),
+                (_, Some(then)) => Some(then.saturating_duration_since(Instant::now())),
+                _ => None,
             };
-            let timeout = (ended && !waits).then_some(&now);
-            let ready = match poll(&mut fds, timeout) {
+            let timeout = patience.map(|time| Timespec {
+                tv_sec: 0,
+                // Less than a second.
+                tv_nsec: i64::from(time.subsec_nanos()),
+            });
+            let ready = match poll(&mut fds, timeout.as_ref()) {
                 Err(Errno::INTR) => continue,
                 result => result.doing(|| "wait for the container".into())?,
             };
-            if ended && ready == 0 {
+            if ended && !waits && ready == 0 {
                 return Ok(());
+            }
+            if again.is_some_and(|then| Instant::now() >= then) {
+                again = None;
+                if let After::Again = on_event(Event::Tick) {
+                    again = Some(Instant::now() + MOMENT);
+                }
             }
             let events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
             if !events[0].is_empty()
                 && let Some(signal) = signals.read_signal().doing(|| "read a signal".into())?
-                && let After::Leave = on_event(Event::Signal(signal.ssi_signo as i32))
-                && ended
             {
-                return Ok(());
+                match on_event(Event::Signal(signal.ssi_signo as i32)) {
+                    After::Continue => {}
+                    After::Leave if ended => return Ok(()),
+                    After::Leave => {}
+                    After::Again => again = Some(Instant::now() + MOMENT),
+                }
             }
             let mut progress = false;
             for ((index, is_source), event) in which.iter().zip(&events[1..]) {
