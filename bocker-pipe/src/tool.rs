@@ -387,7 +387,9 @@ fn usage(error: lexopt::Error) -> Error {
 }
 
 fn complain(tool: &Tool, error: &Error) {
-    let _ = writeln!(std::io::stderr(), "{}: {error}", tool.name);
+    // In one write: all stages of a pipeline share their stderr, and a line written in parts is torn.
+    let line = format!("{}: {error}\n", tool.name);
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Runs the tool on the process's arguments.
