@@ -139,5 +139,7 @@ pub(crate) fn complain(error: &Error) {
     if matches!(error.kind(), Kind::Passed(_)) {
         return;
     }
-    let _ = writeln!(io::stderr(), "bocker: {error}");
+    // In one write: the stages write to the same terminal.
+    let line = format!("bocker: {error}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
 }
