@@ -1012,29 +1012,39 @@ fn two_pulls_of_one_image_at_once_download_each_blob_once() {
 }
 
 #[test]
-fn a_pull_that_fails_takes_nothing_from_one_that_goes_on() {
+fn a_pull_that_fails_takes_nothing_that_another_writer_may_count_on() {
     let host = Host::new();
-    let upper = Shelf::layer("upper");
-    let peer = Shelf::with_image().serve(move |request, _| {
-        if request.target.ends_with(&upper) {
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        None
-    });
+    let peer = Shelf::with_image().serve(|_, _| None);
     let reference = peer.image("x:1");
-    let lower = host
-        .root()
-        .join("images/blobs")
-        .join(Shelf::layer("lower").replace(':', "/"));
-    let failing = host
-        .call(&["bocker-pull", &reference])
-        .env("BOCKER_FAIL_AT", "pull.blob")
-        .spawn();
-    let going_on = host.spawn(&["bocker-pull", &reference]);
-    failing.wait().exits(125);
-    going_on.wait().ok();
-    assert!(lower.exists());
-    assert_eq!(images(&host).len(), 1);
+    let fail = || {
+        let call = host
+            .call(&["bocker-pull", &reference])
+            .env("BOCKER_FAIL_AT", "pull.manifest");
+        call.run().exits(125)
+    };
+    fail();
+    assert_eq!(blobs(&host), 0);
+    let another = host.spawn(&[
+        "sh",
+        "-c",
+        "exec flock --shared $BOCKER_ROOT/images/writers sleep 60",
+    ]);
+    let held = "! flock --exclusive --nonblock $BOCKER_ROOT/images/writers true";
+    host.wait_for("the other writer is at work", || {
+        (host.sh(held).code == 0).then_some(())
+    });
+    fail();
+    assert_eq!(blobs(&host), 4, "{:?}", store(&host));
+    let gc = || {
+        host.run(&["bocker-pull", "gc", "--grace", "0"])
+            .ok()
+            .json_lines()
+            .len()
+    };
+    assert_eq!(gc(), 0);
+    another.signal_group(Signal::SIGKILL);
+    another.wait();
+    assert_eq!(gc(), 4);
 }
 
 #[test]
