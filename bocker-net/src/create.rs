@@ -64,7 +64,7 @@ impl Options {
             let publish = attachments.flat_map(|attachment| attachment.request.publish);
             Wish {
                 mode: net.mode,
-                hostname: Some(net.hostname),
+                hostname: Some(net.hostname).filter(|name| !name.is_empty()),
                 publish: publish.collect(),
                 dns: net.dns,
             }
@@ -118,6 +118,10 @@ fn server(text: &str) -> Result<Ipv4Addr> {
 
 impl Wish {
     fn check(&self) -> Result<()> {
+        // An earlier one comes from a document, which anybody may have written; the host's own is as it is.
+        if let Some(hostname) = self.hostname.as_ref().filter(|_| self.mode != Mode::Host) {
+            files::checked_hostname(hostname)?;
+        }
         if self.mode != Mode::Bridge && !self.publish.is_empty() {
             return Err(Error::new(
                 Kind::Usage,
@@ -366,4 +370,56 @@ fn finish(document: &mut Document, container: &Container, attachments: Vec<Attac
         attachments,
     };
     document.set_member(MEMBER, &net);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn earlier() -> Net {
+        let text = r#"{"hostname":"web","dns":["192.0.2.53"],"attachments":[{"network":"bridge0","ifname":"eth0",
+            "request":{"publish":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]},
+            "result":{"cniVersion":"1.1.0","interfaces":[],"ips":[],"routes":[],"dns":{}}}]}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_asked_for_earlier_holds_where_no_option_says_otherwise() {
+        let again = Options::default().over(Some(earlier()));
+        assert_eq!(again.mode, Mode::Bridge);
+        assert_eq!(again.hostname.as_deref(), Some("web"));
+        assert_eq!(again.dns, [Ipv4Addr::new(192, 0, 2, 53)]);
+        assert_eq!(again.publish[0].to_string(), "8080:80/tcp");
+
+        let options = Options {
+            hostname: Some("other".into()),
+            publish: vec!["9090:90".parse().unwrap()],
+            ..Options::default()
+        };
+        let changed = options.over(Some(earlier()));
+        assert_eq!(changed.hostname.as_deref(), Some("other"));
+        assert_eq!(changed.publish.len(), 1);
+        assert_eq!(changed.publish[0].host_port, 9090);
+    }
+
+    #[test]
+    fn another_network_takes_no_ports_along() {
+        let options = Options {
+            mode: Some(Mode::None),
+            ..Options::default()
+        };
+        let wish = options.over(Some(earlier()));
+        assert!(wish.publish.is_empty());
+        wish.check().unwrap();
+    }
+
+    #[test]
+    fn a_host_name_of_a_document_is_checked_as_one_of_an_option() {
+        let net = Net {
+            hostname: "web\n192.0.2.1 bank.example".into(),
+            ..earlier()
+        };
+        let wish = Options::default().over(Some(net));
+        assert_eq!(wish.check().unwrap_err().kind(), &Kind::Invalid);
+    }
 }

@@ -3,14 +3,17 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock};
+use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
+use serde_json::Value;
 
 use crate::firewall::{self, Firewall};
-use crate::member::Net;
+use crate::member::{Attachment, CniIp};
 use crate::publish::Publish;
 use crate::subnet::Subnet;
 use crate::{BRIDGE, MEMBER, STAGE, files, host_end, lease, netns};
 
+/// Where our member is.
+const POINTER: &str = "/bocker/net";
 /// In a pipeline, the stage before this one holds its lock until its process has ended, a moment after it passed the document on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -111,10 +114,7 @@ impl Remains {
             steps.push(
                 Step::new("net.claim", "the id is free again")
                     .command(|remains: &Remains| {
-                        vec![format!(
-                            "rm -r {}",
-                            bocker_pipe::paths::claim(&remains.id).display()
-                        )]
+                        vec![format!("rm -r {}", paths::claim(&remains.id).display())]
                     })
                     .apply(|remains: &mut Remains| {
                         remains.verbs = None;
@@ -154,40 +154,40 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         None => call.document()?,
     };
     // Nothing of ours in it, or nothing at all: a stage before failed before it made anything.
-    let Some(net) = document.member::<Net>(MEMBER)? else {
+    if document.value(POINTER).is_none() {
         return call.write();
-    };
+    }
+    let attachments = attachments(document)?;
     let id = document.id()?;
     if !force && !call.dry_run() {
+        let in_pipeline = name.is_none();
         refuse_alive(
             &id,
-            if name.is_some() {
-                Duration::ZERO
-            } else {
+            if in_pipeline {
                 PATIENCE
+            } else {
+                Duration::ZERO
             },
         )?;
     }
     let mut remains = Remains::of(id, call.dry_run())?;
-    for attachment in net.attachments.iter().filter(|one| one.network == BRIDGE) {
-        let addresses = attachment.result.ips.iter().filter_map(|ip| ip.address());
+    for attachment in attachments {
+        let addresses = attachment.result.ips.iter().filter_map(CniIp::address);
         remains.leases.extend(addresses.clone());
         if attachment.masquerade {
             remains.masqueraded.extend(addresses);
         }
-        remains
-            .ports
-            .extend(attachment.request.publish.iter().cloned());
+        remains.ports.extend(attachment.request.publish);
     }
     let steps = remains.steps();
-    call.delete(remains, steps, move |document, remains| {
-        strip(document, &remains.id, &net);
+    call.delete(remains, steps, |document, remains| {
+        strip(document, &remains.id);
         Ok(())
     })
 }
 
 /// Fails with [`Kind::InUse`] while the container runs.
-pub(crate) fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
+fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
     let start = Instant::now();
     while lock::is_alive(id) {
         if start.elapsed() >= patience {
@@ -202,18 +202,31 @@ pub(crate) fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
     Ok(())
 }
 
+/// The attachments to our bridge. Others, of whatever shape, are for those to remove who made them.
+fn attachments(document: &Document) -> Result<Vec<Attachment>> {
+    let pointer = format!("{POINTER}/attachments");
+    let all = document.value(&pointer).and_then(Value::as_array);
+    let mut ours = Vec::new();
+    for place in 0..all.map_or(0, Vec::len) {
+        let pointer = format!("{pointer}/{place}");
+        let network = document.value(&format!("{pointer}/network"));
+        if network.is_some_and(|network| network == BRIDGE) {
+            ours.extend(document.get(&pointer)?);
+        }
+    }
+    Ok(ours)
+}
+
 /// Removes from the document all that `create` put in.
-fn strip(document: &mut Document, id: &Id, net: &Net) {
+fn strip(document: &mut Document, id: &Id) {
+    let hostname: Option<String> = document.get(&format!("{POINTER}/hostname")).unwrap_or(None);
+    if document.get("/hostname").unwrap_or(None) == hostname {
+        document.remove("/hostname");
+    }
     document.remove_member(MEMBER);
     document.remove_mounts(|destination, source| files::is_mount(id, destination, source));
     let path = netns::path(id);
     if document.namespace("network").flatten() == path.to_str() {
         document.remove_namespace("network");
-    }
-    if document
-        .value("/hostname")
-        .is_some_and(|hostname| hostname == net.hostname.as_str())
-    {
-        document.remove("/hostname");
     }
 }

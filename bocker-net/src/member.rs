@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::publish::Publish;
 
 /// How a container is connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
+    #[default]
     /// A namespace of its own, connected to `bridge0` by a veth pair.
     Bridge,
     /// A namespace of its own, with nothing but `lo`.
@@ -22,10 +23,13 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Net {
     /// How the container is connected.
+    #[serde(default)]
     pub mode: Mode,
     /// Its namespace; absent in mode host.
+    #[serde(default)]
     pub netns: Option<Netns>,
     /// Its host name.
+    #[serde(default)]
     pub hostname: String,
     /// Name servers that were asked for; empty when they come from the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

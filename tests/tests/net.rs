@@ -821,6 +821,20 @@ fn a_document_cannot_make_delete_touch_anything_but_its_own() {
         .ok();
     assert!(precious.exists());
     host.assert_same(&before);
+    // What another program has made of the member is not ours to understand, and not ours to remove.
+    let mut foreign = other.document.clone();
+    foreign["bocker"]["net"] = json!({"netns": {"path": "/run/netns/x", "made": false},
+        "attachments": [{"network": "cni0", "result": {"ips": "?"}}]});
+    foreign["linux"]["namespaces"][0]["path"] = json!("/run/netns/x");
+    foreign["bocker"]["id"] = json!("ps_forged");
+    let left = host
+        .call(&["bocker-net", "delete"])
+        .stdin(foreign.to_string())
+        .run()
+        .ok()
+        .json();
+    assert_eq!(left["linux"], foreign["linux"]);
+    host.assert_same(&before);
     for id in ["../../etc", "ps_/../..", "", "x"] {
         forged["bocker"]["id"] = json!(id);
         host.call(&["bocker-net", "delete"])
