@@ -10,7 +10,7 @@ use crate::firewall::{self, Firewall};
 use crate::member::{Attachment, CniIp};
 use crate::publish::Publish;
 use crate::subnet::Subnet;
-use crate::{BRIDGE, MEMBER, STAGE, files, host_end, lease, netns};
+use crate::{BRIDGE, MEMBER, STAGE, files, host_end, lease, netns, ruleset};
 
 /// Where our member is.
 const POINTER: &str = "/bocker/net";
@@ -58,7 +58,7 @@ impl Remains {
             steps.push(
                 Step::new("net.port", "the port of the host is free again")
                     .command(move |_| vec![firewall::delete_port_command(&shown)])
-                    .look(|_| format!("nft list table ip {}", firewall::TABLE))
+                    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
                     .apply(move |remains: &mut Remains| {
                         let id = remains.id.clone();
                         remains.firewall()?.unpublish(&publish, &id)
@@ -71,7 +71,7 @@ impl Remains {
                     .command(move |_| {
                         vec![firewall::delete_addresses_command(Subnet::of(address, 32))]
                     })
-                    .look(|_| format!("nft list table ip {}", firewall::TABLE))
+                    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
                     .apply(move |remains: &mut Remains| {
                         let id = remains.id.clone();
                         remains.firewall()?.delete_address(address, &id)

@@ -16,7 +16,7 @@ use crate::BRIDGE;
 use crate::firewall::{self, Firewall};
 use crate::route::{Link, Route};
 use crate::subnet::{Subnet, mac, mac_text};
-use crate::{lease, sysctl};
+use crate::{lease, ruleset, sysctl};
 
 /// In the machine's run folder: what is recorded about shared objects.
 const FOLDER: &str = "net";
@@ -197,8 +197,8 @@ impl Host {
                     "net.table",
                     "a firewall table of our own: what is masqueraded, published and let in",
                 )
-                .command(|_| firewall::table_commands())
-                .look(|_| format!("nft list table ip {}", firewall::TABLE))
+                .command(|_| ruleset::table_commands())
+                .look(|_| format!("nft list table ip {}", ruleset::TABLE))
                 .apply(|context: &mut C| context.as_mut().firewall.make()),
             );
         }
@@ -289,7 +289,7 @@ pub(crate) fn masquerade_step<C: AsRef<Host> + AsMut<Host> + 'static>(
         let (subnet, comment) = which(context);
         vec![firewall::add_addresses_command(subnet, &comment)]
     })
-    .look(|_| format!("nft list table ip {}", firewall::TABLE))
+    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
     .apply(move |context: &mut C| {
         let (subnet, comment) = which(context);
         context.as_mut().firewall.add_addresses(subnet, &comment)

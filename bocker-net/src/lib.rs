@@ -15,6 +15,7 @@ mod netns;
 mod nft;
 pub mod publish;
 mod route;
+mod ruleset;
 mod shared;
 mod steps;
 mod subnet;

@@ -8,11 +8,11 @@ use bocker_pipe::{Call, Doing, Error, Id, Kind, Result, Step, paths};
 use nix::fcntl::FlockArg;
 use serde::Serialize;
 
-use crate::firewall::{self, Firewall};
+use crate::firewall::Firewall;
 use crate::host::{self, Host};
 use crate::route::Route;
 use crate::sysctl::{self, TurnedOn};
-use crate::{BRIDGE, lease};
+use crate::{BRIDGE, lease, ruleset};
 
 /// What `info` prints.
 #[derive(Serialize)]
@@ -41,7 +41,7 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
     });
     let table = Firewall::open()?
         .exists()?
-        .then(|| format!("ip {}", firewall::TABLE));
+        .then(|| format!("ip {}", ruleset::TABLE));
     let leases = lease::list(&lease::folder(BRIDGE))?.len();
     call.line(&Info {
         bridge,
@@ -92,7 +92,7 @@ fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
     if shared.1.exists()? {
         steps.push(
             Step::new("net.table", "our table goes, and with it all that it did")
-                .command(|_| vec![format!("nft delete table ip {}", firewall::TABLE)])
+                .command(|_| vec![format!("nft delete table ip {}", ruleset::TABLE)])
                 .look(|_| "nft list tables".into())
                 .apply(|shared: &mut Shared| shared.1.remove()),
         );

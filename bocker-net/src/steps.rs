@@ -14,7 +14,7 @@ use crate::netns::{self, Inside};
 use crate::publish::{Protocol, Publish};
 use crate::route::Veth;
 use crate::subnet::{Subnet, host_mac, mac, mac_text};
-use crate::{BRIDGE, IFNAME, STAGE, altname, firewall, host_end, lease, peer_altname};
+use crate::{BRIDGE, IFNAME, STAGE, altname, firewall, host_end, lease, peer_altname, ruleset};
 
 const LOOPBACK: &str = "lo";
 
@@ -132,7 +132,11 @@ pub(crate) fn claim_step<C: AsRef<Container> + AsMut<Container> + 'static>() -> 
     .apply(|context: &mut C| {
         let container = context.as_mut();
         container.id = claim::make(STAGE)?;
-        container.verbs = Some(lock::verbs(&container.id)?);
+        let verbs = lock::verbs(&container.id);
+        if verbs.is_err() {
+            claim::release_own(&container.id, STAGE)?;
+        }
+        container.verbs = Some(verbs?);
         Ok(())
     })
     .undo(|context: &mut C| {
@@ -447,7 +451,7 @@ pub(crate) fn port_step(publish: Publish) -> Step<Bridged> {
         }
         lines
     })
-    .look(|_| format!("nft list table ip {}", firewall::TABLE))
+    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
     .apply(move |context: &mut Bridged| publish_port(context, &publish))
     .undo(move |context| {
         context
