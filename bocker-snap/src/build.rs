@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bocker_pipe::layout::{
@@ -18,11 +18,10 @@ use serde_json::{Value, json};
 
 use crate::container::{Folder, Snap};
 use crate::image::ImageMember;
-use crate::overlay::Overlay;
 use crate::pack::{self, Tree};
 use crate::source::{Source, free_space};
 use crate::tar::read::Reader;
-use crate::tree::open_directory;
+use crate::tree::{open_child, open_directory};
 use crate::unpack::{WHITEOUT, components};
 use crate::{layers, manage, time};
 
@@ -106,7 +105,7 @@ pub(crate) fn init(call: &mut Call) -> Result<()> {
     report(call, made, false)
 }
 
-fn open_tree(path: &std::path::Path) -> Result<OwnedFd> {
+fn open_tree(path: &Path) -> Result<OwnedFd> {
     let missing = |_| {
         Error::new(
             Kind::NotFound,
@@ -172,9 +171,8 @@ fn merged(folder: &Folder, snap: &Snap) -> Result<OwnedFd> {
     if folder.is_mounted() {
         return open_directory(&folder.root());
     }
-    let overlay: Overlay = folder.overlay(snap);
-    let detached = overlay.detached(&folder.root())?;
-    crate::tree::open_child(&detached, ".".as_ref()).doing(|| "open the container's root".into())
+    let detached = folder.overlay(snap)?.detached(&folder.root())?;
+    open_child(&detached, ".".as_ref()).doing(|| "open the container's root".into())
 }
 
 fn report(call: &Call, image: Image, replaced: bool) -> Result<()> {

@@ -154,21 +154,21 @@ impl Folder {
         if self.is_mounted() {
             return Ok(());
         }
+        self.overlay(snap)?.attach(&self.root())
+    }
+
+    /// What is to be mounted.
+    pub(crate) fn overlay(&self, snap: &Snap) -> Result<Overlay> {
         if snap.volatile {
             // A mark of overlayfs from before, by which it refuses: what may be lost may be incomplete too.
             remove_path(&self.0.join(WORK).join(MARK))?;
         }
-        self.overlay(snap).attach(&self.root())
-    }
-
-    /// What is mounted.
-    pub(crate) fn overlay(&self, snap: &Snap) -> Overlay {
-        Overlay {
+        Ok(Overlay {
             lower: self.lower(snap),
             upper: self.upper(),
             work: self.0.join(WORK),
             volatile: snap.volatile,
-        }
+        })
     }
 
     /// Unmounts the root. Not mounted is success.

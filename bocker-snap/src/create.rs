@@ -104,6 +104,17 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
     if let Some(name) = &name {
         container::check_name(name)?;
     }
+    let id = document.id().ok();
+    if let Some(id) = &id
+        && !id.is_placeholder()
+        && claim::read(id).is_none_or(|record| record.root != paths::root())
+    {
+        return Err(Error::new(
+            Kind::Document,
+            format!("the document's {id} is not claimed, or for another BOCKER_ROOT"),
+        )
+        .hint("leave the id out, and a fresh one is claimed"));
+    }
     let mut labels: Map<String, Value> = document.member("labels")?.unwrap_or_default();
     labels.extend(options.labels);
     let layout = Layout::open();
@@ -133,7 +144,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         member = Some(unpacked.member);
     }
     Ok(Context {
-        id: document.id().unwrap_or_else(|_| Id::placeholder()),
+        id: id.unwrap_or_else(Id::placeholder),
         name,
         labels,
         read_only: options.read_only,

@@ -8,8 +8,10 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bocker_pipe::layout::{Descriptor, Digest, Layout, Manifest};
+use bocker_pipe::step::interruption;
 use bocker_pipe::{Doing, Error, Kind, Result, paths};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
 use rustix::io::Errno;
@@ -22,6 +24,8 @@ use crate::unpack::unpack;
 /// What the folder of a layer on its way begins with; the rest is the layer's name. It is its own lock, and its content
 /// belongs to the one who holds that.
 const UNFINISHED: &str = "new-";
+/// How often a layer that another process unpacks is looked at.
+const WAIT: Duration = Duration::from_millis(10);
 /// In it: the layer, overlayfs' own folder, and a place for a passing mount.
 const TREE: &str = "tree";
 const WORK: &str = "work";
@@ -197,7 +201,10 @@ impl Unfinished {
                 }
                 _ => {}
             }
-            let Some(new) = Unfinished::lock(&path, FlockOperation::LockExclusive)? else {
+            let Some(new) = Unfinished::lock(&path)? else {
+                // Looked at again and again instead of waiting in the kernel: a signal must be able to end it.
+                interruption()?;
+                std::thread::sleep(WAIT);
                 continue;
             };
             if target.is_dir() {
@@ -210,20 +217,17 @@ impl Unfinished {
         Ok(None)
     }
 
-    /// Locks the folder. `None` when it is gone, or with a non-blocking operation held by another.
-    fn lock(path: &Path, operation: FlockOperation) -> Result<Option<Unfinished>> {
+    /// Locks the folder. `None` when it is gone, or another holds it.
+    fn lock(path: &Path) -> Result<Option<Unfinished>> {
         let what = || format!("lock {}", path.display());
         let lock = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             lock => lock.doing(what)?,
         };
-        loop {
-            match flock(&lock, operation) {
-                Ok(()) => break,
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(None),
-                Err(error) => return Err(error).doing(what),
-            }
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error).doing(what),
         }
         // Removed by its former holder between open and lock, and perhaps made anew by another.
         let held = lock.metadata().doing(what)?;

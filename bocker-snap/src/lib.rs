@@ -1,7 +1,7 @@
 //! bocker-snap: image layers to root filesystems, and back. It alone touches the layer store, the mounts of roots, and volumes.
 //!
-//! The image store is an OCI image layout; a layer of it is unpacked once ([`layers`], [`unpack`]) into a lower directory for
-//! overlayfs ([`overlay`]), and a container's root ([`create`], [`container`]) is such layers with a directory of its own on top.
+//! The image store is an OCI image layout; a layer of it is unpacked once (`layers`, `unpack`) into a lower directory for
+//! overlayfs (`overlay`), and a container's root (`create`, `container`) is such layers with a directory of its own on top.
 
 mod build;
 mod container;

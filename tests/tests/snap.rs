@@ -62,6 +62,7 @@ fn tree(root: &Path) -> BTreeMap<Vec<u8>, String> {
     fn walk(
         root: &Path,
         path: &Path,
+        xattrs: &BTreeMap<Vec<u8>, String>,
         inodes: &mut BTreeMap<u64, Vec<u8>>,
         all: &mut BTreeMap<Vec<u8>, String>,
     ) {
@@ -107,16 +108,16 @@ fn tree(root: &Path) -> BTreeMap<Vec<u8>, String> {
                 data.uid(),
                 data.gid(),
                 String::from_utf8_lossy(&first),
-                xattrs(&path)
+                xattrs.get(&name).map_or("", String::as_str)
             );
             all.insert(name, line);
             if kind.is_dir() {
-                walk(root, &path, inodes, all);
+                walk(root, &path, xattrs, inodes, all);
             }
         }
     }
     let mut all = BTreeMap::new();
-    walk(root, root, &mut BTreeMap::new(), &mut all);
+    walk(root, root, &xattrs(root), &mut BTreeMap::new(), &mut all);
     all
 }
 
@@ -125,29 +126,35 @@ fn without_time(name: &[u8]) -> bool {
     name == b"long" || name == ["long/", &"d".repeat(90)].concat().as_bytes()
 }
 
-fn xattrs(path: &Path) -> String {
+/// The extended attributes of everything in a tree that has any, by path below its root.
+fn xattrs(root: &Path) -> BTreeMap<Vec<u8>, String> {
     let output = std::process::Command::new("getfattr")
         .args([
+            "-R",
             "-h",
             "-d",
             "-m",
             "^(user|security)\\.",
             "-e",
             "hex",
-            "--absolute-names",
+            ".",
         ])
-        .arg(path)
+        .current_dir(root)
         .output()
         .expect("getfattr");
-    let mut lines: Vec<_> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter(|line| {
-            !line.starts_with('#') && !line.is_empty() && !line.starts_with("security.selinux")
-        })
-        .map(str::to_owned)
-        .collect();
-    lines.sort();
-    lines.join(",")
+    let mut all = BTreeMap::new();
+    for block in String::from_utf8_lossy(&output.stdout).split("\n\n") {
+        let mut lines = block.lines();
+        let Some(name) = lines.next().and_then(|line| line.strip_prefix("# file: ")) else {
+            continue;
+        };
+        let mut lines: Vec<_> = lines
+            .filter(|line| !line.starts_with("security.selinux"))
+            .collect();
+        lines.sort_unstable();
+        all.insert(name.as_bytes().to_vec(), lines.join(","));
+    }
+    all
 }
 
 fn assert_same_tree(ours: &BTreeMap<Vec<u8>, String>, theirs: &BTreeMap<Vec<u8>, String>) {
@@ -190,6 +197,8 @@ fn an_image_with_everything_unpacks_as_umoci_unpacks_it() {
     .ok();
     let mut theirs = tree(&bundle.join("rootfs"));
     let mut ours = tree(&root(&document));
+    assert!(ours[&b"usr/bin/capable"[..]].contains("security.capability=0x"));
+    assert!(ours[&b"data/noted"[..]].contains("user.note=0x"));
     // What overlayfs does otherwise, as for docker and podman: a file of a lower layer that gets one more name in an upper one is
     // copied up for that name, so that its former other names are another inode.
     for tree in [&mut theirs, &mut ours] {
@@ -1051,6 +1060,43 @@ fn an_older_kernel_mounts_the_same_by_mount_2() {
         .ok();
 }
 
+#[test]
+fn as_many_layers_as_images_have_are_stacked_below_a_path_of_any_length() {
+    if !need("skopeo python3") {
+        return;
+    }
+    let host = Host::new();
+    let many = (0..128).map(|number| {
+        Layer::new()
+            .file(&format!("file-{number}"), "x")
+            .file("last", number.to_string())
+    });
+    store(&host, &layers(many.collect()));
+    let mut long = host.another_root("long");
+    for _ in 0..3 {
+        long.push("x".repeat(200));
+    }
+    fs::create_dir_all(&long).unwrap();
+    let images = host.root().join("images").display().to_string();
+    host.run(&["cp", "-a", &images, &long.display().to_string()])
+        .ok();
+    let new = vec!["bocker-snap", "create", "fixture:1"];
+    let old = [vec!["python3", "-c", NO_FSOPEN], new.clone()].concat();
+    for argv in [new, old] {
+        let document = host.call(&argv).env("BOCKER_ROOT", &long).run().ok().json();
+        assert_eq!(fs::read_dir(root(&document)).unwrap().count(), 129);
+        assert_eq!(
+            fs::read_to_string(root(&document).join("last")).unwrap(),
+            "127"
+        );
+        host.call(&["bocker-snap", "delete"])
+            .env("BOCKER_ROOT", &long)
+            .stdin(document.to_string())
+            .run()
+            .ok();
+    }
+}
+
 /// A seccomp filter under which fsopen(2), number 430 everywhere, does not exist; then the program.
 const NO_FSOPEN: &str = r"
 import ctypes, os, struct, sys
@@ -1202,10 +1248,179 @@ fn what_is_wrong_is_said_before_anything_is_made() {
         ("tag nope new", "No image named 'nope' exists"),
         ("rmi nope", "No image named 'nope' exists"),
         ("import nope", "No image named 'nope' exists"),
+        (
+            "create - --rootfs / <<< '{\"bocker\":{\"id\":\"ps_aaaaaa\"}}'",
+            "ps_aaaaaa is not claimed",
+        ),
     ] {
-        host.sh(&format!("bocker-snap {line}"))
+        host.run(&["bash", "-c", &format!("bocker-snap {line}")])
             .exits(125)
             .says(message);
         host.assert_same(&before);
     }
+}
+
+/// Holds a container's lock as its supervisor does, until it is killed.
+const HOLD: &str = r"
+import fcntl, struct, sys, time
+file = open(sys.argv[1], 'a+')
+fcntl.fcntl(file, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 0, 0))
+print('held', flush=True)
+time.sleep(1000)
+";
+
+#[test]
+fn what_is_alive_is_neither_deleted_nor_collected_nor_reset_unless_forced() {
+    if !need("python3") {
+        return;
+    }
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let document = create(&host, &format!("--rootfs {rootfs} --name web"));
+    let alive = format!("/run/bocker/{}/alive", id(&document));
+    let supervisor = host.spawn(&["python3", "-c", HOLD, &alive]);
+    host.wait_for("the lock is held", || {
+        let output = pass(&host, "unmount", &document);
+        (output.code == 125).then_some(output)
+    })
+    .says("is running");
+    pass(&host, "mount", &document)
+        .exits(125)
+        .says("is running");
+    host.run(&["bocker-snap", "delete", "web"])
+        .exits(125)
+        .says("is running; stop it first, or use --force");
+    host.run(&["bocker-snap", "reset"])
+        .exits(125)
+        .says("is running");
+    assert_eq!(
+        host.run(&["bocker-snap", "gc", "--grace", "0"]).ok().stdout,
+        ""
+    );
+    assert!(Path::new("/run/bocker").join(id(&document)).exists());
+    host.run(&["bocker-snap", "delete", "--force", "web"]).ok();
+    assert!(!host.root().join("containers").join(id(&document)).exists());
+    supervisor.signal(nix::sys::signal::Signal::SIGKILL);
+    supervisor.wait();
+}
+
+#[test]
+fn a_signal_stops_an_import_within_a_layer_and_nothing_is_left() {
+    let host = Host::new();
+    let source = host.scratch().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::File::create(source.join("large"))
+        .unwrap()
+        .set_len(1 << 29)
+        .unwrap();
+    host.run(&[
+        "bocker-snap",
+        "init",
+        &source.display().to_string(),
+        "--name",
+        "large:1",
+    ])
+    .ok();
+    let mut interrupted = 0;
+    for delay in [20, 100, 200] {
+        let running = host.spawn(&["bocker-snap", "import", "large:1"]);
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        running.signal(nix::sys::signal::Signal::SIGINT);
+        let output = running.wait();
+        if output.code == 130 && output.stderr.contains("interrupted by SIGINT") {
+            interrupted += 1;
+        }
+        assert_eq!(
+            fs::read_dir(host.root().join("layers")).unwrap().count(),
+            0,
+            "{}",
+            output.stderr
+        );
+    }
+    assert!(interrupted > 0);
+}
+
+#[test]
+fn a_full_disk_stops_an_import_before_it_is_full_and_nothing_is_left() {
+    let host = Host::new();
+    let source = host.scratch().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::File::create(source.join("large"))
+        .unwrap()
+        .set_len(64 << 20)
+        .unwrap();
+    let small = host.another_root("small");
+    host.run(&[
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=32m",
+        "tmpfs",
+        &small.display().to_string(),
+    ])
+    .ok();
+    let call = |argv: &[&str]| host.call(argv).env("BOCKER_ROOT", &small).run();
+    call(&[
+        "bocker-snap",
+        "init",
+        &source.display().to_string(),
+        "--name",
+        "large:1",
+    ])
+    .ok();
+    call(&["bocker-snap", "import", "large:1"])
+        .exits(125)
+        .says("more than the");
+    assert_eq!(fs::read_dir(small.join("layers")).unwrap().count(), 0);
+    call(&["bocker-snap", "create", "large:1", "--name", "web"]).exits(125);
+    assert_eq!(fs::read_dir(small.join("containers")).unwrap().count(), 0);
+    host.run(&["umount", &small.display().to_string()]).ok();
+}
+
+#[test]
+fn an_image_that_is_removed_while_containers_are_made_of_it_gives_whole_ones_or_none() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let image = Image::full();
+    store(&host, &image);
+    let expected = {
+        let document = create(&host, "fixture:1");
+        let seen = tree(&root(&document)).into_keys().collect::<Vec<_>>();
+        pass(&host, "delete", &document).ok();
+        seen
+    };
+    let (images, saved) = (host.root().join("images"), host.scratch().join("images"));
+    let copy = |from: &Path, to: &Path| {
+        let (from, to) = (from.display().to_string(), to.display().to_string());
+        host.run(&["cp", "-a", &from, &to]).ok();
+    };
+    copy(&images, &saved);
+    let mut made = 0;
+    for round in 0..6 {
+        fs::remove_dir_all(&images).unwrap();
+        copy(&saved, &images);
+        let mut creators: Vec<_> = (0..3)
+            .map(|_| host.spawn(&["bocker-snap", "create", "fixture:1"]))
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(round * 12));
+        let removal = host.spawn(&["bocker-snap", "rmi", "fixture:1"]);
+        creators.push(host.spawn(&["bocker-snap", "create", "fixture:1"]));
+        removal.wait().ok();
+        for output in creators.into_iter().map(bocker_tests::Running::wait) {
+            if output.code != 0 {
+                continue;
+            }
+            made += 1;
+            let document = output.json();
+            let seen: Vec<_> = tree(&root(&document)).into_keys().collect();
+            assert_eq!(seen, expected);
+            pass(&host, "delete", &document).ok();
+        }
+        let containers = host.root().join("containers");
+        assert_eq!(fs::read_dir(containers).unwrap().count(), 0);
+    }
+    assert!(made > 0);
 }
