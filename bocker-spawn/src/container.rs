@@ -7,7 +7,7 @@ use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::plan::Cgroups;
-use crate::run::SpawnMember;
+use crate::record::SpawnMember;
 use crate::{cgroups, procfs, sys};
 
 /// A container and the name by which it was asked for.

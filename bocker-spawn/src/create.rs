@@ -8,8 +8,9 @@ use bocker_pipe::{
     Arg, Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, lock, paths,
 };
 
+use crate::options::{process_option, take_command};
 use crate::process::Request;
-use crate::run::{self, SpawnMember};
+use crate::record::{self, SpawnMember};
 use crate::{STAGE, files, log, show, spec};
 
 /// The host name of a container that nobody has given an id.
@@ -30,12 +31,12 @@ fn options(call: &mut Call) -> Result<Options> {
         match arg {
             Arg::Option(name) if name == "--read-only" => options.read_only = true,
             Arg::Option(name) => {
-                if !run::process_option(call, &name, &mut options.request)? {
+                if !process_option(call, &name, &mut options.request)? {
                     return Err(call.unknown(&name));
                 }
             }
             Arg::Value(word) => {
-                run::take_command(call, word, &mut options.request)?;
+                take_command(call, word, &mut options.request)?;
                 break;
             }
         }
@@ -123,7 +124,7 @@ fn keep(context: &mut Context) -> Result<()> {
     }
     let path = context.folder.join(containers::CONFIG);
     context.before = files::read(&path)?;
-    let result = run::bytes(&context.document).and_then(|bytes| files::replace(&path, &bytes));
+    let result = record::bytes(&context.document).and_then(|bytes| files::replace(&path, &bytes));
     if result.is_err() {
         let _ = forget(context);
     }
@@ -136,7 +137,7 @@ fn forget(context: &mut Context) -> Result<()> {
         context.before.as_deref(),
     )?;
     if context.made_folder {
-        run::remove_made_folder(&context.folder)?;
+        record::remove_made_folder(&context.folder)?;
     }
     claim::release_own(&context.id, STAGE)
 }

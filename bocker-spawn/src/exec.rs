@@ -15,12 +15,14 @@ use rustix::thread::ThreadNameSpaceType;
 use crate::channel::{Channel, Message};
 use crate::container::Container;
 use crate::log::Stream;
+use crate::options::process_option;
 use crate::plan::Program;
 use crate::privileges::{self, Stdio};
 use crate::process::{self, Request};
 use crate::rooted::Root;
-use crate::run::{self, caller};
+use crate::start::caller;
 use crate::streams::{After, Event, Streams};
+use crate::supervise;
 use crate::sys::{self, Side};
 use crate::{cgroups, child, seal, signals, tty};
 
@@ -43,7 +45,7 @@ fn options(call: &mut Call) -> Result<Options> {
                 "-i" | "--interactive" => options.interactive = true,
                 "--entrypoint" => return Err(call.unknown(&name)),
                 name => {
-                    if !run::process_option(call, name, &mut options.request)? {
+                    if !process_option(call, name, &mut options.request)? {
                         return Err(call.unknown(name));
                     }
                 }
@@ -201,7 +203,7 @@ fn client(
     })?;
     drop(raw);
     match channel.receive()? {
-        Message::Ended { code, signal } => Ok(run::code(code, signal)),
+        Message::Ended { code, signal } => Ok(supervise::code(code, signal)),
         Message::Failed(_, error) => Err(error),
         _ => Err(lost()),
     }

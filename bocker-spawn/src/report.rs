@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::container::Container;
 use crate::log::{self, Stream};
-use crate::{STAGE, cgroups, oom, run, signals, sys};
+use crate::{STAGE, cgroups, oom, record, signals, supervise, sys};
 
 /// An end that nobody saw: what docker records after its daemon was killed.
 const CODE_UNKNOWN: u8 = 255;
@@ -113,7 +113,8 @@ pub(crate) fn logs(call: &mut Call) -> Result<()> {
     out.flush().doing(|| "write the log".into())
 }
 
-/// `kill`: a signal to process 1; KILL for one that lives without a supervisor reaches everything in it.
+/// `kill`: a signal to process 1, which ends it if it would end any other process (as the supervisor does it too); KILL for
+/// one that lives without a supervisor reaches everything in it.
 pub(crate) fn kill(call: &mut Call) -> Result<()> {
     let mut signal = libc::SIGKILL;
     let mut names = Vec::new();
@@ -144,8 +145,19 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
         }
         match process {
             _ if state == State::Orphaned && signal == libc::SIGKILL => container.kill_all()?,
-            Some((_, pidfd)) => sys::send_signal(pidfd.as_fd(), signal)
-                .doing(|| format!("send signal {signal} to {}", container.id))?,
+            Some((pid, pidfd)) => {
+                let withheld = signals::is_withheld(signal, signals::status(pid).as_deref());
+                let sent = if withheld { libc::SIGKILL } else { signal };
+                sys::send_signal(pidfd.as_fd(), sent)
+                    .doing(|| format!("send signal {sent} to {}", container.id))?;
+                if withheld {
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "bocker-spawn: process 1 of {} has no handler for signal {signal}, which the kernel keeps from it: killed",
+                        container.id
+                    );
+                }
+            }
             None => return Err(container.not_running()),
         }
     }
@@ -206,7 +218,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             && !lock::is_alive(&claim.id);
         if is_half_made && claim.is_stale(&boot_id, grace) {
             if !call.dry_run() {
-                let removed = run::remove_made_folder(&folder)
+                let removed = record::remove_made_folder(&folder)
                     .and_then(|()| claim::release_own(&claim.id, STAGE));
                 note(removed);
             }
@@ -242,10 +254,10 @@ fn collect(call: &Call, container: Container, force: bool) -> Result<()> {
             end(&container, state)?;
         }
         if !recorded && state != State::Running && state != State::Paused {
-            record(container, state)?;
+            record_unseen(container, state)?;
         }
         if action == "removed" {
-            run::remove_made_folder(&paths::container(&id))?;
+            record::remove_made_folder(&paths::container(&id))?;
         }
         if state == State::Exited {
             claim::release_own(&id, STAGE)?;
@@ -288,13 +300,13 @@ fn end(container: &Container, state: State) -> Result<()> {
 }
 
 /// Writes the end that no supervisor has written.
-fn record(mut container: Container, state: State) -> Result<()> {
+fn record_unseen(mut container: Container, state: State) -> Result<()> {
     let _lock = lock::verbs(&container.id).ok();
     let killed = state == State::Orphaned;
     let signal = killed.then_some(libc::SIGKILL);
     let exit = ExitMember {
         code: if killed {
-            run::code(None, signal)
+            supervise::code(None, signal)
         } else {
             CODE_UNKNOWN
         },
@@ -303,7 +315,7 @@ fn record(mut container: Container, state: State) -> Result<()> {
         started: container.member.started.take(),
         finished: killed.then(|| log::rfc3339(log::now())),
     };
-    run::record_end(
+    record::record_end(
         &mut container.document,
         &mut container.member,
         &exit,

@@ -7,18 +7,18 @@ use bocker_pipe::containers::CONFIG;
 use bocker_pipe::step::quote;
 
 use crate::plan::Plan;
-use crate::run::Context;
+use crate::start::Context;
 
 type Lines = Vec<String>;
 
 fn with_plan(cx: &Context, lines: impl Fn(&Plan) -> Lines) -> Lines {
-    cx.shown_plan().map(lines).unwrap_or_default()
+    cx.plan.as_ref().map(lines).unwrap_or_default()
 }
 
 pub(crate) fn claim(cx: &Context) -> Lines {
     vec![format!(
         "# hold the lock of the container; its folder is {}",
-        cx.shown_folder().display()
+        &cx.folder.display()
     )]
 }
 
@@ -193,7 +193,7 @@ fn privileges(plan: &Plan) -> String {
 }
 
 pub(crate) fn config(cx: &Context) -> Lines {
-    keeps(cx.shown_folder())
+    keeps(&cx.folder)
 }
 
 /// The document in a container's folder.

@@ -108,8 +108,7 @@ impl Judge {
         if !ENDING.contains(&signal) {
             return Verdict::Forward;
         }
-        let attitude = status.map(|status| attitude(status, signal));
-        if attitude == Some(Attitude::Default) {
+        if is_withheld(signal, status) {
             return Verdict::Kill;
         }
         if [libc::SIGINT, libc::SIGTERM].contains(&signal) {
@@ -120,6 +119,7 @@ impl Judge {
                 return Verdict::Kill;
             }
         }
+        let attitude = status.map(|status| attitude(status, signal));
         if let Some(Attitude::Blocks { .. }) = attitude {
             self.blocked = Some(signal);
             return Verdict::ForwardAndLook;
@@ -149,6 +149,12 @@ impl Judge {
 /// The process's status (proc(5)), which is ours to read as long as we have not reaped it.
 pub(crate) fn status(pid: Pid) -> Option<String> {
     fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()
+}
+
+/// Whether a signal that should end process 1 would be kept from it.
+pub(crate) fn is_withheld(signal: i32, status: Option<&str>) -> bool {
+    ENDING.contains(&signal)
+        && status.is_some_and(|status| attitude(status, signal) == Attitude::Default)
 }
 
 /// Read from a process's status. What cannot be read is taken for a handler: nothing is killed for it.

@@ -455,7 +455,8 @@ fn a_passwd_that_is_no_file_neither_blocks_nor_fills_memory() {
     // CVE-2024-9676, CVE-2026-47262.
     let root = host.busybox_rootfs("rootfs");
     let passwd = root.join("etc/passwd");
-    let plant: [(&str, Box<dyn Fn()>); 3] = [
+    type Plant<'a> = (&'a str, Box<dyn Fn() + 'a>);
+    let plant: [Plant; 3] = [
         (
             "a FIFO",
             Box::new(|| {
@@ -838,6 +839,22 @@ fn a_signal_that_process_1_handles_is_its_own_affair_until_somebody_insists() {
 
 fn lives(pid: i32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn a_container_that_does_not_handle_a_signal_need_not_be_waited_for() {
+    let host = Host::new();
+    let document = document(&root(&host));
+    let running = detached(&host, &document, &["--", "sleep", "1000"]);
+    host.run(&["bocker-spawn", "kill", "-s", "USR1", id(&running)])
+        .ok();
+    assert_eq!(state(&host, id(&running))["status"], "running");
+    host.run(&["bocker-spawn", "kill", "-s", "TERM", id(&running)])
+        .ok()
+        .says("no handler");
+    let state = wait_for_state(&host, id(&running), "exited");
+    assert_eq!(state["exit"]["code"], 137);
+    host.run(&["bocker-spawn", "gc"]).ok();
 }
 
 fn kill_supervisor(host: &Host, running: &Value) {

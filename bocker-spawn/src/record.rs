@@ -1,0 +1,87 @@
+//! What is kept of a container: the document, which says where process 1 is, and how it ended.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use bocker_pipe::document::ExitMember;
+use bocker_pipe::{Document, Doing, Result, containers};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// `bocker.state` of a container whose command runs.
+pub(crate) const RUNNING: &str = "running";
+/// Of one that is over.
+const EXITED: &str = "exited";
+
+/// `bocker.spawn`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpawnMember {
+    /// Process 1, as the host numbers it; absent when none runs. Never believed without the other two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pid: Option<i32>,
+    /// Its start time in clock ticks since boot (proc(5), stat, field 22).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start_time: Option<u64>,
+    /// The boot that it runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot_id: Option<String>,
+    /// Where its output is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<PathBuf>,
+    /// When the document was handed to this tool first, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created: Option<String>,
+    /// When its command was executed, RFC 3339 in UTC; absent when none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) started: Option<String>,
+    /// What asks it to end, where the image names a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_signal: Option<String>,
+    /// Whether the container's folder is of this tool's making, and so its to remove.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) made_folder: bool,
+}
+
+/// As it is kept, for people to read.
+pub(crate) fn bytes(document: &Document) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    document
+        .write(&mut bytes, true)
+        .doing(|| "write the document".into())?;
+    Ok(bytes)
+}
+
+/// Puts the end into the document and into the container's folder.
+pub(crate) fn record_end(
+    document: &mut Document,
+    member: &mut SpawnMember,
+    exit: &ExitMember,
+    folder: &Path,
+) -> Result<()> {
+    member.pid = None;
+    member.start_time = None;
+    member.boot_id = None;
+    member.started = None;
+    document.set_member("exit", exit);
+    document.set_member("state", EXITED);
+    document.set_member("spawn", member);
+    let status = serde_json::to_vec(exit)
+        .map_err(std::io::Error::from)
+        .doing(|| "write the status".into())?;
+    files::replace(&folder.join(containers::STATUS), &status)?;
+    files::replace(&folder.join(containers::CONFIG), &bytes(document)?)
+}
+
+/// Removes what this tool writes into a container's folder, and the folder if nothing else is in it.
+pub(crate) fn remove_made_folder(folder: &Path) -> Result<()> {
+    for name in [containers::STATUS, containers::LOG, containers::CONFIG] {
+        files::remove(&folder.join(name))?;
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("remove {}", folder.display())),
+    }
+}

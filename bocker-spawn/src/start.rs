@@ -1,0 +1,477 @@
+//! The steps that lead from a document to a running command, and how each is taken back.
+
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use bocker_pipe::lock::{self, Alive, Lock};
+use bocker_pipe::{Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, paths};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use crate::channel::{Channel, Message};
+use crate::log::{self, Log, Stream};
+use crate::options::Options;
+use crate::plan::Plan;
+use crate::privileges::Stdio;
+use crate::record::{self, SpawnMember};
+use crate::streams::Streams;
+use crate::sys::{self, Side};
+use crate::{STAGE, cgroups, child, files, process, procfs, seal, show, spec, tty};
+
+/// What the steps work on.
+pub(crate) struct Context {
+    pub(crate) document: Document,
+    pub(crate) options: Options,
+    pub(crate) id: Option<Id>,
+    pub(crate) folder: PathBuf,
+    pub(crate) plan: Option<Plan>,
+    pub(crate) member: SpawnMember,
+    pub(crate) lock: Option<Lock>,
+    pub(crate) alive: Option<Alive>,
+    pub(crate) child: Option<Child>,
+    pub(crate) streams: Streams,
+    pub(crate) raw: Option<tty::Raw>,
+    /// The files as they were, to be put back.
+    pub(crate) before: Option<[(PathBuf, Option<Vec<u8>>); 3]>,
+    pub(crate) dry_run: bool,
+}
+
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: Channel,
+    /// The parts of its work that it has reported, and what failed after them.
+    pub(crate) parts: usize,
+    pub(crate) failure: Option<Error>,
+    /// The master of its terminal, once it has come.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+impl Context {
+    pub(crate) fn id(&self) -> Result<&Id> {
+        self.id
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::Document, "the container has no id"))
+    }
+
+    pub(crate) fn plan(&self) -> Result<&Plan> {
+        self.plan
+            .as_ref()
+            .ok_or_else(|| Error::new(Kind::Document, "the container has no plan"))
+    }
+
+    pub(crate) fn child(&mut self) -> Result<&mut Child> {
+        self.child
+            .as_mut()
+            .ok_or_else(|| Error::new(Kind::Document, "the container has no process"))
+    }
+
+    /// For what is shown: the process as the host numbers it.
+    pub(crate) fn shown_pid(&self) -> String {
+        self.member
+            .pid
+            .map_or_else(|| "PID".to_owned(), |pid| pid.to_string())
+    }
+}
+
+/// Everything up to the moment at which the command runs; taken back when something fails.
+pub(crate) fn begin(call: &mut Call, document: Document, options: Options) -> Result<Context> {
+    let dry_run = call.dry_run();
+    let id = match document.value("/bocker/id") {
+        Some(_) => Some(document.id()?),
+        None => None,
+    };
+    let mut context = Context {
+        member: SpawnMember {
+            stop_signal: process::stop_signal(&document)?,
+            ..document.member("spawn")?.unwrap_or_default()
+        },
+        document,
+        options,
+        folder: PathBuf::new(),
+        id,
+        plan: None,
+        lock: None,
+        alive: None,
+        child: None,
+        streams: Streams::default(),
+        raw: None,
+        before: None,
+        dry_run,
+    };
+    if dry_run {
+        let id = context.id.get_or_insert_with(Id::placeholder).clone();
+        context.document.set_member("id", &id);
+        complete(&mut context)?;
+    }
+    let engine = call.engine();
+    let mut done = Vec::new();
+    let result = engine.set_up(&mut context, steps(), &mut done);
+    if let Err(error) = result {
+        context.raw = None;
+        return Err(match engine.take_back(&mut context, done) {
+            Ok(()) => error,
+            Err(second) => error.and(&second),
+        });
+    }
+    context.lock = None;
+    Ok(context)
+}
+
+fn steps() -> Vec<Step<Context>> {
+    let mut steps = vec![
+        Step::new(
+            "spawn.claim",
+            "the id is ours, and nobody else acts on the container meanwhile",
+        )
+        .command(show::claim)
+        .look(|cx| format!("ls {}", cx.folder.display()))
+        .apply(take_claim)
+        .undo(release_claim),
+        Step::new(
+            "spawn.namespaces",
+            "a process with its own view of mounts, processes, host name and IPC",
+        )
+        .command(show::namespaces)
+        .look(|cx| format!("ls -l /proc/{}/ns", cx.shown_pid()))
+        .apply(start)
+        .undo(|cx| {
+            abandon(cx);
+            Ok(())
+        }),
+        Step::new("spawn.cgroup", "its limits hold before it does anything")
+            .command(show::cgroup)
+            .look(|cx| format!("cat /proc/{}/cgroup", cx.shown_pid()))
+            .apply(enter_cgroups),
+    ];
+    for name in child::PARTS {
+        steps.push(show::report(name).apply(report));
+    }
+    steps.push(
+        Step::new(
+            "spawn.config",
+            "the document is kept, so that the container can be found",
+        )
+        .command(show::config)
+        .look(|cx| format!("cat {}", cx.folder.join(containers::CONFIG).display()))
+        .apply(keep)
+        .undo(forget),
+    );
+    steps.push(
+        Step::new(
+            "spawn.exec",
+            "the container's command takes the place of the set-up",
+        )
+        .command(show::exec)
+        .look(|cx| format!("cat /proc/{}/cmdline", cx.shown_pid()))
+        .apply(execute),
+    );
+    steps
+}
+
+/// The document completed, and everything in it checked.
+fn complete(context: &mut Context) -> Result<()> {
+    if context.options.read_only {
+        context.document.set("/root/readonly", &true);
+    }
+    let id = context.id()?.clone();
+    context.folder = paths::container(&id);
+    spec::complete(
+        &mut context.document,
+        &context.options.request,
+        id.as_str(),
+        context.dry_run,
+    )?;
+    context.member.log = Some(context.folder.join(containers::LOG));
+    context.plan = Some(Plan::of(&context.document)?);
+    Ok(())
+}
+
+fn take_claim(context: &mut Context) -> Result<()> {
+    let id = match &context.id {
+        Some(id) => {
+            claim::renew(id, STAGE)?;
+            id.clone()
+        }
+        None => {
+            let id = claim::make(STAGE)?;
+            context.document.set_member("id", &id);
+            context.id.insert(id).clone()
+        }
+    };
+    let result = begin_alone(context, &id);
+    if result.is_err() {
+        // A step that fails leaves nothing of its own.
+        let _ = release_claim(context);
+    }
+    result
+}
+
+fn begin_alone(context: &mut Context, id: &Id) -> Result<()> {
+    context.lock = Some(lock::verbs(id)?);
+    context.alive = Some(Alive::take(id)?);
+    complete(context)?;
+    if !context.folder.exists() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&context.folder)
+            .doing(|| format!("make {}", context.folder.display()))?;
+        context.member.made_folder = true;
+    }
+    Ok(())
+}
+
+fn release_claim(context: &mut Context) -> Result<()> {
+    context.alive = None;
+    if context.member.made_folder {
+        remove_folder(context)?;
+    }
+    context.lock = None;
+    claim::release_own(context.id()?, STAGE)
+}
+
+/// The folder that this tool made, and what it wrote there.
+pub(crate) fn remove_folder(context: &mut Context) -> Result<()> {
+    record::remove_made_folder(&context.folder)?;
+    context.member.made_folder = false;
+    context.member.log = None;
+    Ok(())
+}
+
+/// The process is born into its namespaces and waits.
+fn start(context: &mut Context) -> Result<()> {
+    let mut ends = Ends::default();
+    let stdio = stdio(context, &mut ends)?;
+    let plan = context.plan()?;
+    let joins: Vec<OwnedFd> = plan
+        .joins
+        .iter()
+        .map(|join| {
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+            rustix::fs::open(&join.path, flags, rustix::fs::Mode::empty())
+                .doing(|| format!("open the {} namespace {}", join.kind, join.path.display()))
+        })
+        .collect::<Result<_>>()?;
+    let (here, there) = Channel::pair()?;
+    match sys::clone(plan.new).doing(|| "make the container's process".into())? {
+        Side::Child => {
+            drop(here);
+            drop(ends);
+            child::enter(plan, &there, stdio, &joins)
+        }
+        Side::Parent(pid, pidfd) => {
+            context.member.pid = Some(pid.as_raw_nonzero().get());
+            context.child = Some(Child {
+                pid,
+                pidfd,
+                channel: here,
+                parts: 0,
+                failure: None,
+                terminal: None,
+            });
+        }
+    }
+    ends.connect(context)
+}
+
+/// Our ends of the container's pipes.
+#[derive(Default)]
+struct Ends {
+    input: Option<(OwnedFd, OwnedFd)>,
+    outputs: Vec<(OwnedFd, Option<OwnedFd>, Stream)>,
+}
+
+impl Ends {
+    fn connect(self, context: &mut Context) -> Result<()> {
+        let path = context.folder.join(containers::LOG);
+        context.streams = Streams::new(Some(Log::open(&path)?));
+        if let Some((from, to)) = self.input {
+            context.streams.input(from, to, false);
+        }
+        for (from, to, stream) in self.outputs {
+            context.streams.output(from, to, stream, false);
+        }
+        Ok(())
+    }
+}
+
+/// Pipes for the standard descriptors; a terminal is made inside instead, later.
+fn stdio(context: &Context, ends: &mut Ends) -> Result<Option<Stdio>> {
+    if context.plan()?.program.terminal {
+        return Ok(None);
+    }
+    let options = &context.options;
+    let pipe =
+        || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
+    let mut stdio = Stdio::default();
+    if let Some(number) = options.stdin {
+        let from = caller(number)?;
+        let (reader, writer) = pipe()?;
+        stdio.stdin = Some(reader);
+        ends.input = Some((from, writer));
+    }
+    for (stream, number) in [
+        (Stream::Stdout, options.stdout.unwrap_or(2)),
+        (Stream::Stderr, options.stderr.unwrap_or(2)),
+    ] {
+        let to = match options.detach {
+            true => None,
+            false => Some(caller(number)?),
+        };
+        let (reader, writer) = pipe()?;
+        match stream {
+            Stream::Stdout => stdio.stdout = Some(writer),
+            Stream::Stderr => stdio.stderr = Some(writer),
+        }
+        ends.outputs.push((reader, to, stream));
+    }
+    Ok(Some(stdio))
+}
+
+/// A descriptor that the caller named.
+pub(crate) fn caller(number: RawFd) -> Result<OwnedFd> {
+    sys::duplicate(number).doing(|| format!("use descriptor {number}"))
+}
+
+fn enter_cgroups(context: &mut Context) -> Result<()> {
+    let pid = context.child()?.pid;
+    cgroups::join(&context.plan()?.cgroups, pid)?;
+    context.child()?.channel.go()
+}
+
+/// Waits until the process has done its next part.
+fn report(context: &mut Context) -> Result<()> {
+    loop {
+        let child = context.child()?;
+        if let Some(left) = child.parts.checked_sub(1) {
+            child.parts = left;
+            return Ok(());
+        }
+        if let Some(error) = child.failure.take() {
+            return Err(error);
+        }
+        match child.channel.receive()? {
+            Message::Done(parts) => child.parts = parts,
+            Message::Descriptor(fd) => take_terminal(context, fd)?,
+            Message::Failed(parts, error) => {
+                child.parts = parts;
+                child.failure = Some(error);
+            }
+            Message::Ended { .. } | Message::Closed => return Err(died(context)),
+        }
+    }
+}
+
+fn died(context: &mut Context) -> Error {
+    let status = context.child().ok().and_then(|child| {
+        waitid(
+            WaitId::PidFd(child.pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        )
+        .ok()
+        .flatten()
+    });
+    match status.and_then(|status| status.terminating_signal()) {
+        Some(signal) => Error::new(
+            Kind::Interrupted(signal),
+            format!("the container's process was killed by signal {signal} while it was set up"),
+        ),
+        None => Error::new(
+            Kind::System(libc::EPROTO),
+            "the container's process ended while it was set up",
+        ),
+    }
+}
+
+/// The container's terminal and the caller's are one from now on.
+fn take_terminal(context: &mut Context, master: OwnedFd) -> Result<()> {
+    let copy = |fd: &OwnedFd| fd.try_clone().doing(|| "copy a descriptor".into());
+    let options = &context.options;
+    let (from, to) = match (options.detach, options.stdin, options.stdout) {
+        (true, ..) => (None, None),
+        (false, None, None) => {
+            let terminal = tty::controlling()?;
+            (Some(copy(&terminal)?), Some(terminal))
+        }
+        (false, stdin, stdout) => (
+            stdin.map(caller).transpose()?,
+            Some(caller(stdout.unwrap_or(2))?),
+        ),
+    };
+    if let Some(sizes) = from.as_ref().or(to.as_ref()) {
+        tty::copy_size(sizes.as_fd(), &master);
+    }
+    if let Some(from) = from {
+        context.raw = tty::Raw::new(from.as_fd())?;
+        context.streams.input(from, copy(&master)?, true);
+    }
+    context
+        .streams
+        .output(copy(&master)?, to, Stream::Stdout, true);
+    context.child()?.terminal = Some(master);
+    Ok(())
+}
+
+/// Writes the document and the pid, so that others find the container from the moment at which it runs.
+fn keep(context: &mut Context) -> Result<()> {
+    let id = context.id()?.clone();
+    let pid = context.child()?.pid;
+    context.member.start_time = Some(procfs::start_time(pid.as_raw_nonzero().get())?);
+    context.member.boot_id = Some(claim::boot_id()?);
+    let now = log::rfc3339(log::now());
+    context.member.created.get_or_insert_with(|| now.clone());
+    context.member.started = Some(now);
+    context.document.set_member("spawn", &context.member);
+    context.document.set_member("state", record::RUNNING);
+    context.document.remove_member("exit");
+    let paths = [
+        context.folder.join(containers::CONFIG),
+        context.folder.join(containers::STATUS),
+        paths::claim(&id).join(claim::PID),
+    ];
+    let [config, status, pid_file] = paths;
+    let before = [
+        (config.clone(), files::read(&config)?),
+        (status.clone(), files::read(&status)?),
+        (pid_file.clone(), files::read(&pid_file)?),
+    ];
+    context.before = Some(before);
+    let result = files::replace(&config, &record::bytes(&context.document)?)
+        .and_then(|()| files::remove(&status))
+        .and_then(|()| files::replace(&pid_file, format!("{}\n", pid.as_raw_nonzero()).as_bytes()));
+    if result.is_err() {
+        let _ = forget(context);
+    }
+    result
+}
+
+fn forget(context: &mut Context) -> Result<()> {
+    for (path, before) in context.before.take().into_iter().flatten() {
+        files::restore(&path, before.as_deref())?;
+    }
+    Ok(())
+}
+
+fn execute(context: &mut Context) -> Result<()> {
+    let child = context.child()?;
+    child.channel.go()?;
+    match child.channel.receive()? {
+        Message::Closed => seal::refuse_own_program(child.pid),
+        Message::Failed(_, error) => Err(error),
+        _ => Err(died(context)),
+    }
+}
+
+/// Kills the process and reaps it; with it goes its whole pid namespace.
+pub(crate) fn abandon(context: &mut Context) {
+    context.raw = None;
+    if let Some(child) = context.child.take() {
+        // It can only be dead already.
+        let _ = sys::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+        let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+    context.member.pid = None;
+    context.streams = Streams::default();
+}

@@ -1,0 +1,133 @@
+//! Keeping a running container company: its streams, its signals, its end.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use bocker_pipe::document::ExitMember;
+use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, paths};
+use nix::sys::signalfd::SignalFd;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use crate::record;
+use crate::signals::{Attitude, Judge, Verdict};
+use crate::start::{self, Context, caller};
+use crate::streams::{After, Event};
+use crate::{STAGE, files, log, oom, signals, sys, tty};
+
+/// Copies and forwards until the container has ended.
+pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
+    let mut streams = std::mem::take(&mut context.streams);
+    let sizes = match (&context.raw, context.options.detach) {
+        (Some(_), false) => Some(match (context.options.stdin, context.options.stdout) {
+            (Some(number), _) | (None, Some(number)) => caller(number)?,
+            (None, None) => tty::controlling()?,
+        }),
+        _ => None,
+    };
+    let child = context.child()?;
+    let mut judge = Judge::default();
+    let mut killed_for = None;
+    let mut end = |signal: i32| {
+        killed_for.get_or_insert(signal);
+        // One that has ended needs no signal.
+        let _ = sys::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+    };
+    streams.run(child.pidfd.as_fd(), signals, |event| {
+        let status = signals::status(child.pid);
+        match event {
+            Event::Signal(libc::SIGWINCH) if sizes.is_some() => {
+                if let (Some(from), Some(to)) = (&sizes, &child.terminal) {
+                    tty::copy_size(from.as_fd(), to);
+                }
+                After::Continue
+            }
+            Event::Signal(signal) => {
+                let verdict = judge.decide(signal, status.as_deref(), Instant::now());
+                if verdict == Verdict::Kill {
+                    end(signal);
+                } else {
+                    let _ = sys::send_signal(child.pidfd.as_fd(), signal);
+                }
+                match (verdict, signal) {
+                    (Verdict::ForwardAndLook, _) => After::Again,
+                    (_, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT) => {
+                        After::Leave
+                    }
+                    _ => After::Continue,
+                }
+            }
+            Event::Tick => match judge.look_again(status.as_deref()) {
+                (Verdict::Kill, signal) => {
+                    end(signal);
+                    After::Continue
+                }
+                (Verdict::ForwardAndLook, _) => After::Again,
+                _ => After::Continue,
+            },
+            Event::Typed(bytes) => {
+                // The terminal has sent the signal by itself; a process 1 without a handler has not got it.
+                let sent = child
+                    .terminal
+                    .as_ref()
+                    .and_then(|master| tty::signal_of(master, bytes, child.pid));
+                if let (Some(signal), Some(status)) = (sent, &status)
+                    && signals::attitude(status, signal) == Attitude::Default
+                {
+                    end(signal);
+                }
+                After::Continue
+            }
+        }
+    })?;
+    let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)
+        .doing(|| "wait for the container".into())?
+        .ok_or_else(|| Error::new(Kind::System(libc::ECHILD), "the container has vanished"))?;
+    let signal = match status.terminating_signal() {
+        Some(libc::SIGKILL) => killed_for.or(Some(libc::SIGKILL)),
+        other => other,
+    };
+    context.raw = None;
+    context.child = None;
+    let oom = oom::happened(&context.plan()?.cgroups);
+    Ok(ExitMember {
+        code: code(status.exit_status(), signal),
+        signal,
+        oom,
+        started: context.member.started.take(),
+        finished: Some(log::rfc3339(log::now())),
+    })
+}
+
+/// The exit status as a shell sees it.
+pub(crate) fn code(status: Option<i32>, signal: Option<i32>) -> u8 {
+    match (status, signal) {
+        (_, Some(signal)) => Kind::Interrupted(signal).exit_code(),
+        (status, None) => (status.unwrap_or(0) & 0xff) as u8,
+    }
+}
+
+/// Records the end, lets go of what this tool holds, and answers with the finished document.
+pub(crate) fn finish(mut context: Context, exit: &ExitMember, is_foreground: bool) -> Document {
+    let complain = |result: Result<()>| {
+        if let Err(error) = result {
+            eprintln!("bocker-spawn: {error}");
+        }
+    };
+    complain(record::record_end(
+        &mut context.document,
+        &mut context.member,
+        exit,
+        &context.folder,
+    ));
+    if let Ok(id) = context.id().cloned() {
+        complain(files::remove(&paths::claim(&id).join(claim::PID)));
+        context.alive = None;
+        // What nobody else began leaves nothing, as unshare(1) would.
+        if is_foreground && context.member.made_folder {
+            complain(start::remove_folder(&mut context));
+            context.document.remove_member("spawn");
+        }
+        complain(claim::release_own(&id, STAGE));
+    }
+    context.document
+}
