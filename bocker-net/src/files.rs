@@ -1,10 +1,10 @@
 //! The three files by which a container knows names: hosts(5), hostname(5) and resolv.conf(5). They lie in the claim's folder
 //! and are mounted over those of the image, so that no symbolic link of an image is ever followed.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use bocker_pipe::document::Mount;
@@ -22,6 +22,7 @@ const FILES: [(&str, &str); 3] = [
     (HOSTNAME, "/etc/hostname"),
     (RESOLV_CONF, "/etc/resolv.conf"),
 ];
+const MODE: u32 = 0o644;
 /// What systemd-resolved itself asks, where the host's resolv.conf only names its stub on loopback (systemd-resolved(8)).
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// Where neither names a server that a container can reach: Google's, as Docker and the original do.
@@ -56,10 +57,14 @@ impl Files {
                 .write(true)
                 .create(true)
                 .truncate(true)
-                .mode(0o644)
+                .mode(MODE)
                 .custom_flags(nix::libc::O_NOFOLLOW)
                 .open(&path)
-                .and_then(|mut file| file.write_all(text.as_bytes()));
+                .and_then(|mut file| {
+                    // Whatever the umask: programs of every user in the container read them.
+                    file.set_permissions(Permissions::from_mode(MODE))?;
+                    file.write_all(text.as_bytes())
+                });
             if let Err(error) = written {
                 remove(id)?;
                 return Err(error).doing(|| format!("write {}", path.display()));

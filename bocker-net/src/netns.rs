@@ -39,13 +39,13 @@ pub(crate) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
-/// Makes a namespace and pins it. unshare(2) moves the calling thread only, and here that is a helper which ends.
+/// Makes a namespace and pins it. unshare(2) moves the calling thread only, and here that is one which ends.
 pub(crate) fn pin(path: &Path) -> Result<Inside> {
     let pin = path.to_owned();
-    let helper = thread::Builder::new()
+    let maker = thread::Builder::new()
         .spawn(move || make(&pin))
         .doing(|| "start a thread".into())?;
-    match helper.join() {
+    match maker.join() {
         Ok(result) => result,
         Err(_) => Err(Error::new(
             Kind::System(Errno::EIO as i32),

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -23,12 +24,12 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// Runs a piece of the test in a network namespace. Sockets that it opens stay in it.
 fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
-        let helper = scope.spawn(|| {
+        let visitor = scope.spawn(|| {
             let file = File::open(namespace).unwrap_or_else(|e| panic!("{e}"));
             setns(file, CloneFlags::CLONE_NEWNET).unwrap_or_else(|e| panic!("{e}"));
             work()
         });
-        helper
+        visitor
             .join()
             .unwrap_or_else(|_| panic!("in {}", namespace.display()))
     })
@@ -431,6 +432,27 @@ fn twenty_networks_made_at_once_on_a_fresh_machine_have_twenty_addresses() {
     host.assert_same(&before);
 }
 
+#[test]
+fn what_all_share_may_be_removed_and_made_again_while_others_come_and_go() {
+    let host = Host::new();
+    let before = host.fingerprint();
+    let worker = "
+        for n in 1 2 3 4 5 6 7 8; do
+            bocker-net create --new -p $((10000 + $1 * 100 + n)):80 | bocker-net delete --status >/dev/null || exit 1
+            if bocker-net reset 2>reset.$1; then echo reset; else grep -q 'in use' reset.$1 || exit 2; fi
+        done";
+    let script = host.scratch().join("worker");
+    fs::write(&script, worker).expect("write");
+    let all = format!(
+        "cd {}; for w in 1 2 3 4 5 6; do sh worker $w & all=\"$all $!\"; done
+         for one in $all; do wait $one || exit 1; done",
+        host.scratch().display()
+    );
+    host.sh(&all).ok();
+    host.run(&["bocker-net", "reset"]).ok();
+    host.assert_same(&before);
+}
+
 /// Names of the steps that a create with these options has.
 fn steps(host: &Host, options: &[&str]) -> Vec<String> {
     let shown = create(host, &[&["--dry-run", "--explain"], options].concat()).ok();
@@ -766,6 +788,22 @@ fn the_document_carries_the_namespace_the_names_and_a_cni_result_and_delete_take
         .run()
         .ok();
     assert_eq!(again.json(), expected, "a second delete is as good");
+}
+
+#[test]
+fn every_user_of_the_container_can_read_the_files_whatever_the_umask() {
+    let host = Host::new();
+    let made = host
+        .sh("umask 077; bocker-net create --new --network none")
+        .ok();
+    let net = Net {
+        document: made.json(),
+    };
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        let path = format!("/run/bocker/{}/{name}", net.id());
+        let mode = fs::metadata(path).expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "{name}");
+    }
 }
 
 #[test]
