@@ -90,7 +90,7 @@ impl Program {
             args: strings(&process.args)?,
             env: strings(&process.env)?,
             path: process::variable(&process.env, "PATH")
-                .unwrap_or("")
+                .unwrap_or(process::DEFAULT_PATH)
                 .to_owned(),
             cwd: process.cwd.clone(),
             terminal: process.terminal,

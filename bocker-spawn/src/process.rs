@@ -12,7 +12,7 @@ use crate::users;
 
 /// moby, oci/defaults.go: what docker sets where the image does not.
 pub(crate) const DEFAULT_PATH: &str =
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_TERM: &str = "TERM=xterm";
 
 /// OCI `process`, as far as it is acted on; [`refuse_unsupported`] keeps the rest out.
@@ -137,7 +137,10 @@ pub(crate) fn derive(
     set_command(&mut process, image.entrypoint, image.cmd, request)?;
 
     if is_new {
-        process.env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
+        process.env = vec![
+            format!("PATH={DEFAULT_PATH}"),
+            format!("HOSTNAME={hostname}"),
+        ];
         for variable in image.env.unwrap_or_default() {
             set_variable(&mut process.env, variable);
         }

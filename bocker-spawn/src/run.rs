@@ -27,7 +27,14 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         call.adopt(context.document);
         return Ok(());
     }
-    let exit = supervise(&mut context, &signals)?;
+    let exit = match supervise(&mut context, &signals) {
+        Ok(exit) => exit,
+        Err(error) => {
+            // It must not live on unseen.
+            abandon(&mut context);
+            return Err(error);
+        }
+    };
     call.set_exit_code(exit.code);
     let document = finish(context, &exit, true);
     call.adopt(document);

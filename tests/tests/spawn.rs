@@ -365,6 +365,12 @@ fn no_working_directory_leads_out_through_a_descriptor() {
         run(&host, &document, &["-w", &path, "--", "pwd"]).exits(125);
     }
     run(&host, &document, &["-w", "/proc/1/root", "--", "pwd"]).exits(125);
+    let running = detached(&host, &document, &["--", "sleep", "1000"]);
+    for number in 3..=20 {
+        let path = format!("/proc/self/fd/{number}");
+        exec(&host, &["-w", &path, id(&running), "pwd"]).exits(125);
+    }
+    kill(&host, id(&running));
     let output = run(&host, &document, &["-w", "/../../..", "--", "ls"]).exits(0);
     assert!(
         output.stderr.contains("bin") && !output.stderr.contains("work"),
@@ -427,6 +433,53 @@ fn a_volume_behind_a_planted_link_stays_in_the_container() {
     assert_eq!(output, "given\n".repeat(4));
     assert_eq!(fs::read_dir(&outside).expect("the folder").count(), 0);
     assert!(!Path::new("/etc/planted").exists());
+}
+
+#[test]
+fn a_target_that_is_swapped_for_a_link_meanwhile_leads_nowhere() {
+    let host = Host::new();
+    // CVE-2021-30465, CVE-2024-45310: another container changes a volume that both have.
+    let root = root(&host);
+    let (volume, outside) = (
+        host.scratch().join("volume"),
+        host.scratch().join("outside"),
+    );
+    for folder in [&volume, &outside, &volume.join("a")] {
+        fs::create_dir(folder).expect("a folder");
+    }
+    // In the container it points at a folder that is there too, so that both ways can be walked.
+    symlink(&outside, volume.join("b")).expect("a link");
+    fs::create_dir_all(root.join(outside.strip_prefix("/").expect("absolute"))).expect("a folder");
+    let file = host.scratch().join("file");
+    fs::write(&file, "given\n").expect("a file");
+    let mut document = document(&root);
+    document["mounts"] = json!([
+        {"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"]},
+        {"destination": "/volume/a/new/file", "type": "bind", "source": file, "options": ["bind"]},
+    ]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (a, b) = (volume.join("a"), volume.join("b"));
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &a, nix::fcntl::AT_FDCWD, &b, flags)
+                    .expect("the exchange");
+            }
+        });
+        for _ in 0..100 {
+            // Whether it starts depends on the moment; what it leaves does not.
+            run(&host, &document, &["--", "true"]);
+            _ = fs::remove_dir_all(volume.join("a/new"));
+            assert_eq!(fs::read_dir(&outside).expect("the folder").count(), 0);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+    assert!(
+        !mounts.contains("outside") && !mounts.contains("/new/file"),
+        "{mounts}"
+    );
 }
 
 #[test]
