@@ -94,6 +94,10 @@ pub(crate) fn command() -> clap::Command {
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
     Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.to_string()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let what = Error::new(Kind::Usage, "the verb after 'system' is missing");
+            Refusal::Wrong(what.hint("see 'bocker help system'"))
+        }
         _ => Refusal::Wrong(one_line(&error)),
     })
 }
@@ -201,6 +205,7 @@ mod tests {
         );
         assert!(refused("bocker --CPU_SHARE=1=2 run x").contains("not a whole number"));
         assert!(refused("bocker tag a").contains("<TARGET>"));
+        assert!(refused("bocker system").contains("see 'bocker help system'"));
     }
 
     #[test]

@@ -43,12 +43,14 @@ pub(crate) fn watch() -> Result<()> {
         });
     });
     result?;
+    interrupted()
+}
+
+/// Fails with [`Kind::Interrupted`] when a signal has come since [`watch`]: what waits between pipelines stops waiting.
+pub(crate) fn interrupted() -> Result<()> {
     match PENDING.load(Ordering::Relaxed) {
         0 => Ok(()),
-        signal => Err(Error::new(
-            Kind::Interrupted(signal),
-            "interrupted before the next pipeline began",
-        )),
+        signal => Err(Error::new(Kind::Interrupted(signal), "interrupted")),
     }
 }
 

@@ -647,6 +647,25 @@ fn a_container_that_could_not_be_started_frees_its_name() {
 }
 
 #[test]
+fn a_container_whose_document_is_damaged_can_still_be_removed() {
+    let s = Session::new();
+    s.bocker(&["system", "setup"]).ok();
+    s.run(&["--rm", "--name", "other"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let id = s.sleeping("box");
+    let config = s
+        .host
+        .root()
+        .join("containers")
+        .join(&id)
+        .join("config.json");
+    fs::write(config, "{broken").expect("damage");
+    s.bocker(&["rm", "box"]).exits(125).says("not JSON");
+    assert_eq!(s.bocker(&["rm", "-f", "box"]).text(), "Removed: box\n");
+    s.host.assert_same(&before);
+}
+
+#[test]
 fn stop_asks_and_then_kills() {
     let s = Session::new();
     s.run(

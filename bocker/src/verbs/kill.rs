@@ -3,9 +3,10 @@
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Error, Kind, Result, lock};
 
+use super::outcome::{Outcome, each};
 use super::stop;
 use crate::container;
-use crate::session::{Session, complain, say};
+use crate::session::{Session, say};
 
 /// Send a signal to running containers
 #[derive(Debug, clap::Args)]
@@ -19,30 +20,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let mut code = 0;
-    for name in &args.names {
-        match kill(session, name, &args.signal) {
-            Ok(0) => {}
-            Ok(_) => code = EXIT_FAILED,
-            Err(error) => {
-                complain(&error);
-                code = EXIT_FAILED;
-            }
-        }
+    match each(&args.names, |name| kill(session, name, &args.signal))? {
+        Outcome::Done => Ok(0),
+        _ => Ok(EXIT_FAILED),
     }
-    Ok(code)
 }
 
-fn kill(session: &Session, name: &str, signal: &str) -> Result<u8> {
+fn kill(session: &Session, name: &str, signal: &str) -> Result<Outcome> {
     let (id, _) = container::find(name)?;
     if !lock::is_alive(&id) {
         return Err(not_running(name));
     }
-    let status = session.run(&stop::signal(session, &id, signal)?)?;
-    if status == 0 && !session.dry_run {
+    let outcome = Outcome::of_status(session.run(&stop::signal(session, &id, signal)?)?);
+    if outcome == Outcome::Done && !session.dry_run {
         say(name)?;
     }
-    Ok(status)
+    Ok(outcome)
 }
 
 /// The original's words.

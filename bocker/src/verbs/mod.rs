@@ -11,6 +11,7 @@ pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod other;
+pub(crate) mod outcome;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod rm;

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use bocker_pipe::error::EXIT_FAILED;
+use bocker_pipe::document::VERSION;
 use bocker_pipe::{Error, Id, Kind, Result, containers, lock};
+use serde_json::json;
 
 use crate::image;
 use crate::pipeline::Pipeline;
-use crate::session::{Session, complain};
+use crate::session::Session;
 use crate::tools::Piece;
+use crate::verbs::outcome::{Outcome, each};
 use crate::verbs::{rmi, stop};
 
 /// How long a killed container may take to be gone.
@@ -25,80 +27,59 @@ pub(crate) struct Args {
     force: bool,
 }
 
-/// How a removal went; the later, the worse. The exit codes are podman's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Outcome {
-    Removed,
-    Missing,
-    InUse,
-    Failed,
-}
-
-impl Outcome {
-    pub(crate) fn exit_code(self) -> u8 {
-        match self {
-            Outcome::Removed => 0,
-            Outcome::Missing => 1,
-            Outcome::InUse => 2,
-            Outcome::Failed => EXIT_FAILED,
-        }
-    }
-}
-
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let mut worst = Outcome::Removed;
-    for name in &args.names {
-        let outcome = if image::is_id(name) {
+    let worst = each(&args.names, |name| {
+        if image::is_id(name) {
             rmi::remove(session, name)
         } else {
-            containers::resolve(name).and_then(|id| remove(session, &id, name, args.force))
-        };
-        let outcome = outcome.unwrap_or_else(|error| {
-            complain(&error);
-            Outcome::of(&error)
-        });
-        worst = worst.max(outcome);
-    }
+            remove(session, &containers::resolve(name)?, name, args.force)
+        }
+    })?;
     Ok(worst.exit_code())
 }
 
 /// Removes one container, called `name` by the caller.
 pub(crate) fn remove(session: &Session, id: &Id, name: &str, force: bool) -> Result<Outcome> {
-    if lock::is_alive(id) {
-        if !force {
-            return Err(
-                Error::new(Kind::InUse, format!("Container '{name}' is running")).hint(format!(
-                    "stop it first, or remove it with 'bocker rm -f {name}'"
-                )),
-            );
+    let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", force));
+    let mut stages = vec![stage(Piece::Cg)?, stage(Piece::Net)?, stage(Piece::Snap)?];
+    let mut document = None;
+    match containers::load(id) {
+        Ok(_) => {
+            end(session, id, name, force)?;
+            stages[0].args.push(id.as_str().into());
         }
-        kill(session, id)?;
+        // It never reached bocker-spawn, or its document is damaged: what it may have is found by the id alone.
+        Err(_) if force => {
+            let members = json!({"version": VERSION, "id": id, "net": {}, "cg": {}, "snap": {}});
+            document = Some(json!({ "bocker": members }).to_string());
+            stages[0].args.push("-".into());
+        }
+        Err(error) if error.kind() == &Kind::NotFound => {
+            let what = format!("Container '{name}' has not been started");
+            let hint =
+                format!("if nobody is starting it now, remove it with 'bocker rm -f {name}'");
+            return Err(Error::new(Kind::InUse, what).hint(hint));
+        }
+        Err(error) => return Err(error),
     }
-    let pipeline = removal(session, id, name, force)?.said(format!("Removed: {name}"));
-    match session.run(&pipeline)? {
-        0 => Ok(Outcome::Removed),
-        _ => Ok(Outcome::Failed),
-    }
+    let mut pipeline = Pipeline::new(stages)
+        .discarded()
+        .said(format!("Removed: {name}"));
+    pipeline.document = document;
+    Ok(Outcome::of_status(session.run(&pipeline)?))
 }
 
-/// The pipeline that removes everything that is left of a container.
-fn removal(session: &Session, id: &Id, name: &str, force: bool) -> Result<Pipeline> {
-    let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", force));
-    if containers::load(id).is_ok() {
-        let first = stage(Piece::Cg)?.arg(id.as_str());
-        return Ok(Pipeline::new([first, stage(Piece::Net)?, stage(Piece::Snap)?]).discarded());
+/// Sees to it that the container does not run.
+fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
+    match (lock::is_alive(id), force) {
+        (false, _) => Ok(()),
+        (true, true) => kill(session, id),
+        (true, false) => Err(
+            Error::new(Kind::InUse, format!("Container '{name}' is running")).hint(format!(
+                "stop it first, or remove it with 'bocker rm -f {name}'"
+            )),
+        ),
     }
-    // It never reached bocker-spawn, and what it had of a network and of cgroups has been taken back: a root is left.
-    if !force {
-        return Err(Error::new(
-            Kind::InUse,
-            format!("Container '{name}' has not been started"),
-        )
-        .hint(format!(
-            "if nobody is starting it now, remove it with 'bocker rm -f {name}'"
-        )));
-    }
-    Ok(Pipeline::new([stage(Piece::Snap)?.arg(id.as_str())]).discarded())
 }
 
 fn kill(session: &Session, id: &Id) -> Result<()> {
@@ -110,7 +91,7 @@ fn kill(session: &Session, id: &Id) -> Result<()> {
             "the container could not be killed",
         ));
     }
-    if session.dry_run || stop::wait(id, deadline) {
+    if session.dry_run || stop::wait(id, deadline)? {
         return Ok(());
     }
     Err(Error::new(

@@ -1,11 +1,11 @@
 //! `rmi IMAGE...`.
 
-use bocker_pipe::{Kind, Result};
+use bocker_pipe::Result;
 
-use super::rm::Outcome;
+use super::outcome::{Outcome, each};
 use crate::image;
 use crate::pipeline::Pipeline;
-use crate::session::{Session, complain};
+use crate::session::Session;
 use crate::tools::Piece;
 
 /// Remove images
@@ -17,14 +17,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let mut worst = Outcome::Removed;
-    for name in &args.images {
-        let outcome = remove(session, name).unwrap_or_else(|error| {
-            complain(&error);
-            Outcome::of(&error)
-        });
-        worst = worst.max(outcome);
-    }
+    let worst = each(&args.images, |name| remove(session, name))?;
     Ok(worst.exit_code())
 }
 
@@ -37,19 +30,5 @@ pub(crate) fn remove(session: &Session, name: &str) -> Result<Outcome> {
     let pipeline = Pipeline::new([stage])
         .discarded()
         .said(format!("Removed: {name}"));
-    match session.run(&pipeline)? {
-        0 => Ok(Outcome::Removed),
-        _ => Ok(Outcome::Failed),
-    }
-}
-
-impl Outcome {
-    /// What an error before the removal comes to.
-    pub(crate) fn of(error: &bocker_pipe::Error) -> Outcome {
-        match error.kind() {
-            Kind::NotFound => Outcome::Missing,
-            Kind::InUse => Outcome::InUse,
-            _ => Outcome::Failed,
-        }
-    }
+    Ok(Outcome::of_status(session.run(&pipeline)?))
 }

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Error, Id, Kind, Result, lock};
 
+use super::outcome::{Outcome, each};
 use crate::container;
 use crate::pipeline::Pipeline;
-use crate::session::{Session, complain, say};
+use crate::session::{Session, say};
+use crate::signals;
 use crate::tools::Piece;
 
 const DEFAULT_SIGNAL: &str = "TERM";
@@ -34,17 +36,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let mut code = 0;
-    for name in &args.names {
-        if let Err(error) = stop(session, name, args.time) {
-            complain(&error);
-            code = EXIT_FAILED;
-        }
+    match each(&args.names, |name| stop(session, name, args.time))? {
+        Outcome::Done => Ok(0),
+        _ => Ok(EXIT_FAILED),
     }
-    Ok(code)
 }
 
-fn stop(session: &Session, name: &str, seconds: u64) -> Result<()> {
+fn stop(session: &Session, name: &str, seconds: u64) -> Result<Outcome> {
     let (id, document) = container::find(name)?;
     // Stopped already is what was asked for, as in docker.
     if lock::is_alive(&id) {
@@ -59,11 +57,11 @@ fn stop(session: &Session, name: &str, seconds: u64) -> Result<()> {
                 .unwrap_or(DEFAULT_SIGNAL),
         )?;
         if session.dry_run {
-            return Ok(());
+            return Ok(Outcome::Done);
         }
-        if !wait(&id, Instant::now() + Duration::from_secs(seconds)) {
+        if !wait(&id, Instant::now() + Duration::from_secs(seconds))? {
             send(session, &id, "KILL")?;
-            if !wait(&id, Instant::now() + KILLED) {
+            if !wait(&id, Instant::now() + KILLED)? {
                 return Err(Error::new(
                     Kind::InUse,
                     format!("{id} does not end, though it was killed"),
@@ -71,7 +69,8 @@ fn stop(session: &Session, name: &str, seconds: u64) -> Result<()> {
             }
         }
     }
-    say(name)
+    say(name)?;
+    Ok(Outcome::Done)
 }
 
 fn send(session: &Session, id: &Id, name: &str) -> Result<()> {
@@ -94,12 +93,14 @@ pub(crate) fn signal(session: &Session, id: &Id, name: &str) -> Result<Pipeline>
 }
 
 /// Waits until the container's supervisor has let go: its end is recorded, and what is to be torn down is. Whether it has.
-pub(crate) fn wait(id: &Id, deadline: Instant) -> bool {
+/// Fails with [`Kind::Interrupted`] when a signal ends the waiting.
+pub(crate) fn wait(id: &Id, deadline: Instant) -> Result<bool> {
     while lock::is_alive(id) {
+        signals::interrupted()?;
         if Instant::now() >= deadline {
-            return false;
+            return Ok(false);
         }
         sleep(TICK);
     }
-    true
+    Ok(true)
 }

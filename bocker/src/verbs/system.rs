@@ -6,10 +6,11 @@ use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
-use super::rm::{self, Outcome};
+use super::outcome::each;
+use super::rm;
 use crate::container;
 use crate::pipeline::Pipeline;
-use crate::session::{Session, complain, say};
+use crate::session::{Session, say};
 use crate::tools::Piece;
 
 /// Those with a `gc`, in the order in which what is made by one may stand on what is made by the next.
@@ -90,24 +91,16 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
     }
     args.force.confirm("Remove all of this?")?;
     let code = collect(session, &COLLECTORS, &[])?;
-    let ids: Vec<Id> = dead.into_iter().map(|container| container.id).collect();
-    Ok(code.max(remove_all(session, &ids, false)))
+    let ids: Vec<String> = dead
+        .iter()
+        .map(|container| container.id.to_string())
+        .collect();
+    Ok(code.max(remove_all(session, &ids, false)?))
 }
 
-/// Removes containers; what is wrong with one does not keep the others.
-fn remove_all(session: &Session, ids: &[Id], force: bool) -> u8 {
-    let mut code = 0;
-    for id in ids {
-        match rm::remove(session, id, id.as_str(), force) {
-            Ok(Outcome::Removed) => {}
-            Ok(_) => code = EXIT_FAILED,
-            Err(error) => {
-                complain(&error);
-                code = EXIT_FAILED;
-            }
-        }
-    }
-    code
+fn remove_all(session: &Session, ids: &[String], force: bool) -> Result<u8> {
+    let worst = each(ids, |id| rm::remove(session, &Id::parse(id)?, id, force))?;
+    Ok(worst.exit_code())
 }
 
 /// What is left of one thing: its id or name, and the objects.
@@ -146,7 +139,8 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
             paths::root().display()
         ))?;
     }
-    let mut code = remove_all(session, &containers::list()?, true);
+    let ids: Vec<String> = containers::list()?.iter().map(Id::to_string).collect();
+    let mut code = remove_all(session, &ids, true)?;
     let makers = [Piece::Spawn, Piece::Cg, Piece::Net, Piece::Snap];
     code = code.max(collect(session, &makers, &["--grace", "0", "--force"])?);
     for piece in [Piece::Snap, Piece::Net] {
