@@ -196,6 +196,11 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
         steps.push(cover_step());
     }
     steps.push(mount_step());
+    for (index, request) in context.snap.volumes.iter().enumerate() {
+        if request.folder().is_some() {
+            steps.push(fill_step(index));
+        }
+    }
     steps
 }
 
@@ -294,6 +299,43 @@ fn volume_step(index: usize) -> Step<Context> {
     })
     .undo(|c| match c.made.pop() {
         Some(folder) => volume::unmake(&folder),
+        None => Ok(()),
+    })
+}
+
+fn fill_step(index: usize) -> Step<Context> {
+    let copy = move |c: &Context| {
+        let request = &c.snap.volumes[index];
+        let folder = request.folder()?;
+        // Under a dry run it is not made, but would be.
+        let is_new = c.made.contains(&folder) || !folder.exists();
+        is_new.then(|| (folder, request.destination.clone()))
+    };
+    Step::new(
+        "snap.fill",
+        "a new volume begins with what the image has where it is mounted",
+    )
+    .command(move |c: &Context| match copy(c) {
+        Some((folder, destination)) => {
+            let from = c.folder().root().join(destination.trim_start_matches('/'));
+            let (from, to) = (from.display().to_string(), folder.display().to_string());
+            vec![format!(
+                "if [ -d {from} ]; then cp -a {from}/. {to}; fi",
+                from = quote(&from),
+                to = quote(&to)
+            )]
+        }
+        None => vec!["# the volume was there before".into()],
+    })
+    .apply(move |c| match copy(c) {
+        Some((folder, destination)) => {
+            let filled = volume::fill(&folder, &c.folder().root(), &destination);
+            filled.or_else(|error| volume::empty(&folder).and(Err(error)))
+        }
+        None => Ok(()),
+    })
+    .undo(move |c| match copy(c) {
+        Some((folder, _)) => volume::empty(&folder),
         None => Ok(()),
     })
 }

@@ -1,16 +1,23 @@
 //! Volumes: directories of the host, or named ones below `BOCKER_ROOT/volumes`, that a container sees below its root.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use bocker_pipe::document::Mount;
 use bocker_pipe::{Doing, Error, Kind, Result, containers, paths};
+use rustix::fs::{OFlags, ResolveFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::make_folder;
-use crate::tree;
+use crate::pack::{Tree, pack};
+use crate::tree::{self, open_below, open_directory};
+use crate::unpack::unpack;
 
 /// One volume, as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +115,40 @@ pub(crate) fn make(folder: &Path) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error).doing(|| format!("make {}", folder.display())),
     }
+}
+
+/// Copies what a root has at the destination into a volume that was made just now, as docker does: a volume over `/var/lib/x`
+/// begins with what the image ships there. Nothing there, or no directory, leaves the volume as it is.
+pub(crate) fn fill(folder: &Path, root: &Path, destination: &str) -> Result<()> {
+    let below = Path::new(destination.trim_start_matches('/'));
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let from = match open_below(
+        open_directory(root)?,
+        below.as_os_str(),
+        OFlags::RDONLY,
+        resolve,
+    ) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+        from => from.doing(|| format!("open the container's {destination}"))?,
+    };
+    let (reader, writer) = std::io::pipe().doing(|| "make a pipe".into())?;
+    let packing = std::thread::spawn(move || pack(from.as_fd(), Tree::Whole, writer).map(drop));
+    let unpacked = unpack(open_directory(folder)?.as_fd(), false, reader);
+    match packing.join() {
+        // A writer fails with EPIPE when the reader has failed, which is then the cause.
+        Ok(packed) => unpacked.and(packed),
+        Err(_) => unpacked,
+    }
+}
+
+/// Empties a volume that was filled just now.
+pub(crate) fn empty(folder: &Path) -> Result<()> {
+    let what = || format!("empty {}", folder.display());
+    let directory = open_directory(folder)?;
+    for name in tree::names(&directory).doing(what)? {
+        tree::remove_all(directory.as_fd(), OsStr::from_bytes(&name)).doing(what)?;
+    }
+    Ok(())
 }
 
 /// Removes a volume that was made just now, unless something is in it already.

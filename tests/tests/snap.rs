@@ -955,6 +955,52 @@ fn a_root_goes_and_comes_back_with_what_was_written() {
 }
 
 #[test]
+fn a_new_volume_begins_with_what_the_image_has_there_and_an_old_one_is_left_alone() {
+    if !need("skopeo getfattr") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::full());
+    let options =
+        "fixture:1 --volume new:/data --volume linked:/absolute --volume none:/nowhere/yet";
+    let document = create(&host, options);
+    let volumes = host.root().join("volumes");
+    let in_image = root(&document).join("data");
+    let (mut ours, mut theirs) = (tree(&volumes.join("new")), tree(&in_image));
+    for tree in [&mut ours, &mut theirs] {
+        // One of two names whose other is another file now, see above.
+        tree.remove(&b"linked-too"[..]).expect("a file");
+    }
+    assert_same_tree(&ours, &theirs);
+    let (volume, data) = (
+        fs::metadata(volumes.join("new")).unwrap(),
+        fs::metadata(&in_image).unwrap(),
+    );
+    assert_eq!(
+        (volume.mode(), volume.uid(), volume.gid()),
+        (data.mode(), data.uid(), data.gid())
+    );
+    assert!(
+        volumes.join("linked/through-link").exists(),
+        "through a link of the image"
+    );
+    assert_eq!(fs::read_dir(volumes.join("none")).unwrap().count(), 0);
+    fs::remove_file(volumes.join("new/hello")).unwrap();
+    pass(&host, "delete", &document).ok();
+    create(&host, options);
+    assert!(!volumes.join("new/hello").exists());
+
+    let before = host.fingerprint();
+    for step in ["snap.fill", "snap.mount"] {
+        host.sh(&format!(
+            "BOCKER_FAIL_AT={step} bocker-snap create fixture:1 --volume other:/data"
+        ))
+        .exits(125);
+        host.assert_same(&before);
+    }
+}
+
+#[test]
 fn a_volatile_root_comes_back_too() {
     let host = Host::new();
     let rootfs = host.busybox_rootfs("rootfs").display().to_string();
