@@ -133,8 +133,7 @@ fn a_tool_that_fails_at_any_of_its_steps_leaves_nothing() {
 fn a_mistyped_option_in_any_stage_is_reported_and_leaves_nothing() {
     let host = Host::new();
     let pipeline = Pipeline::new(&host);
-    for broken in 0..STAGES.len() {
-        let (tool, words) = STAGES[broken];
+    for (broken, (tool, words)) in STAGES.into_iter().enumerate() {
         let verb = words.split(' ').next().unwrap_or_default();
         let output = pipeline.run("true", |position, line| {
             if position == broken {
