@@ -668,27 +668,26 @@ fn a_container_whose_document_is_damaged_can_still_be_removed() {
 #[test]
 fn stop_asks_and_then_kills() {
     let s = Session::new();
-    s.run(
-        &["-d", "--name", "polite"],
-        &[
-            "sh",
-            "-c",
-            "trap 'exit 3' TERM; while :; do sleep 0.05; done",
-        ],
-    )
-    .ok();
-    s.sleeping("deaf");
-    s.host.wait_for("the trap is set", || {
-        let status = s
-            .bocker(&["exec", "polite", "grep", "SigCgt", "/proc/1/status"])
-            .text();
-        let mask = u64::from_str_radix(status.split_whitespace().nth(1)?, 16).ok()?;
-        (mask >> 14 & 1 == 1).then_some(())
-    });
+    for (name, trap) in [("polite", "trap 'exit 3' TERM"), ("deaf", "trap '' TERM")] {
+        let script = format!("{trap}; while :; do sleep 0.05; done");
+        s.run(&["-d", "--name", name], &["sh", "-c", &script]).ok();
+        s.host.wait_for("the trap is set", || {
+            let status = s
+                .bocker(&["exec", name, "grep", "-E", "Sig(Ign|Cgt)", "/proc/1/status"])
+                .text();
+            let masks = status
+                .split_whitespace()
+                .filter_map(|mask| u64::from_str_radix(mask, 16).ok());
+            masks
+                .into_iter()
+                .any(|mask| mask >> 14 & 1 == 1)
+                .then_some(())
+        });
+    }
     assert_eq!(s.bocker(&["stop", "polite"]).text(), "polite\n");
     let started = std::time::Instant::now();
     assert_eq!(s.bocker(&["stop", "-t", "1", "deaf"]).text(), "deaf\n");
-    assert!(started.elapsed().as_secs() >= 1);
+    assert!(started.elapsed().as_secs() >= 1, "it was given its second");
     let states = s
         .bocker(&["ps", "--format", "{{.Names}} {{.Status}}"])
         .text();
@@ -705,6 +704,31 @@ fn stop_asks_and_then_kills() {
     s.bocker(&["kill", "deaf"])
         .exits(125)
         .says("Container 'deaf' exists but is not running");
+}
+
+#[test]
+fn stop_waits_no_longer_than_its_caller() {
+    let s = Session::new();
+    s.run(
+        &["-d", "--name", "deaf"],
+        &["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"],
+    )
+    .ok();
+    s.host.wait_for("the trap is set", || {
+        let status = s
+            .bocker(&["exec", "deaf", "grep", "SigIgn", "/proc/1/status"])
+            .text();
+        let mask = u64::from_str_radix(status.split_whitespace().nth(1)?, 16).ok()?;
+        (mask >> 14 & 1 == 1).then_some(())
+    });
+    let running = s.host.spawn(&["bocker", "stop", "-t", "1000", "deaf"]);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    running.signal_group(Signal::SIGINT);
+    running.wait().exits(130);
+    assert_eq!(
+        s.bocker(&["ps", "--format", "{{.State}}"]).text(),
+        "running\n"
+    );
 }
 
 #[test]
