@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bocker_pipe::layout::{
@@ -23,7 +23,7 @@ use crate::source::{Source, free_space};
 use crate::tar::read::Reader;
 use crate::tree::{open_child, open_directory};
 use crate::unpack::{WHITEOUT, components};
-use crate::{layers, manage, time};
+use crate::{cover, layers, manage, time};
 
 /// RFC 1952: the operating system on which a file was compressed is of no interest.
 const UNKNOWN_SYSTEM: u8 = 255;
@@ -62,7 +62,7 @@ pub(crate) fn init(call: &mut Call) -> Result<()> {
     let archive = from.as_os_str() == "-";
     let root = match archive {
         true => None,
-        false => Some(open_tree(&from)?),
+        false => Some(cover::Source::find(&from)?),
     };
     if call.dry_run() {
         return Ok(());
@@ -71,7 +71,10 @@ pub(crate) fn init(call: &mut Call) -> Result<()> {
     let layout = Layout::open();
     let writer = layout.writer()?;
     let layer = match root {
-        Some(root) => Layer::pack(&writer, root, Tree::Whole)?,
+        Some(root) => {
+            let tree = open_directory(&root.path)?;
+            Layer::pack(&writer, tree, Tree::Whole, &root.covers)?
+        }
         None => Layer::copy(&writer, io::stdin())?,
     };
     let source = match archive {
@@ -105,20 +108,6 @@ pub(crate) fn init(call: &mut Call) -> Result<()> {
     report(call, made, false)
 }
 
-fn open_tree(path: &Path) -> Result<OwnedFd> {
-    let missing = |_| {
-        Error::new(
-            Kind::NotFound,
-            format!("No directory named '{}' exists", path.display()),
-        )
-    };
-    let path = std::fs::canonicalize(path).map_err(missing)?;
-    open_directory(&path).map_err(|error| match error.is(nix::errno::Errno::ENOTDIR) {
-        true => missing(io::ErrorKind::NotADirectory.into()),
-        false => error,
-    })
-}
-
 /// `commit CONTAINER IMAGE`: what the container wrote becomes a layer above those of its image.
 pub(crate) fn commit(call: &mut Call) -> Result<()> {
     let mut words = Vec::new();
@@ -148,12 +137,12 @@ pub(crate) fn commit(call: &mut Call) -> Result<()> {
     let created_by = format!("bocker commit {id}");
     let manifest = match Base::of_container(&layout, &document, &snap)? {
         Some(base) => {
-            let layer = Layer::pack(&writer, open_directory(&folder.upper())?, Tree::Upper)?;
+            let layer = Layer::pack(&writer, open_directory(&folder.upper())?, Tree::Upper, &[])?;
             base.extend(&writer, &layer, &created_by, None)?
         }
         // The image's blobs are gone, or there never were any: all that the container sees becomes one layer.
         None => {
-            let layer = Layer::pack(&writer, merged(&folder, &snap)?, Tree::Whole)?;
+            let layer = Layer::pack(&writer, merged(&folder, &snap)?, Tree::Whole, &[])?;
             Base::flat(&document)?.extend(&writer, &layer, &created_by, None)?
         }
     };
@@ -253,9 +242,9 @@ struct Layer {
 
 impl Layer {
     /// Writes a tree.
-    fn pack(writer: &Writer, root: OwnedFd, tree: Tree) -> Result<Layer> {
+    fn pack(writer: &Writer, root: OwnedFd, tree: Tree, without: &[PathBuf]) -> Result<Layer> {
         let sink = Sink::new(writer.ingest_new()?);
-        pack::pack(root.as_fd(), tree, sink)?.finish()
+        pack::pack(root.as_fd(), tree, without, sink)?.finish()
     }
 
     /// Takes an archive as it is, checked on the way: every header of it, and that it hides nothing.

@@ -17,7 +17,7 @@ use crate::tree::{copy_attributes, open_below, open_child, open_directory, text}
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// A directory that a container's root is to be a view of.
+/// A directory of the host that is to be seen or copied as a root.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     /// Absolute, without symbolic links.

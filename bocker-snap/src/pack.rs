@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
@@ -33,12 +34,18 @@ pub(crate) enum Tree {
     Upper,
 }
 
-/// Writes the tree below `root` as a tar archive. Directories on which something else is mounted are empty in it; sockets are left
-/// out. Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
-pub(crate) fn pack<W: Write>(root: BorrowedFd<'_>, tree: Tree, to: W) -> Result<W> {
+/// Writes the tree below `root` as a tar archive. Directories on which something else is mounted, and those at the paths
+/// `without`, are empty in it; sockets are left out. Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
+pub(crate) fn pack<W: Write>(
+    root: BorrowedFd<'_>,
+    tree: Tree,
+    without: &[PathBuf],
+    to: W,
+) -> Result<W> {
     allow_depth();
     let mut packer = Packer {
         tree,
+        without,
         writer: Writer::new(to),
         links: HashMap::new(),
     };
@@ -50,14 +57,15 @@ pub(crate) fn pack<W: Write>(root: BorrowedFd<'_>, tree: Tree, to: W) -> Result<
     packer.writer.finish()
 }
 
-struct Packer<W> {
+struct Packer<'a, W> {
     tree: Tree,
+    without: &'a [PathBuf],
     writer: Writer<W>,
     /// Files with several names, by device and inode: the first of them.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Write> Packer<'_, W> {
     fn directory(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
         let what = || format!("read '{}'", String::from_utf8_lossy(path));
         let mut children = Vec::new();
@@ -180,6 +188,13 @@ impl<W: Write> Packer<W> {
         };
         entry.xattrs = xattrs(directory.as_fd(), &entry)?;
         self.writer.append(&entry, &mut io::empty())?;
+        if self
+            .without
+            .iter()
+            .any(|other| other.as_os_str().as_bytes() == path)
+        {
+            return Ok(());
+        }
         self.directory(directory.as_fd(), path)
     }
 }

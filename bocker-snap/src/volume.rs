@@ -132,7 +132,8 @@ pub(crate) fn fill(folder: &Path, root: &Path, destination: &str) -> Result<()> 
         from => from.doing(|| format!("open the container's {destination}"))?,
     };
     let (reader, writer) = std::io::pipe().doing(|| "make a pipe".into())?;
-    let packing = std::thread::spawn(move || pack(from.as_fd(), Tree::Whole, writer).map(drop));
+    let packing =
+        std::thread::spawn(move || pack(from.as_fd(), Tree::Whole, &[], writer).map(drop));
     let unpacked = unpack(open_directory(folder)?.as_fd(), false, reader);
     match packing.join() {
         // A writer fails with EPIPE when the reader has failed, which is then the cause.

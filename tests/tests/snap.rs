@@ -654,6 +654,35 @@ fn the_root_directory_has_the_attributes_that_the_topmost_layer_to_name_it_gives
 }
 
 #[test]
+fn the_callers_umask_is_not_the_containers() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(
+        &host,
+        &layers(vec![
+            Layer::new().file("implied/file", "x"),
+            Layer::new().file("also/implied", "x"),
+        ]),
+    );
+    let document = host
+        .sh("umask 077; bocker-snap create fixture:1 --volume new:/data")
+        .ok()
+        .json();
+    let root = root(&document);
+    let volume = host.root().join("volumes/new");
+    for path in [&root, &root.join("implied"), &root.join("also"), &volume] {
+        assert_eq!(
+            fs::metadata(path).unwrap().mode() & 0o7777,
+            0o755,
+            "{}",
+            path.display()
+        );
+    }
+}
+
+#[test]
 fn an_image_without_layers_and_one_with_an_empty_layer_make_empty_roots() {
     if !need("skopeo") {
         return;
@@ -840,6 +869,35 @@ fn an_image_from_a_directory_keeps_all_of_it_and_is_the_same_bytes_again() {
         };
         assert_same_tree(&drop_fraction(piped), &drop_fraction(ours.clone()));
     }
+}
+
+#[test]
+fn an_image_of_a_directory_around_bocker_root_is_without_it_and_without_mounts() {
+    let host = Host::new();
+    let around = host.root().parent().unwrap().to_owned();
+    fs::create_dir_all(host.root().join("containers")).unwrap();
+    fs::create_dir_all(around.join("mounted")).unwrap();
+    let point = around.join("mounted").display().to_string();
+    host.run(&["mount", "-t", "tmpfs", "tmpfs", &point]).ok();
+    fs::write(around.join("mounted/file"), "x").unwrap();
+    host.run(&[
+        "bocker-snap",
+        "init",
+        &around.display().to_string(),
+        "--name",
+        "around:1",
+    ])
+    .ok();
+    host.run(&["umount", &point]).ok();
+    let root = root(&create(&host, "around:1"));
+    for empty in ["mounted", "root"] {
+        assert_eq!(
+            fs::read_dir(root.join(empty)).unwrap().count(),
+            0,
+            "{empty}"
+        );
+    }
+    assert!(root.join("tmp").exists());
 }
 
 #[test]
