@@ -347,7 +347,7 @@ fn mask(plan: &Plan, root: &Root, dev: &OwnedFd) -> Result<()> {
 fn existing(root: &Root, path: &str) -> rustix::io::Result<Option<OwnedFd>> {
     match root.find(path) {
         Ok(found) => Ok(Some(found)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno),
     }
 }

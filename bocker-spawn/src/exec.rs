@@ -138,7 +138,7 @@ fn attach(
         }
     }
     let (here, there) = Channel::pair()?;
-    match sys::clone(0).doing(|| "start the command's parent".into())? {
+    match sys::fork().doing(|| "start the command's parent".into())? {
         Side::Child => {
             drop(here);
             drop(streams);
@@ -226,7 +226,7 @@ fn agent(
     // Of a pid namespace only children become members.
     enter(ThreadNameSpaceType::PROCESS_ID)?;
     let (here, there) = Channel::pair()?;
-    let (pid, pidfd) = match sys::clone(0).doing(|| "make the command's process".into())? {
+    let (pid, pidfd) = match sys::fork().doing(|| "make the command's process".into())? {
         Side::Child => {
             drop(here);
             let result = inside(program, stdio, &there, || {

@@ -200,16 +200,15 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         if claimed.is_some_and(|claim| !claim.is_ours()) {
             continue;
         }
-        // What was claimed and never handed over is for those who made it.
-        let Ok(container) = Container::load(id.clone(), id.as_str()) else {
-            continue;
-        };
-        if claimed.is_none() && orphans {
+        if claimed.is_none()
+            && orphans
+            && let Ok(container) = Container::load(id.clone(), id.as_str())
+        {
             note(call.line(
                 &json!({"id": id, "state": container.state(), "claimed": false, "removed": false}),
             ));
         }
-        note(collect(call, container, force));
+        note(collect(call, id, force));
     }
     for claim in claims.values() {
         let folder = paths::container(&claim.id);
@@ -238,10 +237,18 @@ fn is_own(claim: &Claim) -> bool {
         .is_some_and(|record| record.by == STAGE)
 }
 
-fn collect(call: &Call, container: Container, force: bool) -> Result<()> {
-    let id = container.id.clone();
+fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
+    // Looking changes nothing; what is done is done while no other verb acts on the container.
+    let _lock = match call.dry_run() {
+        true => None,
+        false => lock::verbs(id).ok(),
+    };
+    // What was claimed and never handed over is for those who made it.
+    let Ok(container) = Container::load(id.clone(), id.as_str()) else {
+        return Ok(());
+    };
     let state = container.state();
-    let recorded = paths::container(&id).join(containers::STATUS).exists();
+    let recorded = paths::container(id).join(containers::STATUS).exists();
     let action = match state {
         State::Running | State::Paused if !force => return Ok(()),
         State::Running | State::Paused | State::Orphaned => "ended",
@@ -257,10 +264,10 @@ fn collect(call: &Call, container: Container, force: bool) -> Result<()> {
             record_unseen(container, state)?;
         }
         if action == "removed" {
-            record::remove_made_folder(&paths::container(&id))?;
+            record::remove_made_folder(&paths::container(id))?;
         }
         if state == State::Exited {
-            claim::release_own(&id, STAGE)?;
+            claim::release_own(id, STAGE)?;
         }
     }
     call.line(&json!({"id": id, "state": state, "action": action, "removed": action == "removed" && !call.dry_run()}))
@@ -301,7 +308,6 @@ fn end(container: &Container, state: State) -> Result<()> {
 
 /// Writes the end that no supervisor has written.
 fn record_unseen(mut container: Container, state: State) -> Result<()> {
-    let _lock = lock::verbs(&container.id).ok();
     let killed = state == State::Orphaned;
     let signal = killed.then_some(libc::SIGKILL);
     let exit = ExitMember {

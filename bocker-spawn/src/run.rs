@@ -44,7 +44,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
 /// The supervisor is a process of its own, in its own session. The caller returns when it has said how it began.
 fn detached(call: &mut Call, document: Document, options: Options) -> Result<()> {
     let (mut reader, mut writer) = std::io::pipe().doing(|| "make a pipe".into())?;
-    match sys::clone(0).doing(|| "start the supervisor".into())? {
+    match sys::fork().doing(|| "start the supervisor".into())? {
         Side::Parent(_, pidfd) => {
             drop(writer);
             let mut word = [0];

@@ -6,9 +6,9 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Which side of [`clone`] this is.
+/// Which side of [`fork`] or [`clone`] this is.
 pub(crate) enum Side {
     /// The new process.
     Child,
@@ -16,7 +16,7 @@ pub(crate) enum Side {
     Parent(Pid, OwnedFd),
 }
 
-/// clone3(2) without shared memory: fork(2) with namespaces and a pidfd. `flags` are `CLONE_NEW*`.
+/// clone3(2) without shared memory: fork(2) into new namespaces. `flags` are `CLONE_NEW*`.
 pub(crate) fn clone(flags: i32) -> io::Result<Side> {
     let mut pidfd: RawFd = -1;
     // SAFETY: a structure of integers, for which all zeroes is a valid value (clone3(2): zero means absent).
@@ -42,6 +42,18 @@ pub(crate) fn clone(flags: i32) -> io::Result<Side> {
             Ok(Side::Parent(pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
         }
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// fork(2), by libc, whose own record of the thread's number is right in the child then (raise(3) uses it).
+pub(crate) fn fork() -> io::Result<Side> {
+    // SAFETY: this program is single-threaded, so that the child may do all that the parent may.
+    let pid = unsafe { libc::fork() };
+    check(pid.into())?;
+    match Pid::from_raw(pid) {
+        None => Ok(Side::Child),
+        // It is our child and not reaped: the number is its own.
+        Some(pid) => Ok(Side::Parent(pid, pidfd_open(pid, PidfdFlags::empty())?)),
     }
 }
 

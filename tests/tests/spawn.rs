@@ -1176,11 +1176,19 @@ fn a_tool_that_is_killed_at_a_step_is_swept_up_after() {
         "config",
         "exec",
     ] {
-        host.call(&["bocker-spawn", "run", "--", "sleep", "1000"])
-            .env("BOCKER_FAIL_AT", format!("kill:spawn.{step}"))
-            .stdin(document.to_string())
-            .run()
-            .exits(137);
+        for (detach, code) in [(&[][..], 137), (&["--detach"], 125)] {
+            let words = [
+                &["bocker-spawn", "run"][..],
+                detach,
+                &["--", "sleep", "1000"],
+            ]
+            .concat();
+            host.call(&words)
+                .env("BOCKER_FAIL_AT", format!("kill:spawn.{step}"))
+                .stdin(document.to_string())
+                .run()
+                .exits(code);
+        }
         host.wait_for("the sweep", || {
             host.run(&["bocker-spawn", "gc", "--grace", "0"]).ok();
             before.diff(&host.fingerprint()).is_empty().then_some(())
