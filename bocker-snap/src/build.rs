@@ -151,7 +151,8 @@ pub(crate) fn commit(call: &mut Call) -> Result<()> {
         Target::New(_) => Vec::new(),
     };
     let (made, replaced) = target.point(&writer, &manifest)?;
-    writer.discard(&former)?;
+    // The commit is made. What cannot be tidied up now, because another image is damaged, is for gc to tell.
+    let _ = writer.discard(&former);
     report(call, made, replaced)
 }
 

@@ -1,6 +1,7 @@
 //! `images`, `tag` and `rmi`: the names in the image store, and the layers that no name leads to any more.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bocker_pipe::layout::{Digest, Image, Layout};
 use bocker_pipe::reference::Reference;
@@ -191,7 +192,8 @@ pub(crate) fn rmi(call: &mut Call) -> Result<()> {
                 .map(|image| (image, !still_there))
                 .collect::<Vec<_>>())
         })?;
-        writer.discard(&blobs)?;
+        // The name is gone. What cannot be tidied up now, because another image is damaged, is for gc to tell.
+        let _ = writer.discard(&blobs);
         for (image, removed) in removed {
             call.line(&Removed {
                 id: image.id,
@@ -200,7 +202,8 @@ pub(crate) fn rmi(call: &mut Call) -> Result<()> {
             })?;
         }
     }
-    garbage::collect_layers(&layout, std::time::Duration::ZERO, false, &mut |_| Ok(()))
+    let _ = garbage::collect_layers(&layout, Duration::ZERO, false, &mut |_| Ok(()));
+    Ok(())
 }
 
 /// Everything that an image consists of, as far as it can be told.

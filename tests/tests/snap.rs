@@ -981,6 +981,48 @@ fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
 }
 
 #[test]
+fn a_damaged_image_is_listed_can_be_removed_and_is_in_nobodys_way() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    store_as(
+        &host,
+        &layers(vec![Layer::new().file("x", "x")]),
+        "docker.io/library/bad:1",
+    );
+    let bad = host.run(&["bocker-snap", "images", "bad:1"]).ok().json();
+    let digest = bad["digest"].as_str().unwrap();
+    fs::write(
+        host.root().join("images/blobs/sha256").join(&digest[7..]),
+        "{}",
+    )
+    .unwrap();
+    let document = create(&host, "fixture:1 --name web");
+    host.run(&["bocker-snap", "create", "bad:1"])
+        .exits(125)
+        .says("damaged");
+    host.run(&["bocker-snap", "commit", "web", "fixture:1"])
+        .ok();
+    pass(&host, "delete", &document).ok();
+    host.run(&["bocker-snap", "rmi", "fixture:1"]).ok();
+    assert_eq!(
+        host.run(&["bocker-snap", "images"]).ok().json()["source"],
+        "bad:1"
+    );
+    host.run(&["bocker-snap", "rmi", "bad:1"]).ok();
+    host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+    assert_eq!(
+        fs::read_dir(host.root().join("images/blobs/sha256"))
+            .unwrap()
+            .count(),
+        0
+    );
+    assert_eq!(fs::read_dir(host.root().join("layers")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_root_goes_and_comes_back_with_what_was_written() {
     let host = Host::new();
     let rootfs = host.busybox_rootfs("rootfs").display().to_string();
