@@ -68,6 +68,7 @@ struct Context {
     folder: PathBuf,
     document: Document,
     before: Option<Vec<u8>>,
+    claim_is_new: bool,
     made_folder: bool,
 }
 
@@ -94,6 +95,7 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
         id,
         document,
         before: None,
+        claim_is_new: false,
         made_folder: false,
     };
     let step = Step::new(
@@ -111,6 +113,7 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
 }
 
 fn keep(context: &mut Context) -> Result<()> {
+    context.claim_is_new = claim::read(&context.id).is_none();
     claim::renew(&context.id, STAGE)?;
     let _lock = lock::verbs(&context.id)?;
     if !context.folder.exists() {
@@ -139,5 +142,8 @@ fn forget(context: &mut Context) -> Result<()> {
     if context.made_folder {
         record::remove_made_folder(&context.folder)?;
     }
-    claim::release_own(&context.id, STAGE)
+    if context.claim_is_new {
+        claim::release_own(&context.id, STAGE)?;
+    }
+    Ok(())
 }

@@ -32,6 +32,9 @@ pub(crate) struct Context {
     pub(crate) child: Option<Child>,
     pub(crate) streams: Streams,
     pub(crate) raw: Option<tty::Raw>,
+    /// What this very call has made, and takes back when it fails; a folder or claim from before is not.
+    pub(crate) claim_is_new: bool,
+    pub(crate) folder_is_new: bool,
     /// The files as they were, to be put back.
     pub(crate) before: Option<[(PathBuf, Option<Vec<u8>>); 3]>,
     pub(crate) dry_run: bool,
@@ -97,6 +100,8 @@ pub(crate) fn begin(call: &mut Call, document: Document, options: Options) -> Re
         child: None,
         streams: Streams::default(),
         raw: None,
+        claim_is_new: false,
+        folder_is_new: false,
         before: None,
         dry_run,
     };
@@ -191,15 +196,18 @@ fn complete(context: &mut Context) -> Result<()> {
 fn take_claim(context: &mut Context) -> Result<()> {
     let id = match &context.id {
         Some(id) => {
+            context.claim_is_new = claim::read(id).is_none();
             claim::renew(id, STAGE)?;
             id.clone()
         }
         None => {
             let id = claim::make(STAGE)?;
+            context.claim_is_new = true;
             context.document.set_member("id", &id);
             context.id.insert(id).clone()
         }
     };
+    context.folder = paths::container(&id);
     let result = begin_alone(context, &id);
     if result.is_err() {
         // A step that fails leaves nothing of its own.
@@ -219,17 +227,21 @@ fn begin_alone(context: &mut Context, id: &Id) -> Result<()> {
             .create(&context.folder)
             .doing(|| format!("make {}", context.folder.display()))?;
         context.member.made_folder = true;
+        context.folder_is_new = true;
     }
     Ok(())
 }
 
 fn release_claim(context: &mut Context) -> Result<()> {
     context.alive = None;
-    if context.member.made_folder {
+    if context.folder_is_new {
         remove_folder(context)?;
     }
     context.lock = None;
-    claim::release_own(context.id()?, STAGE)
+    if context.claim_is_new {
+        claim::release_own(context.id()?, STAGE)?;
+    }
+    Ok(())
 }
 
 /// The folder that this tool made, and what it wrote there.

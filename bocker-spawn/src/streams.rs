@@ -14,6 +14,8 @@ use rustix::io::{Errno, read, write};
 use crate::log::{Log, Stream};
 
 const BUFFER: usize = 64 << 10;
+/// More than what a pipe holds (pipe(7): 64 KiB, up to 1 MiB for root).
+const LATE_READS: usize = 32;
 /// The moment of [`After::Again`].
 const MOMENT: Duration = Duration::from_millis(50);
 /// pipe(7), PIPE_BUF: after poll(2) says that a pipe is writable, this much does not block. The descriptor is shared with
@@ -85,6 +87,8 @@ struct Copy {
     buffer: Buffer,
     /// As what it is logged.
     stream: Option<Stream>,
+    /// Reads since the process has ended. What it wrote fits a pipe, and its children may go on writing for ever.
+    late_reads: usize,
     /// When its reader is gone, so are all: the streams share one terminal.
     is_terminal: bool,
 }
@@ -138,6 +142,7 @@ impl Streams {
             most: PIPE_BUF,
             buffer: Buffer::new(),
             stream: None,
+            late_reads: 0,
             is_terminal,
         });
     }
@@ -160,6 +165,7 @@ impl Streams {
             most: if is_file { BUFFER } else { PIPE_BUF },
             buffer: Buffer::new(),
             stream: Some(stream),
+            late_reads: 0,
             is_terminal,
         });
     }
@@ -185,7 +191,7 @@ impl Streams {
                         fds.push(PollFd::new(to, PollFlags::OUT));
                         which.push((index, false));
                     }
-                    (Some(from), to) if !(ended && is_input) => {
+                    (Some(from), to) if !(ended && is_input) && copy.late_reads < LATE_READS => {
                         fds.push(PollFd::new(from, PollFlags::IN));
                         which.push((index, true));
                         // A process that has closed its stdin must not have ours read empty.
@@ -243,6 +249,7 @@ impl Streams {
                 if !event.is_empty() {
                     progress = true;
                     self.act(*index, *is_source, *event);
+                    self.copies[*index].late_reads += usize::from(ended && *is_source);
                     let copy = &self.copies[*index];
                     if copy.is_terminal
                         && copy.stream.is_none()

@@ -719,6 +719,10 @@ fn a_detached_container_is_found_asked_and_ended() {
     run(&host, &running, &["--", "true"])
         .exits(125)
         .says("running");
+    // The second takes nothing of the first away.
+    assert_eq!(state(&host, id)["status"], "running");
+    assert_eq!(host.run(&["bocker-spawn", "logs", id]).text(), "ready\n");
+    assert!(Path::new("/run/bocker").join(id).join("claim").exists());
 
     host.run(&["bocker-spawn", "kill", "-s", "TERM", id]).ok();
     let state = wait_for_state(&host, id, "exited");
@@ -801,6 +805,8 @@ fn exec_is_the_container_once_more() {
     exec(&host, &[id, "nowhere"]).exits(127);
     exec(&host, &[id, "/etc"]).exits(126);
     exec(&host, &[id, "sh", "-c", "kill -TERM $$"]).exits(143);
+    // What it leaves running in the container holds nobody up.
+    exec(&host, &[id, "sh", "-c", "yes & sleep 100 & exit 4"]).exits(4);
     exec(&host, &[id]).exits(125);
     exec(&host, &["foo", "true"])
         .exits(125)
