@@ -217,7 +217,7 @@ impl Document {
                 }
                 return;
             }
-            let index = token.parse::<usize>().ok();
+            let index = index(&token);
             let is_item =
                 matches!((&*place, index), (Value::Array(items), Some(i)) if i < items.len());
             if !is_item && !place.is_object() {
@@ -238,7 +238,7 @@ impl Document {
         match self.tree.pointer_mut(parent)? {
             Value::Object(members) => members.shift_remove(&unescape(token)),
             Value::Array(items) => {
-                let index: usize = token.parse().ok()?;
+                let index = index(token)?;
                 (index < items.len()).then(|| items.remove(index))
             }
             _ => None,
@@ -386,6 +386,12 @@ impl Document {
     }
 }
 
+/// A token as the index of an array: digits without leading zeros or sign (RFC 6901, section 4).
+fn index(token: &str) -> Option<usize> {
+    let canonical = token == "0" || !token.starts_with(['0', '+']);
+    canonical.then(|| token.parse().ok()).flatten()
+}
+
 fn unescape(token: &str) -> String {
     token.replace("~1", "/").replace("~0", "~")
 }
@@ -454,6 +460,16 @@ mod tests {
             document.set(&pointer, &value);
             prop_assert_eq!(document.value(&pointer), Some(&value));
             document.remove(&pointer);
+        }
+    }
+
+    #[test]
+    fn an_index_with_a_leading_zero_or_a_sign_is_a_name() {
+        for token in ["00", "01", "+1"] {
+            let mut document = Document::new();
+            document.set("/x", &json!([0, 1]));
+            document.set(&format!("/x/{token}"), &7);
+            assert_eq!(document.value("/x"), Some(&json!({ token: 7 })));
         }
     }
 
