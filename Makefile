@@ -15,7 +15,7 @@ BIN = $(or $(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)/$(TUPLE)/release
 
 # Program=package of each peer and tool that the tests drive. The fixtures are made of a static busybox.
 NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci runc=runc crun=crun \
-	nft=nftables ip=iproute2 jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils \
+	nft=nftables ip=iproute2 sysctl=procps zstd=zstd jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils \
 	nsenter=util-linux xargs=findutils
 
 .PHONY: all build run test needed bench install uninstall clean
