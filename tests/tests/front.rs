@@ -759,6 +759,20 @@ fn a_terminal_reaches_the_container_and_its_size_and_status_come_back() {
 }
 
 #[test]
+fn a_terminal_without_one_for_its_input_is_refused_before_anything_is_made() {
+    let s = Session::new();
+    s.sleeping("box");
+    let before = s.host.fingerprint();
+    s.run(&["--rm", "-it"], &["sh"])
+        .exits(125)
+        .says("stdin must be a terminal");
+    s.bocker(&["exec", "-it", "box", "sh"])
+        .exits(125)
+        .says("stdin must be a terminal");
+    s.host.assert_same(&before);
+}
+
+#[test]
 fn a_detached_container_can_have_a_terminal_that_nobody_is_at() {
     let s = Session::new();
     s.run(

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use bocker_pipe::{Error, Kind, Result, lock};
 
 use super::kill::not_running;
-use super::run::environment;
+use super::run::{environment, refuse_half_a_terminal};
 use crate::container;
 use crate::session::Session;
 use crate::tools::Piece;
@@ -46,6 +46,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             );
         }
     };
+    refuse_half_a_terminal(args.interactive, args.tty)?;
     let (id, _) = container::find(&name)?;
     if !lock::is_alive(&id) {
         return Err(not_running(&name));

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use bocker_pipe::{Doing, Error, Kind, Result, containers};
@@ -105,6 +106,7 @@ enum Root<'a> {
 
 pub(crate) fn run(session: &Session, args: &Args, line: &[OsString]) -> Result<u8> {
     let (root, words) = args.root()?;
+    refuse_half_a_terminal(args.interactive && !args.detach, args.tty)?;
     let environment = environment(&args.env, &args.env_file)?;
     if let Some(name) = args
         .name
@@ -170,6 +172,8 @@ impl Args {
         let snap = session
             .stage(Piece::Snap, "create")?
             .flag("--read-only", self.read_only)
+            // What goes with the container need not reach the disk.
+            .flag("--volatile", self.rm)
             .options("--volume", &self.volume)
             .arg("-");
         let snap = match root {
@@ -276,6 +280,18 @@ fn as_typed(limits: Limits, line: &[OsString]) -> Vec<String> {
         .chain(limits.as_options())
         .chain(words)
         .collect()
+}
+
+/// As docker: a terminal whose input is a pipe or a file would never see that input end.
+pub(crate) fn refuse_half_a_terminal(interactive: bool, tty: bool) -> Result<()> {
+    if interactive && tty && !std::io::stdin().is_terminal() {
+        return Err(Error::new(
+            Kind::Usage,
+            "with -i and -t stdin must be a terminal, and it is none",
+        )
+        .hint("leave out -t to pipe something in"));
+    }
+    Ok(())
 }
 
 /// Whether a word is a line that was meant for a shell.
