@@ -202,21 +202,20 @@ fn a_reader_that_goes_away_makes_a_creating_stage_take_its_work_back() {
     let pipeline = Pipeline::new(&host);
     let root = &pipeline.root;
     let create = format!("bocker-snap create --rootfs {root}");
-    for broken in [
-        format!("{create} | true"),
+    // The reader is gone before the stage writes: it closes its end at once, and the stage begins later.
+    let gone = "{ exec 0<&-; sleep 0.6; }";
+    let late = |stage: &str| {
         format!(
-            "d=$({create}); echo \"$d\" | bocker-net create 2>&3 | true; echo \"$d\" | bocker-snap delete"
-        ),
-        format!(
-            "d=$({create}); echo \"$d\" | bocker-cg create --memory 64m 2>&3 | true; echo \"$d\" | bocker-snap delete"
-        ),
+            "d=$({create}); {{ sleep 0.3; echo \"$d\"; }} | {stage} 2>&3 | {gone}; echo \"$d\" | bocker-snap delete"
+        )
+    };
+    for script in [
+        format!("{{ sleep 0.3; {create}; }} 2>&3 | {gone}"),
+        late("bocker-net create"),
+        late("bocker-cg create --memory 64m"),
     ] {
-        // The reader has to be gone before the stage writes.
-        let script = format!(
-            "exec 3>&2; {}",
-            broken.replace("| true", "| { exec 0<&-; sleep 0.3; }")
-        );
-        host.sh(&script).says("Broken pipe (EPIPE)");
+        host.sh(&format!("exec 3>&2; {script}"))
+            .says("Broken pipe (EPIPE)");
         pipeline.has_left_nothing();
     }
 }
