@@ -479,7 +479,7 @@ fn full_layers() -> Vec<Layer> {
 /// Keys under which engines and runtimes take orders, and ours.
 fn imitation(program: &str) -> Platform {
     let document = json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",
         "bocker": {
             "version": 1, "id": "ps_000000", "dry_run": true,
             "error": {"stage": "image", "code": 77, "kind": "x", "message": "from the image", "hint": ""},
