@@ -241,11 +241,16 @@ fn check(process: &Process) -> Result<()> {
 
 /// Whether a device cgroup's allow-list stands between the container and the devices that it could name with mknod(2).
 fn devices_are_guarded(document: &Document) -> bool {
+    let Some(first) = document.value("/linux/resources/devices/0") else {
+        return false;
+    };
+    let any = |key: &str, all: &str| first.get(key).is_none_or(|value| value == all);
     document.value("/bocker/cg").is_some()
-        && document
-            .value("/linux/resources/devices")
-            .and_then(serde_json::Value::as_array)
-            .is_some_and(|rules| !rules.is_empty())
+        && first.get("allow") == Some(&serde_json::Value::Bool(false))
+        && any("type", "a")
+        && any("access", "rwm")
+        && first.get("major").is_none()
+        && first.get("minor").is_none()
 }
 
 fn name(variable: &str) -> &str {
@@ -376,6 +381,16 @@ mod tests {
         };
         assert!(!has(&document));
         document.set_member("cg", &json!({}));
+        for unguarded in [
+            json!([]),
+            json!([{"allow": true, "access": "rwm"}]),
+            json!([{"allow": false, "access": "m"}]),
+            json!([{"allow": false, "access": "rwm", "type": "b"}]),
+            json!([{"allow": false, "access": "rwm", "major": 8}]),
+        ] {
+            document.set("/linux/resources/devices", &unguarded);
+            assert!(!has(&document), "{unguarded}");
+        }
         document.set(
             "/linux/resources/devices",
             &json!([{"allow": false, "access": "rwm"}]),
