@@ -217,6 +217,18 @@ impl Host {
         dir
     }
 
+    /// Writes a program of the test's own and gives its path.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.scratch().join(name);
+        fs::write(&path, text).expect("a script");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        path
+    }
+
     /// A root filesystem of busybox alone, for `--rootfs`; its applets are links in `/bin`.
     ///
     /// # Panics

@@ -20,6 +20,7 @@ mod host;
 mod hub;
 mod need;
 mod registry;
+mod session;
 
 pub use bins::bin_dir;
 pub use command::{Call, Output, Running};
@@ -29,3 +30,4 @@ pub use host::Host;
 pub use hub::Hub;
 pub use need::need;
 pub use registry::Registry;
+pub use session::Session;

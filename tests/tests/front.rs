@@ -1,55 +1,9 @@
 //! The front end: what it prints is what it does, its words and exit codes, and that it does nothing by itself.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 
-use bocker_tests::{Host, Output};
+use bocker_tests::{Output, Session};
 use nix::sys::signal::Signal;
-
-/// A machine with a busybox root to run on.
-struct Session {
-    host: Host,
-    rootfs: String,
-}
-
-impl Session {
-    fn new() -> Session {
-        let host = Host::new();
-        let rootfs = host.busybox_rootfs("rootfs").display().to_string();
-        Session { host, rootfs }
-    }
-
-    /// The words after `bocker`, those before the verb included.
-    fn bocker(&self, words: &[&str]) -> Output {
-        self.host.run(&[&["bocker"], words].concat())
-    }
-
-    /// `bocker run` with options, on the busybox root.
-    fn run(&self, options: &[&str], command: &[&str]) -> Output {
-        self.bocker(&[&["run"], options, &["--rootfs", &self.rootfs], command].concat())
-    }
-
-    fn sleeping(&self, name: &str) -> String {
-        let output = self.run(&["-d", "--name", name], &["sleep", "1000"]);
-        output.text().trim().to_owned()
-    }
-
-    fn script(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.host.scratch().join(name);
-        fs::write(&path, text).expect("a script");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-        path
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.bocker(&["system", "reset", "--force"]).ok();
-        }
-    }
-}
 
 /// What `-x` printed, and what else was on stderr. What only looks is printed as a comment.
 fn traced(output: &Output) -> (String, String) {
@@ -238,7 +192,9 @@ fn on_an_empty_machine_a_dry_run_makes_not_even_the_root() {
 #[test]
 fn a_swapped_piece_is_shown_by_its_path_and_runs() {
     let s = Session::new();
-    let script = s.script("my-cg", "#!/bin/sh\necho \"swapped $1\" >&2\nexec cat\n");
+    let script = s
+        .host
+        .script("my-cg", "#!/bin/sh\necho \"swapped $1\" >&2\nexec cat\n");
     let run = [
         "bocker", "-x", "run", "--rm", "--rootfs", &s.rootfs, "echo", "hi",
     ];
@@ -265,7 +221,7 @@ fn a_swapped_piece_serves_a_detached_container_to_its_end() {
     let s = Session::new();
     let notes = s.host.scratch().join("notes");
     let text = format!("#!/bin/sh\necho \"$1\" >> {}\nexec cat\n", notes.display());
-    let script = s.script("my-cg", &text);
+    let script = s.host.script("my-cg", &text);
     let run = ["bocker", "run", "-d", "--rm", "--rootfs", &s.rootfs, "true"];
     s.host.call(&run).env("BOCKER_CG", &script).run().ok();
     s.host.wait_for("its piece takes it down", || {
@@ -287,7 +243,7 @@ fn a_swapped_piece_is_asked_for_its_part_of_the_pipeline_alone() {
     let pieces = ["snap", "net", "cg", "spawn", "pull"].map(|name| {
         (
             format!("BOCKER_{}", name.to_uppercase()),
-            s.script(name, &text),
+            s.host.script(name, &text),
         )
     });
     let call = |words: &[&str]| {
@@ -372,7 +328,9 @@ fn off_the_path_the_tools_are_found_beside_the_binary() {
 #[test]
 fn frob_runs_bocker_frob_from_path() {
     let s = Session::new();
-    s.script("bocker-frob", "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 9\n");
+    let _ = s
+        .host
+        .script("bocker-frob", "#!/bin/sh\nprintf '<%s>' \"$@\"\nexit 9\n");
     let path = format!("{}:/usr/bin:/bin", s.host.scratch().display());
     let bocker = s.host.bins().join("bocker").display().to_string();
     let words = [bocker.as_str(), "frob", "--rm", "a  b", "-x", "--help"];
@@ -858,7 +816,7 @@ fn system_reset_leaves_the_machine_as_it_was() {
 #[test]
 fn cleanup_takes_down_by_name_what_is_left_mounted() {
     let s = Session::new();
-    let script = s.script(
+    let script = s.host.script(
         "lazy-snap",
         "#!/bin/sh\n[ \"$1\" = unmount ] && exec cat\nexec \"$REAL\" \"$@\"\n",
     );

@@ -1,60 +1,13 @@
 //! The known bugs of the original script, by number: each has a test that names it, here or where it belongs.
 //!
-//! Elsewhere: 9, 12 (unit tests of names), 17, 23, 24 (`pipeline.rs`, every step), 27, 28 (`snap.rs`), 29 to 33 (`snap.rs`,
-//! `pull.rs`), 34 (no field splitting is done anywhere). Not applicable: 11 and 26's btrfs half (no `btrfs` program is run).
+//! Elsewhere: 17, 18 and 23 (`pipeline.rs`: a failure at every step), 30 to 32 in full (`snap.rs`, `pull.rs`).
+//! Not applicable: 11 (no `btrfs` program is run), 34 (no text is split by a shell).
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use bocker_tests::{Host, Image, Output, Registry};
+use bocker_tests::{Image, Registry, Session};
 use nix::sys::signal::Signal;
-
-/// A machine with a busybox root to run on.
-struct Session {
-    host: Host,
-    rootfs: String,
-}
-
-impl Session {
-    fn new() -> Session {
-        let host = Host::new();
-        let rootfs = host.busybox_rootfs("rootfs").display().to_string();
-        Session { host, rootfs }
-    }
-
-    fn bocker(&self, words: &[&str]) -> Output {
-        self.host.run(&[&["bocker"], words].concat())
-    }
-
-    /// `bocker run` with options, on the busybox root.
-    fn run(&self, options: &[&str], command: &[&str]) -> Output {
-        self.bocker(&[&["run"], options, &["--rootfs", &self.rootfs], command].concat())
-    }
-
-    /// A container that stays, in the background.
-    fn sleeping(&self, name: &str) -> String {
-        self.run(&["-d", "--name", name], &["sleep", "1000"])
-            .text()
-            .trim()
-            .to_owned()
-    }
-
-    fn image(&self) -> String {
-        let made = self.bocker(&["init", &self.rootfs]).text();
-        made.trim()
-            .strip_prefix("Created: ")
-            .unwrap_or_else(|| panic!("{made}"))
-            .to_owned()
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.bocker(&["system", "reset", "--force"]);
-        }
-    }
-}
 
 #[test]
 fn bug_1_and_47_arguments_reach_the_command_as_they_were_given() {
@@ -374,13 +327,7 @@ fn bug_24_a_terminated_run_leaves_nothing() {
         let running = s.host.spawn(&[
             "bocker", "run", "--rm", "--rootfs", &s.rootfs, "sleep", "1000",
         ]);
-        s.host.wait_for("the container runs", || {
-            let lines = s.host.run(&["bocker-spawn", "list"]).ok().json_lines();
-            lines
-                .iter()
-                .any(|line| line["state"] == "running")
-                .then_some(())
-        });
+        s.wait_until_running();
         running.signal(signal);
         running.wait().exits(128 + signal as i32);
         s.host.assert_same(&before);

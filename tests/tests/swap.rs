@@ -1,9 +1,5 @@
 //! Any piece can be swapped: each of the tools replaced by a shell script of a few lines, and bocker-spawn by runc and crun.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-
 use bocker_tests::{Host, Image, Output, Registry, need};
 
 /// Fetches with skopeo.
@@ -63,13 +59,6 @@ printf %s "$doc" | jq -c --argjson c "$code" '.bocker.exit = {code: $c, oom: fal
 exit "$code"
 "#;
 
-fn script(host: &Host, name: &str, text: &str) -> PathBuf {
-    let path = host.scratch().join(name);
-    fs::write(&path, text).unwrap_or_else(|e| panic!("{e}"));
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap_or_else(|e| panic!("{e}"));
-    path
-}
-
 /// `bocker run --rm` with one piece swapped, on a machine that is then as it was.
 fn run_with(host: &Host, variable: &str, text: &str, command: &str) -> Output {
     let rootfs = host.busybox_rootfs(variable);
@@ -97,7 +86,7 @@ fn run_with(host: &Host, variable: &str, text: &str, command: &str) -> Output {
             "-c".as_ref(),
             command.as_ref(),
         ])
-        .env(variable, script(host, &variable.to_lowercase(), text))
+        .env(variable, host.script(&variable.to_lowercase(), text))
         .env("SWAPPED_ROOTFS", &rootfs)
         .env("REAL_SPAWN", host.bins().join("bocker-spawn"))
         .run();
@@ -113,7 +102,7 @@ fn bocker_pull_by_a_script() {
     let host = Host::new();
     let registry = Registry::start(&host);
     let reference = registry.push(&Image::full(), "full:1");
-    let script = script(&host, "pull", PULL);
+    let script = host.script("pull", PULL);
     let output = host
         .call(&["bocker", "run", "--rm", &reference, "echo", "fetched"])
         .env("BOCKER_PULL", script)
@@ -215,7 +204,7 @@ fn a_swapped_piece_is_shown_by_x_and_the_line_pastes() {
     }
     let host = Host::new();
     let rootfs = host.busybox_rootfs("rootfs").display().to_string();
-    let net = script(&host, "net", NET);
+    let net = host.script("net", NET);
     let shown = host
         .call(&[
             "bocker", "-x", "run", "--rm", "--rootfs", &rootfs, "ip", "-o", "link",
