@@ -47,6 +47,17 @@ impl Container {
         )
     }
 
+    /// What it is now, with a document no older than that: the end is recorded before the supervisor's lock is free.
+    pub(crate) fn observe(self) -> Result<(Container, State)> {
+        let state = self.state();
+        let is_stale = state == State::Exited && self.document.value("/bocker/exit").is_none();
+        let container = match is_stale {
+            true => Container::load(self.id, &self.name)?,
+            false => self,
+        };
+        Ok((container, state))
+    }
+
     /// In its cgroups; without any, process 1 alone is asked for.
     fn has_processes(&self) -> bool {
         !cgroups::processes(&self.cgroups).is_empty()

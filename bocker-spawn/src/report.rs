@@ -43,8 +43,7 @@ fn utf8(word: std::ffi::OsString) -> Result<String> {
 
 /// `state`: the runtime-spec's state, and how it ended.
 pub(crate) fn state(call: &mut Call) -> Result<()> {
-    let container = Container::find(&one_name(call)?)?;
-    let state = container.state();
+    let (container, state) = Container::find(&one_name(call)?)?.observe()?;
     let pid = container
         .process()?
         .map(|(pid, _)| pid.as_raw_nonzero().get());
@@ -66,11 +65,11 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
     for id in containers::list()? {
         // One that is being made, or is damaged, must not hide the others.
-        let Ok(container) = Container::load(id.clone(), id.as_str()) else {
+        let found = Container::load(id.clone(), id.as_str()).and_then(Container::observe);
+        let Ok((container, state)) = found else {
             continue;
         };
         let document = &container.document;
-        let state = container.state();
         let alive = matches!(state, State::Running | State::Paused | State::Orphaned);
         call.line(&json!({
             "id": id,
