@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use crate::layers::{self, Layer};
 
-/// `bocker.image`.
+/// `bocker.image`. Written whole; of one that is read, any of the first three is enough to find the image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ImageMember {
-    pub(crate) id: Id,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<Id>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reference: Option<String>,
     /// Of the manifest.
-    pub(crate) digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) digest: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) platform: Option<Platform>,
     /// The image's own, verbatim.
@@ -34,27 +36,34 @@ pub(crate) fn read(layout: &Layout, image: &Image) -> Result<Unpacked> {
     let (config, _) = layout.config(&manifest)?;
     let layers = layers::of_image(&manifest, &config.rootfs.diff_ids)?;
     let member = ImageMember {
-        id: image.id.clone(),
+        id: Some(image.id.clone()),
         reference: image.reference.clone(),
-        digest: image.digest.clone(),
+        digest: Some(image.digest.clone()),
         platform: Some(config.platform()),
         config: config.config,
     };
     Ok(Unpacked { member, layers })
 }
 
-/// The image that a document names, as it is in the store: found by its digest, under its name if it has that still.
+/// The image that a document names, as it is in the store: found by its digest, which a commit under the same id changes,
+/// under its name if it has that still; without one by its id; without that by its reference, as a replacement of bocker-pull
+/// may write it alone.
 pub(crate) fn of_document(layout: &Layout, document: &Document) -> Result<Option<Image>> {
     let Some(member) = document.member::<ImageMember>("image")? else {
         return Ok(None);
     };
-    let images = layout.images()?;
-    let same = images.iter().filter(|image| image.digest == member.digest);
-    let named = same
-        .clone()
-        .find(|image| image.reference == member.reference);
-    match named.or_else(|| same.clone().next()) {
-        Some(image) => Ok(Some(image.clone())),
-        None => layout.find(member.digest.as_str()).map(Some),
+    let index = layout.index()?;
+    match (&member.digest, &member.id, &member.reference) {
+        (Some(digest), _, reference) => {
+            let images = index.images();
+            let named = images
+                .into_iter()
+                .find(|image| image.digest == *digest && image.reference == *reference);
+            named.map_or_else(|| index.find(digest.as_str()), Ok)
+        }
+        (None, Some(id), _) => index.find(id.as_str()),
+        (None, None, Some(reference)) => index.find(reference),
+        (None, None, None) => return Ok(None),
     }
+    .map(Some)
 }

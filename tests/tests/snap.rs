@@ -1122,6 +1122,37 @@ fn a_volatile_root_comes_back_too() {
 }
 
 #[test]
+fn an_image_is_found_by_whatever_of_it_a_document_names() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store_as(&host, &Image::simple(), "127.0.0.1:5000/other:1");
+    store_as(&host, &layers(vec![Layer::new().file("x", "x")]), "short:1");
+    let all = host.run(&["bocker-snap", "images"]).ok().json_lines();
+    for image in &all {
+        for name in ["id", "digest", "reference"] {
+            let member = json!({name: image[name]});
+            let document = json!({"bocker": {"version": 1, "image": member}});
+            let imported = pass(&host, "import", &document).ok().json();
+            assert_eq!(imported["bocker"]["image"]["id"], image["id"], "{name}");
+            assert_eq!(imported["bocker"]["image"]["digest"], image["digest"]);
+            let made = pass(&host, "create -", &document).ok().json();
+            assert_eq!(made["bocker"]["snap"]["image"], image["id"], "{name}");
+            pass(&host, "delete", &made).ok();
+        }
+    }
+    for (member, says) in [
+        (json!({}), "names no image"),
+        (json!({"reference": "absent:1"}), "'absent:1'"),
+        (json!({"digest": "nothing"}), "digest"),
+    ] {
+        let document = json!({"bocker": {"version": 1, "image": member}});
+        pass(&host, "import", &document).exits(125).says(says);
+    }
+}
+
+#[test]
 fn a_name_is_given_once_even_to_twenty_at_a_time() {
     let host = Host::new();
     let rootfs = host.busybox_rootfs("rootfs").display().to_string();
