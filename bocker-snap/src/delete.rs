@@ -79,30 +79,22 @@ fn mount_step() -> Step<Context> {
     .undo(|c| c.folder().unmount())
 }
 
-/// `unmount [CONTAINER]`: the root goes, what was written stays.
+/// `unmount [CONTAINER]`: the root goes, what was written stays. Of a container that failed before bocker-spawn had it nothing
+/// stays: nobody could see it, start it or keep it.
 pub(crate) fn unmount(call: &mut Call) -> Result<()> {
-    tear_down(call, || vec![unmount_step()], |_, _| Ok(()))
+    tear_down(call, |document, id| {
+        let handed_over = paths::container(id).join(containers::CONFIG).exists();
+        document.error().is_some() && document.value("/bocker/exit").is_none() && !handed_over
+    })
 }
 
 /// `delete [CONTAINER]`: the root, everything written, the name and the claim.
 pub(crate) fn delete(call: &mut Call) -> Result<()> {
-    let steps = || vec![unmount_step(), name_step(), folder_step(), release_step()];
-    tear_down(call, steps, |document, context| {
-        let volumes = context.snap.iter().flat_map(|snap| &snap.volumes);
-        let ours: Vec<&str> = volumes.map(|volume| &*volume.destination).collect();
-        document.remove_mounts(|destination, _| ours.contains(&destination));
-        document.remove_member("snap");
-        document.remove("/root");
-        Ok(())
-    })
+    tear_down(call, |_, _| true)
 }
 
-/// Runs steps on the container that is named, or on the one of the document.
-fn tear_down(
-    call: &mut Call,
-    steps: impl Fn() -> Vec<Step<Context>>,
-    finish: impl FnOnce(&mut Document, &Context) -> Result<()>,
-) -> Result<()> {
+/// Unmounts the root of the container that is named, or of the one of the document, and if it `goes`, removes all of it.
+fn tear_down(call: &mut Call, goes: impl Fn(&Document, &Id) -> bool) -> Result<()> {
     let mut force = false;
     if let Some(word) = argument(call, Some(&mut force))? {
         let document = load(&word)?;
@@ -119,12 +111,32 @@ fn tear_down(
     if !force && !call.dry_run() {
         container::refuse_alive(&id)?;
     }
+    let document = call.document()?;
+    let goes = goes(document, &id);
     let context = Context {
-        snap: call.document()?.member("snap").ok().flatten(),
+        snap: document.member("snap").ok().flatten(),
         lock,
         id,
     };
-    call.delete(context, steps(), finish)
+    let mut steps = vec![unmount_step()];
+    if goes {
+        steps.extend([name_step(), folder_step(), release_step()]);
+    }
+    call.delete(context, steps, |document, context| {
+        if goes {
+            forget(document, context);
+        }
+        Ok(())
+    })
+}
+
+/// Removes from the document what was the container's.
+fn forget(document: &mut Document, context: &Context) {
+    let volumes = context.snap.iter().flat_map(|snap| &snap.volumes);
+    let ours: Vec<&str> = volumes.map(|volume| &*volume.destination).collect();
+    document.remove_mounts(|destination, _| ours.contains(&destination));
+    document.remove_member("snap");
+    document.remove("/root");
 }
 
 fn unmount_step() -> Step<Context> {

@@ -1153,6 +1153,39 @@ fn an_image_is_found_by_whatever_of_it_a_document_names() {
 }
 
 #[test]
+fn a_container_that_failed_before_anyone_could_keep_it_goes_when_it_is_unmounted() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let run = |words: &[&str]| {
+        let all = [
+            &["bocker", "run", "--name", "web"],
+            words,
+            &["--rootfs", &rootfs, "true"],
+        ]
+        .concat();
+        host.run(&all)
+    };
+    run(&["--rm"]).ok();
+    let before = host.fingerprint();
+    run(&["--memory", "1"]).exits(125).says("memory");
+    host.assert_same(&before);
+    // The name is free, and one that bocker-spawn had is kept.
+    run(&[]).ok();
+    let document = host.sh("bocker inspect web").ok();
+    assert!(document.stdout.contains("\"exit\""), "{document}");
+    host.run(&["bocker", "rm", "web"]).ok();
+    host.assert_same(&before);
+
+    let mut failed = create(&host, &format!("--name web --rootfs {rootfs}"));
+    failed["bocker"]["error"] = json!({"stage": "cg", "code": 125, "message": "m"});
+    pass(&host, "unmount --dry-run", &failed).ok();
+    assert!(root(&failed).join("bin").exists());
+    let left = pass(&host, "unmount --status", &failed).exits(125).json();
+    assert_eq!(left["bocker"].get("snap"), None);
+    host.assert_same(&before);
+}
+
+#[test]
 fn a_name_is_given_once_even_to_twenty_at_a_time() {
     let host = Host::new();
     let rootfs = host.busybox_rootfs("rootfs").display().to_string();
