@@ -301,13 +301,21 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
+    /// Goes on to where the next header is. Some writers end right after the last entry's data, without what fills its block
+    /// and without the two blocks of the end; Go's archive/tar, and so docker and umoci, take that for the end, and so does
+    /// [`Reader::block`] then.
     fn skip(&mut self) -> Result<()> {
-        let rest = self.left + self.fill;
+        let (data, fill) = (self.left, self.fill);
         self.left = 0;
         self.fill = 0;
-        let skipped = io::copy(&mut (&mut self.stream).take(rest), &mut io::sink())
-            .doing(|| "read the archive".into())?;
-        if skipped == rest { Ok(()) } else { Err(cut()) }
+        let mut pass = |count| {
+            io::copy(&mut (&mut self.stream).take(count), &mut io::sink())
+                .doing(|| "read the archive".into())
+        };
+        if pass(data)? != data {
+            return Err(cut());
+        }
+        pass(fill).map(drop)
     }
 
     /// One block, or none at the end of the stream.
@@ -677,6 +685,30 @@ mod tests {
         assert!(entries(&cut).is_err());
         assert!(entries(&header(b'0', b"x", 0)[..100]).is_err());
         assert!(entries(&header(b'x', b"x", 0)).is_err());
+    }
+
+    #[test]
+    fn an_archive_may_end_after_its_last_entrys_data_but_not_within() {
+        let whole = [
+            header(b'0', b"first", 3).as_slice(),
+            &padded(b"abc"),
+            &header(b'0', b"last", 600),
+            &padded(&[b'x'; 600]),
+        ]
+        .concat();
+        let end = whole.len();
+        let data_end = 3 * BLOCK + 600;
+        for length in [end, end - 1, data_end + 1, data_end] {
+            let found = entries(&whole[..length]).unwrap();
+            assert_eq!(found.len(), 2, "{length}");
+            assert_eq!(found[1].1, [b'x'; 600], "{length}");
+        }
+        for length in [data_end - 1, 3 * BLOCK, 3 * BLOCK - 1, 2 * BLOCK + 1] {
+            assert!(entries(&whole[..length]).is_err(), "{length}");
+        }
+        // An extension header says something about an entry, so that one has to follow.
+        let extended = pax(&[("path", "x")], &[]);
+        assert!(entries(&extended[..BLOCK + 10]).is_err());
     }
 
     #[test]
