@@ -1122,6 +1122,25 @@ fn a_volatile_root_comes_back_too() {
 }
 
 #[test]
+fn a_volatile_root_that_a_crash_has_left_can_be_deleted() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    let options = format!("--name web --volatile --rootfs {rootfs}");
+    pass(&host, "delete", &create(&host, &options)).ok();
+    let before = host.fingerprint();
+    // As after a restart: the mount and the claim are gone, overlayfs' mark is not.
+    let document = create(&host, &options);
+    host.run(&["umount".as_ref(), root(&document).as_os_str()])
+        .ok();
+    host.sh(&format!("rm -r /run/bocker/{}", id(&document)))
+        .ok();
+    let mark = root(&document).with_file_name("work/work/incompat/volatile");
+    assert!(mark.exists());
+    host.run(&["bocker-snap", "delete", "web"]).ok();
+    host.assert_same(&before);
+}
+
+#[test]
 fn an_image_is_found_by_whatever_of_it_a_document_names() {
     if !need("skopeo") {
         return;
