@@ -199,3 +199,24 @@ fn every_tools_help_fits_a_screen_and_its_page_has_the_same_sections() {
         host.run(&[tool, "gc", "--dry-run"]).ok();
     }
 }
+
+#[test]
+fn every_program_is_static() {
+    let host = Host::new();
+    for program in [
+        "bocker",
+        "bocker-pull",
+        "bocker-snap",
+        "bocker-net",
+        "bocker-cg",
+        "bocker-spawn",
+    ] {
+        let path = host.bins().join(program);
+        let output = host.run(&["ldd".as_ref(), path.as_os_str()]);
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(
+            said.contains("statically linked") || said.contains("not a dynamic executable"),
+            "{output}"
+        );
+    }
+}
