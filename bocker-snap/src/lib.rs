@@ -3,7 +3,9 @@
 //! The image store is an OCI image layout; a layer of it is unpacked once (`layers`, `unpack`) into a lower directory for
 //! overlayfs (`overlay`), and a container's root (`create`, `container`) is such layers with a directory of its own on top.
 
+mod base;
 mod build;
+mod change;
 mod container;
 mod cover;
 mod create;
@@ -11,6 +13,7 @@ mod delete;
 mod garbage;
 mod image;
 mod import;
+mod ingest;
 mod layers;
 mod manage;
 mod overlay;

@@ -1,14 +1,17 @@
 //! `images`, `tag` and `rmi`: the names in the image store, and the layers that no name leads to any more.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bocker_pipe::layout::{Digest, Image, Layout};
+use bocker_pipe::layout::{Digest, Image, Index, Layout, Writer};
 use bocker_pipe::reference::Reference;
-use bocker_pipe::{Arg, Call, Error, Id, Kind, Result};
+use bocker_pipe::step::quote;
+use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::change::{self, Change};
 use crate::garbage;
 
 /// An exit code that is an answer: no image has the name.
@@ -139,19 +142,43 @@ pub(crate) fn tag(call: &mut Call) -> Result<()> {
     }
     let layout = Layout::open();
     let found = layout.find(image)?;
-    if call.dry_run() {
-        return Ok(());
-    }
-    let tagged = Image {
-        reference: Some(reference.to_string()),
-        ..found
+    let mut tag = Tag {
+        layout,
+        tagged: Image {
+            reference: Some(reference.to_string()),
+            ..found
+        },
+        change: Change::default(),
     };
-    layout.writer()?.edit(|index| {
-        index.find(tagged.digest.as_str())?;
-        index.put(&tagged);
-        Ok(())
-    })?;
-    call.line(&Listed::new(&layout, tagged))
+    change::run(call, &mut tag, vec![tag_step()])?;
+    match call.dry_run() {
+        true => Ok(()),
+        false => call.line(&Listed::new(&tag.layout, tag.tagged)),
+    }
+}
+
+struct Tag {
+    layout: Layout,
+    tagged: Image,
+    change: Change,
+}
+
+fn tag_step() -> Step<Tag> {
+    Step::new(
+        "snap.index",
+        "one more entry in index.json, with the same manifest under another name",
+    )
+    .command(|c: &Tag| vec![change::entry(&c.tagged)])
+    .look(|c| change::look(&c.layout))
+    .apply(|c| {
+        let tagged = &c.tagged;
+        c.change.make(&c.layout.writer()?, |index| {
+            index.find(tagged.digest.as_str())?;
+            index.put(tagged);
+            Ok(())
+        })
+    })
+    .undo(|c| c.change.undo(&c.layout.writer()?))
 }
 
 /// What was removed, as one JSON line.
@@ -170,40 +197,105 @@ pub(crate) fn rmi(call: &mut Call) -> Result<()> {
     if words.is_empty() {
         return Err(Error::new(Kind::Usage, "no image is named"));
     }
-    let layout = Layout::open();
     for word in words {
-        let image = layout.find(&word)?;
-        if call.dry_run() {
-            continue;
+        let layout = Layout::open();
+        layout.find(&word)?;
+        let mut removal = Removal {
+            word,
+            layout,
+            writer: None,
+            change: Change::default(),
+            removed: Vec::new(),
+        };
+        change::run(call, &mut removal, vec![name_step()])?;
+        let tidied = call.engine().tear_down(&mut removal, vec![blobs_step()]);
+        for removed in removal.removed {
+            call.line(&removed)?;
         }
-        let blobs = blobs(&layout, &image);
-        let writer = layout.writer()?;
-        let removed = writer.edit(|index| {
-            let image = index.find(&word)?;
-            let by_name =
-                Reference::parse(&word).is_ok_and(|name| image.reference == Some(name.to_string()));
-            let gone = match (by_name, &image.reference) {
-                (true, Some(reference)) => index.remove_reference(reference),
-                _ => index.remove_id(&image.id),
-            };
-            let still_there = index.images().iter().any(|other| other.id == image.id);
-            Ok(gone
-                .into_iter()
-                .map(|image| (image, !still_there))
-                .collect::<Vec<_>>())
-        })?;
-        // The name is gone. What cannot be tidied up now, because another image is damaged, is for gc to tell.
-        let _ = writer.discard(&blobs);
-        for (image, removed) in removed {
-            call.line(&Removed {
-                id: image.id,
-                reference: image.reference,
-                removed,
-            })?;
-        }
+        tidied?;
     }
-    let _ = garbage::collect_layers(&layout, Duration::ZERO, false, &mut |_| Ok(()));
-    Ok(())
+    call.engine()
+        .tear_down(&mut Vec::new(), vec![layers_step()])
+}
+
+struct Removal {
+    word: String,
+    layout: Layout,
+    /// As long as it is held, what the entries lead to stays and can be named.
+    writer: Option<Writer>,
+    change: Change,
+    removed: Vec<Removed>,
+}
+
+fn name_step() -> Step<Removal> {
+    Step::new(
+        "snap.index",
+        "an entry less in index.json; what none of them names is no image any more",
+    )
+    .command(|c: &Removal| vec![format!("# index.json: without {}", c.word)])
+    .look(|c| change::look(&c.layout))
+    .apply(|c| {
+        let writer = c.layout.writer()?;
+        let word = &c.word;
+        c.removed = c.change.make(&writer, |index| remove(index, word))?;
+        c.writer = Some(writer);
+        Ok(())
+    })
+    .undo(|c| match &c.writer {
+        Some(writer) => c.change.undo(writer),
+        None => Ok(()),
+    })
+}
+
+fn remove(index: &mut Index, word: &str) -> Result<Vec<Removed>> {
+    let image = index.find(word)?;
+    let by_name =
+        Reference::parse(word).is_ok_and(|name| image.reference == Some(name.to_string()));
+    let gone = match (by_name, &image.reference) {
+        (true, Some(reference)) => index.remove_reference(reference),
+        _ => index.remove_id(&image.id),
+    };
+    let still_there = index.images().iter().any(|other| other.id == image.id);
+    let removed = gone.into_iter().map(|image| Removed {
+        id: image.id,
+        reference: image.reference,
+        removed: !still_there,
+    });
+    Ok(removed.collect())
+}
+
+fn blobs_step() -> Step<Removal> {
+    Step::new(change::BLOBS, change::WHY_BLOBS)
+        .command(|c: &Removal| c.change.discarded(&c.layout))
+        .apply(|c| {
+            if let Some(writer) = c.writer.take() {
+                c.change.discard(writer);
+            }
+            Ok(())
+        })
+}
+
+/// The context holds the layers that went.
+fn layers_step() -> Step<Vec<PathBuf>> {
+    Step::new(
+        "snap.layers",
+        "unpacked layers that neither an image nor a container stands on are of no use",
+    )
+    .command(|gone: &Vec<PathBuf>| {
+        let paths = gone.iter().map(|path| path.display().to_string());
+        paths
+            .map(|path| format!("rm -rf {}", quote(&path)))
+            .collect()
+    })
+    .apply(|gone| {
+        let mut note = |removed: garbage::Removed| {
+            gone.extend(removed.path);
+            Ok(())
+        };
+        // What cannot be removed now, because an image is damaged, is for gc to tell.
+        let _ = garbage::collect_layers(&Layout::open(), Duration::ZERO, false, &mut note);
+        Ok(())
+    })
 }
 
 /// Everything that an image consists of, as far as it can be told.

@@ -937,6 +937,142 @@ fn an_image_is_made_of_an_empty_directory_and_not_of_nothing() {
     assert_eq!(blobs, 0, "a failed init leaves no half of a blob");
 }
 
+/// The names of the steps that a line explains.
+fn steps_of(host: &Host, line: &str) -> Vec<String> {
+    let shown = host.sh(&format!("bocker-snap {line} --explain --dry-run"));
+    let names = shown.ok().stderr;
+    let name = |line: &str| {
+        let (name, _) = line.strip_prefix("# ")?.split_once(": ")?;
+        name.starts_with("snap.").then(|| name.to_owned())
+    };
+    names.lines().filter_map(name).collect()
+}
+
+/// The image store as others see it: its entries in any order, and its blobs.
+fn images_and_blobs(host: &Host) -> (Vec<String>, Vec<String>) {
+    let text = host.run(&["bocker-snap", "images"]).ok().stdout;
+    let mut images: Vec<String> = text.lines().map(str::to_owned).collect();
+    images.sort();
+    let mut blobs: Vec<String> = fs::read_dir(host.root().join("images/blobs/sha256"))
+        .expect("the store")
+        .map(|entry| {
+            entry
+                .expect("a blob")
+                .file_name()
+                .into_string()
+                .expect("a digest")
+        })
+        .collect();
+    blobs.sort();
+    (images, blobs)
+}
+
+#[test]
+fn a_verb_on_images_that_fails_or_is_killed_at_a_step_leaves_the_old_image_or_the_new_one_whole() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    let container = || {
+        let container = create(&host, "fixture:1 --name web");
+        fs::write(root(&container).join("written"), "x").unwrap();
+        container
+    };
+    pass(&host, "delete", &container()).ok();
+    let source = host.busybox_rootfs("rootfs").display().to_string();
+    let before = images_and_blobs(&host);
+    let saved = host.scratch().join("saved").display().to_string();
+    host.sh(&format!("cp -a $BOCKER_ROOT/images {saved}")).ok();
+    let build = ["store", "layer", "config", "manifest", "index"];
+    for (line, own) in [
+        (
+            "commit web fixture:1".to_owned(),
+            [&build[..], &["blobs"]].concat(),
+        ),
+        ("commit web new:1".to_owned(), build.to_vec()),
+        (format!("init {source} --name fixture:1"), build.to_vec()),
+        (format!("init {source}"), build.to_vec()),
+        ("tag fixture:1 new:1".to_owned(), vec!["index"]),
+        ("rmi fixture:1".to_owned(), vec!["index", "blobs", "layers"]),
+    ] {
+        let web = container();
+        let steps = steps_of(&host, &line);
+        let own: Vec<String> = own.iter().map(|name| format!("snap.{name}")).collect();
+        assert_eq!(steps, own, "{line}");
+        pass(&host, "delete", &web).ok();
+        let point = steps.iter().position(|step| step == "snap.index").unwrap();
+        for (place, step) in steps.iter().enumerate() {
+            for killed in [false, true] {
+                let what = format!("{line}: {step}, killed: {killed}");
+                let web = container();
+                let fail_at = if killed {
+                    format!("kill:{step}")
+                } else {
+                    step.clone()
+                };
+                host.call(&["sh", "-c", &format!("bocker-snap {line}")])
+                    .env("BOCKER_FAIL_AT", fail_at)
+                    .run()
+                    .exits(if killed { 137 } else { 125 });
+                pass(&host, "delete", &web).ok();
+                if killed {
+                    host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+                }
+                let after = images_and_blobs(&host);
+                let done = place > point || (place == point && killed);
+                assert_eq!(after == before, !done, "{what}: {after:?}");
+                let rest = host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+                if !done || killed {
+                    assert_eq!(rest.stdout, "", "{what}");
+                }
+                for image in host.run(&["bocker-snap", "images"]).ok().json_lines() {
+                    let made = create(&host, image["digest"].as_str().unwrap());
+                    pass(&host, "delete", &made).ok();
+                }
+                host.sh(&format!("rm -r $BOCKER_ROOT/images && cp -a {saved} $BOCKER_ROOT/images && bocker-snap gc --grace 0"))
+                    .ok();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_commands_that_an_init_prints_make_the_same_files() {
+    let host = Host::new();
+    let source = host.busybox_rootfs("rootfs").display().to_string();
+    let made = host
+        .sh(&format!("bocker-snap init {source} --name made:1 -v"))
+        .ok();
+    let index = fs::read(host.root().join("images/index.json")).unwrap();
+    let ours = images_and_blobs(&host).1;
+    host.sh("rm -r $BOCKER_ROOT/images").ok();
+    let lines: Vec<&str> = made
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("+ "))
+        .collect();
+    host.sh(&format!("set -e\n{}", lines.join("\n"))).ok();
+    fs::write(host.root().join("images/index.json"), index).unwrap();
+    // GNU tar and gzip write other bytes for the same files: the digest of the layer is another, all else is the same.
+    let theirs = images_and_blobs(&host).1;
+    let common = ours.iter().filter(|blob| theirs.contains(blob)).count();
+    assert_eq!((ours.len(), theirs.len(), common), (3, 3, 2));
+    let layer = theirs.iter().find(|blob| !ours.contains(blob)).unwrap();
+    let path = host.root().join("images/blobs/sha256").join(layer);
+    let listed = host
+        .sh(&format!("tar tzf {} | sort", path.display()))
+        .ok()
+        .stdout;
+    let expected = host
+        .sh(&format!(
+            "cd {source} && find . -type d -printf '%p/\\n' -o -printf '%p\\n' | sort"
+        ))
+        .ok()
+        .stdout;
+    assert_eq!(listed, expected);
+}
+
 #[test]
 fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
     if !need("skopeo") {
