@@ -215,6 +215,25 @@ fn an_image_with_everything_unpacks_as_umoci_unpacks_it() {
     assert_same_tree(&ours, &theirs);
 }
 
+#[test]
+fn a_layer_that_umoci_has_inserted_without_its_end_is_unpacked() {
+    if !need("skopeo umoci") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    let file = host.scratch().join("file");
+    fs::write(&file, "x".repeat(700)).unwrap();
+    let image = format!("{}:{NAME}", host.root().join("images").display());
+    let file = file.display().to_string();
+    host.run(&["umoci", "insert", "--image", &image, &file, "/inserted"])
+        .ok();
+    let document = create(&host, "fixture:1");
+    let inserted = fs::read_to_string(root(&document).join("inserted")).unwrap();
+    assert_eq!(inserted, "x".repeat(700));
+    pass(&host, "delete", &document).ok();
+}
+
 /// What no peer agrees on, and the specification says.
 #[test]
 fn whiteouts_hide_lower_layers_only_in_whichever_order_they_come() {
