@@ -125,13 +125,14 @@ async fn fetch(
     let mut ingest = loop {
         match writer.ingest(blob)? {
             Slot::Present => {
-                progress.blob(blob, false);
+                progress.present(blob);
                 return Ok(false);
             }
             Slot::Busy => time::sleep(TICK).await,
             Slot::Ours(ingest) => break ingest,
         }
     };
+    let underway = progress.begin(blob);
     let mut response = registry.blob(&blob.digest).await?;
     while let Some(chunk) = registry.chunk(&mut response).await? {
         let chunk = chunk.as_ref();
@@ -144,9 +145,9 @@ async fn fetch(
         ingest
             .write_all(chunk)
             .doing(|| format!("store the blob {}", blob.digest))?;
-        progress.advance(chunk.len() as u64);
+        underway.advance(chunk.len() as u64);
     }
     ingest.commit_as(blob)?;
-    progress.blob(blob, true);
+    progress.downloaded(blob);
     Ok(true)
 }

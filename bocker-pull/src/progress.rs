@@ -1,149 +1,204 @@
-//! What people see of a pull, on stderr: one line that moves on a terminal, one line for each blob elsewhere.
+//! What people see of a pull, on stderr: on a terminal a bar for each blob on its way and one for all, which are gone at
+//! the end; elsewhere one line for each blob.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Duration;
 
 use bocker_pipe::layout::Descriptor;
+use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
 
-/// How often the moving line is drawn.
+/// How often the bars are drawn at least: time left and speed change while no byte comes.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-const USUAL_WIDTH: usize = 80;
-const BAR: usize = 20;
-/// Returns to the first column and clears the line (ECMA-48 EL).
-const CLEAR: &str = "\r\x1b[K";
+/// From how many columns on there is room for bars and sizes beside the names and numbers.
+const WIDE: u16 = 64;
+/// From how many columns on there is room for names and numbers. Rows that do not fit would be wrapped.
+const NARROW: u16 = 36;
+const USUAL_WIDTH: u16 = 80;
 /// How much of a digest is shown: enough to tell layers apart.
 const SHORT: usize = 12;
+const FILLED_TO_EMPTY: &str = "#> ";
 
-/// How far a pull is.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    how: How,
-    name: String,
-    begun: Instant,
-    total: u64,
-    blobs: usize,
-    bytes: Cell<u64>,
-    finished: Cell<usize>,
+/// The rows of a terminal. The last one ends by taking the cursor to its beginning (ECMA-48 CHA): Ctrl-C is echoed where
+/// the cursor is, and behind a full row the echo begins another one, of which nobody knows when all are cleared.
+struct Rows {
+    blob: &'static str,
+    total: &'static str,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+const WIDE_ROWS: Rows = Rows {
+    blob: "{prefix:12} [{wide_bar}] {decimal_bytes:>9} of {decimal_total_bytes:<9}               ",
+    total: "{prefix:12} [{wide_bar}] {decimal_bytes:>9} of {decimal_total_bytes:<9}{decimal_bytes_per_sec:>11} {eta:>3}\x1b[G",
+};
+const NARROW_ROWS: Rows = Rows {
+    blob: "{prefix:12} {percent:>3}%",
+    total: "{prefix:12} {percent:>3}% {decimal_bytes_per_sec:>11} {eta:>3}{wide_msg}\x1b[G",
+};
+
+/// How far a pull is.
+pub(crate) struct Progress(How);
+
 enum How {
     Quiet,
     Lines,
-    Bar,
+    Bars(Bars),
 }
 
+struct Bars {
+    all: MultiProgress,
+    total: ProgressBar,
+    blob: ProgressStyle,
+    blobs: usize,
+    finished: Cell<usize>,
+}
+
+/// A blob on its way. Dropped, its bar is gone.
+pub(crate) struct Underway<'a>(Option<(&'a Bars, ProgressBar)>);
+
 impl Progress {
-    /// Of `blobs` blobs of `total` bytes that are part of the image `name`.
-    pub(crate) fn new(quiet: bool, name: String, total: u64, blobs: usize) -> Progress {
-        let how = match (quiet, std::io::stderr().is_terminal()) {
-            (true, _) => How::Quiet,
-            (false, true) => How::Bar,
-            (false, false) => How::Lines,
+    /// Of nothing that is to be shown.
+    pub(crate) fn quiet() -> Progress {
+        Progress(How::Quiet)
+    }
+
+    /// Of the download of these blobs. Nothing is drawn before the first [`Progress::draw`].
+    pub(crate) fn of(blobs: &[Descriptor]) -> Progress {
+        let all = MultiProgress::new();
+        let rows = match width() {
+            // Also where `TERM` is not set, or that of a terminal whose cursor only moves on.
+            _ if all.is_hidden() => return Progress(How::Lines),
+            ..NARROW => return Progress(How::Lines),
+            NARROW..WIDE => NARROW_ROWS,
+            WIDE.. => WIDE_ROWS,
         };
-        Progress {
-            how,
-            name,
-            begun: Instant::now(),
-            total,
-            blobs,
-            bytes: Cell::new(0),
+        let bytes = blobs
+            .iter()
+            .map(|blob| blob.size)
+            .fold(0, u64::saturating_add);
+        let total = ProgressBar::new(bytes)
+            .with_style(style(rows.total))
+            .with_prefix(count(0, blobs.len()));
+        Progress(How::Bars(Bars {
+            total: all.add(total),
+            all,
+            blob: style(rows.blob),
+            blobs: blobs.len(),
             finished: Cell::new(0),
+        }))
+    }
+
+    /// A blob that was there already.
+    pub(crate) fn present(&self, blob: &Descriptor) {
+        self.finished(blob, "already here");
+        if let How::Bars(bars) = &self.0 {
+            // What nobody downloads would be taken for speed.
+            bars.total.dec_length(blob.size);
         }
     }
 
-    /// Some bytes came.
-    pub(crate) fn advance(&self, bytes: u64) {
-        self.bytes.set(self.bytes.get() + bytes);
+    /// A blob begins to come.
+    pub(crate) fn begin(&self, blob: &Descriptor) -> Underway<'_> {
+        let How::Bars(bars) = &self.0 else {
+            return Underway(None);
+        };
+        let bar = ProgressBar::new(blob.size)
+            .with_style(bars.blob.clone())
+            .with_prefix(short(blob).to_owned());
+        let bar = bars.all.insert_before(&bars.total, bar);
+        // A bar that never was drawn would come up with its first byte.
+        bar.tick();
+        Underway(Some((bars, bar)))
     }
 
-    /// A blob is stored, or was there already.
-    pub(crate) fn blob(&self, blob: &Descriptor, downloaded: bool) {
-        self.finished.set(self.finished.get() + 1);
-        if !downloaded {
-            self.advance(blob.size);
-        }
-        if self.how == How::Lines {
-            let done = if downloaded {
-                "downloaded"
-            } else {
-                "already here"
-            };
-            self.say(&format!("{} {:>10} {done}", short(blob), size(blob.size)));
+    /// A blob is stored.
+    pub(crate) fn downloaded(&self, blob: &Descriptor) {
+        self.finished(blob, "downloaded");
+    }
+
+    fn finished(&self, blob: &Descriptor, how: &str) {
+        match &self.0 {
+            How::Quiet => {}
+            How::Lines => self.say(&format!("{} {:>10} {how}", short(blob), size(blob.size))),
+            How::Bars(bars) => {
+                bars.finished.set(bars.finished.get() + 1);
+                bars.total
+                    .set_prefix(count(bars.finished.get(), bars.blobs));
+            }
         }
     }
 
-    /// Draws the moving line anew.
+    /// Draws the bars anew.
     pub(crate) fn draw(&self) {
-        if self.how == How::Bar {
-            let width = width().saturating_sub(1);
-            let line: String = self
-                .line(self.begun.elapsed())
-                .chars()
-                .take(width)
-                .collect();
-            // A terminal that has gone is nothing that a pull should stop for.
-            let _ = write!(std::io::stderr(), "{CLEAR}{line}");
+        if let How::Bars(bars) = &self.0 {
+            bars.total.tick();
         }
     }
 
-    /// Removes the moving line, before anything else is said.
+    /// Removes the bars, before anything else is said.
     pub(crate) fn clear(&self) {
-        if self.how == How::Bar {
-            let _ = write!(std::io::stderr(), "{CLEAR}");
+        if let How::Bars(bars) = &self.0 {
+            // A terminal that has gone is nothing that a pull should stop for.
+            let _ = bars.all.clear();
         }
     }
 
     /// Says one line that is not an error.
     pub(crate) fn say(&self, line: &str) {
-        if self.how != How::Quiet {
+        if !matches!(self.0, How::Quiet) {
             self.clear();
             // What a registry sent may be in it.
             let line = line.replace(char::is_control, "?");
             let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
+}
 
-    fn line(&self, elapsed: Duration) -> String {
-        let (bytes, total) = (self.bytes.get(), self.total.max(1));
-        // Sizes are the registry's word: u128 so that no product overflows.
-        let filled =
-            (u128::from(bytes) * BAR as u128 / u128::from(total)).min(BAR as u128) as usize;
-        let speed = bytes as f64 / elapsed.as_secs_f64().max(0.001);
-        format!(
-            "{}/{} layers [{:<BAR$}] {} of {}, {}/s {}",
-            self.finished.get(),
-            self.blobs,
-            "#".repeat(filled),
-            size(bytes),
-            size(self.total),
-            size(speed as u64),
-            self.name,
-        )
+impl Underway<'_> {
+    /// Some bytes came.
+    pub(crate) fn advance(&self, bytes: u64) {
+        if let Some((bars, bar)) = &self.0 {
+            bar.inc(bytes);
+            bars.total.inc(bytes);
+        }
     }
 }
 
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        if let Some((bars, bar)) = &self.0 {
+            bars.all.remove(bar);
+        }
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "the templates are constants, and a test reads each"
+)]
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .expect("a template")
+        .progress_chars(FILLED_TO_EMPTY)
+}
+
+fn count(finished: usize, blobs: usize) -> String {
+    format!("{finished}/{blobs} layers")
+}
+
 /// The first characters of a blob's digest.
-pub(crate) fn short(blob: &Descriptor) -> &str {
+fn short(blob: &Descriptor) -> &str {
     &blob.digest.hex()[..SHORT]
 }
 
 /// Bytes for people, in powers of ten as docker shows them.
 pub(crate) fn size(bytes: u64) -> String {
-    let scaled = |unit: u64| bytes as f64 / unit as f64;
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", scaled(1_000)),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", scaled(1_000_000)),
-        _ => format!("{:.2} GB", scaled(1_000_000_000)),
-    }
+    DecimalBytes(bytes).to_string()
 }
 
 /// The columns of the terminal that stderr is.
-fn width() -> usize {
+fn width() -> u16 {
     match rustix::termios::tcgetwinsize(std::io::stderr()) {
-        Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
+        Ok(size) if size.ws_col > 0 => size.ws_col,
         _ => USUAL_WIDTH,
     }
 }
@@ -153,29 +208,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_shows_how_far_it_is_and_stays_within_absurd_sizes() {
-        let progress = Progress::new(true, "busybox:1".into(), 2_000_000, 4);
-        progress.advance(1_000_000);
-        assert_eq!(
-            progress.line(Duration::from_secs(2)),
-            "0/4 layers [##########          ] 1.0 MB of 2.0 MB, 500.0 kB/s busybox:1"
-        );
-        let absurd = Progress::new(true, "x".into(), u64::MAX, 1);
-        absurd.advance(u64::MAX);
-        assert!(
-            absurd
-                .line(Duration::ZERO)
-                .contains("18446744073.71 GB of 18446744073.71 GB")
-        );
-        let empty = Progress::new(true, "x".into(), 0, 0);
-        assert!(empty.line(Duration::ZERO).contains("0 B of 0 B"));
-    }
-
-    #[test]
-    fn sizes_are_rounded_to_what_people_read() {
-        assert_eq!(size(999), "999 B");
-        assert_eq!(size(1_500), "1.5 kB");
-        assert_eq!(size(2_345_678), "2.3 MB");
-        assert_eq!(size(1_234_567_890), "1.23 GB");
+    fn every_template_can_be_read() {
+        for rows in [WIDE_ROWS, NARROW_ROWS] {
+            style(rows.blob);
+            style(rows.total);
+        }
     }
 }

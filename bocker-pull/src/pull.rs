@@ -99,7 +99,7 @@ fn look_up(
     let registry = Rc::new(Registry::new(&reference, plain_http)?);
     let layout = Layout::open();
     let platform = wanted.clone().unwrap_or_else(platform::host);
-    let waiting = Progress::new(true, String::new(), 0, 0);
+    let waiting = Progress::quiet();
     let resolved = patiently(
         &runtime,
         &waiting,
@@ -108,13 +108,10 @@ fn look_up(
     if !resolved.fits && wanted.is_some() {
         return Err(resolve::another(&reference, &platform, &resolved.platform));
     }
-    let total = resolved.layers.iter().map(|layer| layer.size).sum();
-    let progress = Rc::new(Progress::new(
-        quiet,
-        reference.familiar(),
-        total,
-        resolved.layers.len(),
-    ));
+    let progress = Rc::new(match quiet {
+        true => Progress::quiet(),
+        false => Progress::of(&resolved.layers),
+    });
     if !resolved.fits {
         let (found, host) = (
             platform::show(&resolved.platform),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -1156,36 +1157,138 @@ fn an_image_cannot_set_what_a_terminal_shows() {
     assert!(!output.stderr.contains('\u{1b}'), "{output}");
 }
 
+/// What one who sits at a terminal of so many columns has seen, screen by screen, while `line` ran. Rows that are
+/// empty are left out. What `keys` prints is typed.
+fn screens(host: &Host, columns: u16, line: &str, keys: &str) -> Vec<String> {
+    let rows = 24;
+    let line =
+        format!("({keys}) | script -qec 'stty rows {rows} cols {columns}; {line}' /dev/null");
+    let output = host.call(&["sh", "-c", &line]).env("TERM", "xterm").run();
+    let size = |number| NonZero::new(number).expect("a size");
+    let mut terminal = vt100::Parser::new(size(rows), size(columns), 0);
+    let mut seen = Vec::new();
+    for byte in output.stdout.bytes() {
+        terminal.process(&[byte]);
+        let rows = terminal.screen().rows(0, columns);
+        let rows = rows.map(|row| row.trim_end().to_owned());
+        let rows: Vec<String> = rows.filter(|row| !row.is_empty()).collect();
+        seen.push(rows.join("\n"));
+    }
+    seen.dedup();
+    seen
+}
+
+/// A peer that takes its time for each layer.
+fn slow_peer() -> Peer {
+    Shelf::with_image().serve(|request, _| {
+        if request.target.contains("/blobs/") {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        None
+    })
+}
+
 #[test]
-fn a_moving_line_is_for_terminals_and_quiet_is_quiet() {
+fn a_terminal_shows_a_bar_for_each_layer_and_for_all_and_none_is_left() {
+    if !need("script") {
+        return;
+    }
+    let host = Host::new();
+    let peer = slow_peer();
+    let layers =
+        ["lower", "upper"].map(|name| Shelf::layer(name)["sha256:".len()..][..12].to_owned());
+    for columns in [200, 80, 64, 63, 36] {
+        host.sh("rm -rf $BOCKER_ROOT").ok();
+        let reference = peer.image("z:1");
+        let line = format!("bocker-pull {reference} >/dev/null");
+        let seen = screens(&host, columns, &line, ":");
+        let whole = |screen: &&String| {
+            layers.iter().all(|layer| screen.contains(layer)) && screen.contains("0/2 layers")
+        };
+        let during = seen.iter().rfind(whole);
+        let during = during.unwrap_or_else(|| panic!("{columns} columns: {seen:#?}"));
+        let total = during.lines().last().unwrap_or_default();
+        assert!(
+            during.lines().count() == 3
+                && total.starts_with("0/2 layers")
+                && total.contains("B/s")
+                && total.ends_with('s'),
+            "{columns} columns:\n{during}"
+        );
+        assert_eq!(total.contains(" of 22.00 kB"), columns >= 64, "{during}");
+        let end = seen.last().expect("a screen").replace(['\n', ' '], "");
+        let said = format!("{reference}(22.00kB)");
+        assert!(
+            end.starts_with("img_")
+                && end.len() == "img_000000".len() + said.len()
+                && end.ends_with(&said),
+            "{columns} columns:\n{end}"
+        );
+    }
+}
+
+#[test]
+fn a_pull_that_is_interrupted_leaves_no_bar_on_the_terminal() {
     if !need("script") {
         return;
     }
     let host = Host::new();
     let peer = Shelf::with_image().serve(|request, _| {
-        if request.target.contains("/blobs/") {
-            std::thread::sleep(Duration::from_millis(300));
-        }
-        None
+        let silent = Reply {
+            body: vec![0; 10],
+            missing: 10_990,
+            stall: true,
+            ..Reply::status(200)
+        };
+        let layers = ["lower", "upper"].map(Shelf::layer);
+        layers
+            .iter()
+            .any(|layer| request.target.ends_with(layer))
+            .then_some(silent)
     });
-    let quiet = host
-        .run(&["bocker-pull", "--quiet", &peer.image("x:1")])
-        .ok();
-    assert_eq!(quiet.stderr, "");
-    let lines = host.run(&["bocker-pull", &peer.image("y:1")]).ok();
-    assert_eq!(lines.stderr.lines().count(), 3, "{lines}");
-    assert!(!lines.stderr.contains('\r'), "{lines}");
-    host.sh("rm -r $BOCKER_ROOT").ok();
-    let typed = host
-        .sh(&format!(
-            "script -qec 'bocker-pull {} >/dev/null' /dev/null",
-            peer.image("z:1")
-        ))
-        .ok();
-    assert!(
-        typed.stdout.contains("\r\u{1b}[K") && typed.stdout.contains("0/2 layers [ "),
-        "{typed}"
+    let line = format!(
+        "trap : INT; bocker-pull {} >/dev/null; echo after",
+        peer.image("x:1")
     );
+    for columns in [80, 40] {
+        let seen = screens(&host, columns, &line, "sleep 1; printf \"\\003\"; sleep 1");
+        let bars = |screen: &String| screen.contains("0/2 layers") && screen.lines().count() == 3;
+        assert!(seen.iter().any(bars), "{seen:#?}");
+        assert!(seen.iter().any(|screen| screen.contains("^C")), "{seen:#?}");
+        assert_eq!(
+            seen.last().expect("a screen"),
+            "bocker-pull: interrupted by SIGINT\nafter"
+        );
+    }
+}
+
+#[test]
+fn bars_are_for_terminals_that_can_draw_them_and_quiet_is_quiet() {
+    if !need("script") {
+        return;
+    }
+    let host = Host::new();
+    let peer = slow_peer();
+    let quiet = format!("bocker-pull --quiet {} 2>&1 >/dev/null", peer.image("x:1"));
+    assert_eq!(host.sh(&quiet).ok().stdout, "");
+    host.sh("rm -r $BOCKER_ROOT").ok();
+    assert_eq!(screens(&host, 80, &quiet, ":").concat(), "");
+    host.sh("rm -r $BOCKER_ROOT").ok();
+    let lines = pull(&host, &peer.image("y:1")).ok();
+    assert_eq!(lines.stderr.lines().count(), 3, "{lines}");
+    assert!(!lines.stderr.contains(['\r', '\u{1b}']), "{lines}");
+    // The layers end in any order.
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    for terminal in ["export TERM=dumb", "export TERM=xterm; stty cols 35"] {
+        host.sh("rm -r $BOCKER_ROOT").ok();
+        let line = format!("{terminal}; bocker-pull {} >/dev/null", peer.image("y:1"));
+        let shown = host.run(&["script", "-qec", &line, "/dev/null"]).ok();
+        assert_eq!(sorted(&shown.stdout), sorted(&lines.stderr), "{terminal}");
+    }
 }
 
 #[test]
