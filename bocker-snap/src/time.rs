@@ -1,42 +1,14 @@
 //! Points in time as image configurations write them.
 
-const DAY: u64 = 86400;
+use std::time::{Duration, UNIX_EPOCH};
 
-/// RFC 3339, in UTC, from seconds since 1970.
+/// The last second that RFC 3339 can write, of the year 9999.
+const LAST: u64 = 253_402_300_799;
+
+/// RFC 3339, in UTC, from seconds since 1970. A clock past the year 9999 stays at its end, which `humantime` would not write.
 pub(crate) fn rfc3339(seconds: u64) -> String {
-    let (mut days, rest) = (seconds / DAY, seconds % DAY);
-    let mut year = 1970;
-    while days >= year_length(year) {
-        days -= year_length(year);
-        year += 1;
-    }
-    let mut month = 1;
-    while days >= month_length(year, month) {
-        days -= month_length(year, month);
-        month += 1;
-    }
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!(
-        "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z",
-        days + 1
-    )
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-fn year_length(year: u64) -> u64 {
-    if is_leap(year) { 366 } else { 365 }
-}
-
-fn month_length(year: u64, month: u64) -> u64 {
-    match month {
-        4 | 6 | 9 | 11 => 30,
-        2 if is_leap(year) => 29,
-        2 => 28,
-        _ => 31,
-    }
+    let time = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST));
+    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 #[cfg(test)]
@@ -50,5 +22,10 @@ mod tests {
         assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(rfc3339(1_795_228_709), "2026-11-21T02:38:29Z");
         assert_eq!(rfc3339(4_107_542_399), "2100-02-28T23:59:59Z");
+    }
+
+    #[test]
+    fn a_clock_gone_wrong_is_no_failure() {
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
     }
 }
