@@ -245,7 +245,7 @@ fn devices_are_guarded(document: &Document) -> bool {
         return false;
     };
     let any = |key: &str, all: &str| first.get(key).is_none_or(|value| value == all);
-    document.value("/bocker/cg").is_some()
+    document.value("/bocker/cg/paths/devices").is_some()
         && first.get("allow") == Some(&serde_json::Value::Bool(false))
         && any("type", "a")
         && any("access", "rwm")
@@ -380,7 +380,17 @@ mod tests {
                 .contains(&caps::MKNOD.to_owned())
         };
         assert!(!has(&document));
-        document.set_member("cg", &json!({}));
+        let deny = json!([{"allow": false, "access": "rwm"}]);
+        document.set_member(
+            "cg",
+            &json!({"paths": {"memory": "/sys/fs/cgroup/memory/x"}}),
+        );
+        document.set("/linux/resources/devices", &deny);
+        assert!(!has(&document), "there is no devices controller");
+        document.set_member(
+            "cg",
+            &json!({"paths": {"devices": "/sys/fs/cgroup/devices/x"}}),
+        );
         for unguarded in [
             json!([]),
             json!([{"allow": true, "access": "rwm"}]),
@@ -391,10 +401,7 @@ mod tests {
             document.set("/linux/resources/devices", &unguarded);
             assert!(!has(&document), "{unguarded}");
         }
-        document.set(
-            "/linux/resources/devices",
-            &json!([{"allow": false, "access": "rwm"}]),
-        );
+        document.set("/linux/resources/devices", &deny);
         assert!(has(&document));
     }
 
