@@ -19,7 +19,7 @@ use reqwest::header::{
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::challenge::{self, Challenge};
+use crate::challenge;
 use crate::dns::Dns;
 
 /// All kinds of manifests and indexes. Without this header some registries say 404 for what is there.
@@ -258,25 +258,24 @@ impl Registry {
             .get_all(WWW_AUTHENTICATE)
             .into_iter()
             .filter_map(|value| value.to_str().ok());
-        let challenges: Vec<Challenge> = values.flat_map(challenge::parse).collect();
-        let bearer = challenges
-            .iter()
-            .find(|challenge| challenge.scheme == "bearer")
+        let bearer = values
+            .flat_map(challenge::parse)
+            .find(|challenge| challenge::is(challenge, "bearer"))
             .ok_or_else(|| self.wants_login())?;
-        let realm = bearer.get("realm").and_then(|realm| Url::parse(realm).ok());
+        let parameter = |name| challenge::get(&bearer, name);
+        let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
         let Some(mut address) = realm.filter(|realm| matches!(realm.scheme(), "http" | "https"))
         else {
             return Err(self.says("asks for a token without saying where from"));
         };
         let usual = format!("repository:{}:pull", self.reference.path());
-        let scope = bearer
-            .get("scope")
+        let scope = parameter("scope")
             .filter(|scope| !scope.is_empty())
-            .unwrap_or(&usual);
+            .unwrap_or(usual);
         {
             let mut query = address.query_pairs_mut();
-            if let Some(service) = bearer.get("service") {
-                query.append_pair("service", service);
+            if let Some(service) = parameter("service") {
+                query.append_pair("service", &service);
             }
             for scope in scope.split_ascii_whitespace() {
                 query.append_pair("scope", scope);
