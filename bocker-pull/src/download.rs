@@ -1,14 +1,12 @@
 //! Blobs from the registry into the layout, a few at a time on one thread: what is waited for is the network.
 
-use std::collections::VecDeque;
 use std::io::Write;
 use std::rc::Rc;
 
 use bocker_pipe::layout::{Descriptor, Digest, Slot, Writer};
 use bocker_pipe::{Doing, Error, Kind, Result, step};
 use futures_util::StreamExt;
-use futures_util::future::LocalBoxFuture;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, LocalBoxStream};
 use tokio::runtime::Runtime;
 use tokio::time;
 
@@ -23,11 +21,10 @@ type Outcome = (usize, Result<bool>);
 
 /// Downloads that are begun in order and may end in any. Dropped, those that are under way leave nothing.
 pub(crate) struct Downloads {
-    waiting: VecDeque<LocalBoxFuture<'static, Outcome>>,
-    running: FuturesUnordered<LocalBoxFuture<'static, Outcome>>,
+    outcomes: LocalBoxStream<'static, Outcome>,
     done: Vec<Option<bool>>,
     written: Vec<Digest>,
-    blobs: Vec<Descriptor>,
+    blobs: Rc<[Descriptor]>,
     progress: Rc<Progress>,
 }
 
@@ -39,21 +36,30 @@ impl Downloads {
         progress: &Rc<Progress>,
         blobs: &[Descriptor],
     ) -> Downloads {
-        let fetch = |(number, blob): (usize, &Descriptor)| -> LocalBoxFuture<'static, Outcome> {
-            let (registry, writer, progress, blob) = (
-                registry.clone(),
-                writer.clone(),
-                progress.clone(),
-                blob.clone(),
-            );
-            Box::pin(async move { (number, fetch(&registry, &writer, &progress, &blob).await) })
+        let blobs: Rc<[Descriptor]> = blobs.into();
+        let shared = (
+            registry.clone(),
+            writer.clone(),
+            progress.clone(),
+            blobs.clone(),
+        );
+        let fetch = move |number| {
+            let (registry, writer, progress, blobs) = shared.clone();
+            async move {
+                (
+                    number,
+                    fetch(&registry, &writer, &progress, &blobs[number]).await,
+                )
+            }
         };
         Downloads {
-            waiting: blobs.iter().enumerate().map(fetch).collect(),
-            running: FuturesUnordered::new(),
+            outcomes: stream::iter(0..blobs.len())
+                .map(fetch)
+                .buffer_unordered(AT_ONCE)
+                .boxed_local(),
             done: vec![None; blobs.len()],
             written: Vec::new(),
-            blobs: blobs.to_vec(),
+            blobs,
             progress: progress.clone(),
         }
     }
@@ -64,12 +70,7 @@ impl Downloads {
             if self.done.get(number).copied().flatten().is_some() {
                 return Ok(());
             }
-            while self.running.len() < AT_ONCE
-                && let Some(next) = self.waiting.pop_front()
-            {
-                self.running.push(next);
-            }
-            match patiently(runtime, &self.progress, self.running.next())? {
+            match patiently(runtime, &self.progress, self.outcomes.next())? {
                 Some((finished, outcome)) => {
                     let downloaded = outcome?;
                     self.done[finished] = Some(downloaded);
