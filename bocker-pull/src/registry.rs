@@ -215,7 +215,7 @@ impl Registry {
         response
             .chunk()
             .await
-            .map_err(|error| self.unreachable(&error))
+            .map_err(|error| self.unreachable(error))
     }
 
     /// One request; a challenge is answered once, also when a token has expired in the middle of a pull.
@@ -241,7 +241,7 @@ impl Registry {
             let response = request
                 .send()
                 .await
-                .map_err(|error| self.unreachable(&error))?;
+                .map_err(|error| self.unreachable(error))?;
             // Another server, to which we were redirected, has no say in where our tokens come from.
             let ours = response.url().origin() == self.base.origin();
             if response.status() != StatusCode::UNAUTHORIZED || answered || !ours {
@@ -286,7 +286,7 @@ impl Registry {
             .get(address.clone())
             .send()
             .await
-            .map_err(|error| self.unreachable(&error))?;
+            .map_err(|error| self.unreachable(error))?;
         if matches!(
             response.status(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
@@ -373,16 +373,18 @@ impl Registry {
         .hint("check the name; logging in is not supported yet")
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Error {
+    fn unreachable(&self, error: reqwest::Error) -> Error {
+        // The address of a redirect may hold a signature that is a secret.
+        let error = error.without_url();
         let domain = self.reference.domain();
         let failed = Error::new(
             Kind::Remote,
             format!(
                 "cannot fetch from the registry {domain}: {}",
-                root_cause(error)
+                root_cause(&error)
             ),
         );
-        match tls_error(error) {
+        match tls_error(&error) {
             Some(rustls::Error::InvalidMessage(_)) => {
                 failed.hint("if it speaks plain HTTP, say --plain-http")
             }
@@ -452,13 +454,7 @@ fn root_cause(error: &reqwest::Error) -> String {
     }
     match cause.downcast_ref::<reqwest::Error>() {
         Some(_) if error.is_timeout() => "it does not answer".to_owned(),
-        // The address of a redirect may hold a signature that is a secret.
-        Some(_) => error
-            .to_string()
-            .split(" for url")
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
+        Some(_) => error.to_string(),
         None => cause.to_string(),
     }
 }
