@@ -84,7 +84,7 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
     complete(&mut document, &options, id.as_str(), dry_run)?;
     let member: SpawnMember = document.member("spawn")?.unwrap_or_default();
     let member = SpawnMember {
-        created: Some(log::rfc3339(log::now())),
+        created: Some(log::now().to_string()),
         stop_signal: crate::process::stop_signal(&document)?,
         ..member
     };

@@ -318,7 +318,7 @@ fn record_unseen(mut container: Container, state: State) -> Result<()> {
         signal,
         oom: oom::happened(&container.cgroups),
         started: container.member.started.take(),
-        finished: killed.then(|| log::rfc3339(log::now())),
+        finished: killed.then(|| log::now().to_string()),
     };
     record::record_end(
         &mut container.document,

@@ -432,7 +432,7 @@ fn keep(context: &mut Context) -> Result<()> {
     let pid = context.child()?.pid;
     context.member.start_time = Some(procfs::start_time(pid.as_raw_nonzero().get())?);
     context.member.boot_id = Some(claim::boot_id()?);
-    let now = log::rfc3339(log::now());
+    let now = log::now().to_string();
     context.member.created.get_or_insert_with(|| now.clone());
     context.member.started = Some(now);
     context.document.set_member("spawn", &context.member);

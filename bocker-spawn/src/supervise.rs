@@ -94,7 +94,7 @@ pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<Exi
         signal,
         oom,
         started: context.member.started.take(),
-        finished: Some(log::rfc3339(log::now())),
+        finished: Some(log::now().to_string()),
     })
 }
 
