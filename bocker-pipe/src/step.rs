@@ -268,15 +268,28 @@ impl Failures {
 
 /// Quotes a word for sh(1), only where it must be; for the commands that steps show.
 pub fn quote(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_^".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) {
-        return word.to_owned();
+    // ASCII beside UTF-8 leaves it UTF-8, so that nothing is lost.
+    String::from_utf8_lossy(&quote_bytes(word.as_bytes())).into_owned()
+}
+
+/// As [`quote`], for a word that need not be UTF-8. Single quotes, so that JSON stays readable.
+pub fn quote_bytes(word: &[u8]) -> Vec<u8> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"%+,-./:=@_".contains(b);
+    if !word.is_empty() && word.iter().all(plain) {
+        return word.to_vec();
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    let parts: Vec<&[u8]> = word.split(|b| *b == b'\'').collect();
+    [b"'", parts.join(br"'\''".as_slice()).as_slice(), b"'"].concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::Command;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn step(name: &'static str) -> Step<Vec<String>> {
@@ -387,10 +400,23 @@ mod tests {
 
     #[test]
     fn a_word_is_quoted_only_where_it_must_be() {
-        assert_eq!(quote("/sys/fs/cgroup"), "/sys/fs/cgroup");
+        assert_eq!(quote("a/b:1@x=%+,.-_"), "a/b:1@x=%+,.-_");
         assert_eq!(quote("a b"), "'a b'");
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote(""), "''");
         assert_eq!(quote("$(x)"), "'$(x)'");
+        assert_eq!(quote("~"), "'~'");
+        assert_eq!(quote(r#"{"a":"\n"}"#), r#"'{"a":"\n"}'"#);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn a_shell_reads_a_word_back(word in prop::collection::vec(1u8..=255, 0..20)) {
+            let line = [b"printf %s ", quote_bytes(&word).as_slice()].concat();
+            let output = Command::new("/bin/sh").arg("-c").arg(OsStr::from_bytes(&line)).output().unwrap();
+            prop_assert_eq!(output.stdout, word);
+        }
     }
 }

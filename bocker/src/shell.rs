@@ -3,40 +3,26 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::pipeline::{Output, Pipeline, STDIN, STDOUT, Stage};
+use bocker_pipe::step::quote_bytes;
 
-/// A word as a shell reads it back, byte for byte.
-pub(crate) fn quote(word: &OsStr) -> Vec<u8> {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(b);
-    let bytes = word.as_bytes();
-    if !bytes.is_empty() && bytes.iter().all(plain) {
-        return bytes.to_vec();
-    }
-    let mut quoted = vec![b'\''];
-    for byte in bytes {
-        match byte {
-            b'\'' => quoted.extend(b"'\\''"),
-            byte => quoted.push(*byte),
-        }
-    }
-    quoted.push(b'\'');
-    quoted
-}
+use crate::pipeline::{Output, Pipeline, STDIN, STDOUT, Stage};
 
 /// Words joined by single spaces, each quoted.
 pub(crate) fn join<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Vec<u8> {
-    let words: Vec<Vec<u8>> = words.into_iter().map(|w| quote(w.as_ref())).collect();
+    let words: Vec<Vec<u8>> = words
+        .into_iter()
+        .map(|word| quote_bytes(word.as_ref().as_bytes()))
+        .collect();
     words.join(&b' ')
 }
 
 /// One command. Its name is quoted where a shell could take it for an assignment.
 pub(crate) fn command(stage: &Stage) -> Vec<u8> {
     let name = stage.program.shown.as_bytes();
-    let mut line = if name.contains(&b'=') {
-        [b"'", name, b"'"].concat()
-    } else {
-        quote(&stage.program.shown)
-    };
+    let mut line = quote_bytes(name);
+    if line == name && name.contains(&b'=') {
+        line = [b"'", name, b"'"].concat();
+    }
     if !stage.args.is_empty() {
         line.push(b' ');
         line.extend(join(&stage.args));
@@ -48,7 +34,8 @@ pub(crate) fn command(stage: &Stage) -> Vec<u8> {
 pub(crate) fn pipeline(pipeline: &Pipeline) -> Vec<u8> {
     let mut commands = Vec::new();
     if let Some(document) = &pipeline.document {
-        commands.push([b"printf '%s\\n' ".as_slice(), &quote(document.as_ref())].concat());
+        let document = quote_bytes(document.as_bytes());
+        commands.push([b"printf '%s\\n' ".as_slice(), &document].concat());
     }
     commands.extend(pipeline.stages.iter().map(command));
     let mut line = commands.join(b" | ".as_slice());
@@ -67,7 +54,7 @@ pub(crate) fn pipeline(pipeline: &Pipeline) -> Vec<u8> {
     }
     if let Some(said) = &pipeline.said {
         line.extend(b" && printf '%s\\n' ");
-        line.extend(quote(said.as_ref()));
+        line.extend(quote_bytes(said.as_bytes()));
     }
     line
 }
@@ -88,14 +75,6 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_word_stays_plain_and_the_empty_one_is_shown() {
-        assert_eq!(quote("a/b:1@x=%+,.-_".as_ref()), b"a/b:1@x=%+,.-_");
-        assert_eq!(quote("".as_ref()), b"''");
-        assert_eq!(quote("it's".as_ref()), b"'it'\\''s'");
-        assert_eq!(quote("~".as_ref()), b"'~'");
-    }
-
-    #[test]
     fn a_foreground_run_is_the_line_of_the_design() {
         let mut line =
             Pipeline::new([stage(&["a", "create", "-"]), stage(&["b", "x y"])]).discarded();
@@ -106,6 +85,12 @@ mod tests {
             String::from_utf8(pipeline(&line)).unwrap(),
             r#"{ printf '%s\n' '{"a":"it'\''s"}' | a create - | b 'x y' >/dev/null; } 3<&0 4>&1"#
         );
+    }
+
+    #[test]
+    fn a_name_is_never_taken_for_an_assignment() {
+        assert_eq!(command(&stage(&["/a=b/c", "d=e"])), b"'/a=b/c' d=e");
+        assert_eq!(command(&stage(&["/a='b/c"])), br"'/a='\''b/c'");
     }
 
     /// What a shell makes of the line.
