@@ -150,7 +150,7 @@ impl Layout {
                 .create(&folder)
                 .doing(|| format!("make {}", folder.display()))?;
         }
-        let shared = self.writers(FlockArg::LockShared)?;
+        let shared = lock::flock(&self.0.join(WRITERS), FlockArg::LockShared)?;
         let writer = Writer {
             layout: self.clone(),
             shared,
@@ -161,35 +161,6 @@ impl Layout {
             self.replace(LAYOUT_FILE, LAYOUT)?;
         }
         Ok(writer)
-    }
-
-    /// Excludes writers of blobs as long as it is held. `None` while there are any.
-    fn alone(&self) -> Result<Option<Flock<File>>> {
-        match self.writers(FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Some(lock)),
-            Err(error) if error.is(Errno::EWOULDBLOCK) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn writers(&self, how: FlockArg) -> Result<Flock<File>> {
-        let path = self.0.join(WRITERS);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .doing(|| format!("open {}", path.display()))?;
-        loop {
-            match Flock::lock(file, how) {
-                Ok(lock) => return Ok(lock),
-                Err((again, Errno::EINTR)) => file = again,
-                Err((_, errno)) => return Err(errno).doing(|| format!("lock {}", path.display())),
-            }
-        }
     }
 
     /// Replaces a file of the layout as a whole. The caller holds the lock, so that one name for the new file is enough.

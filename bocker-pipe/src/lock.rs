@@ -24,23 +24,24 @@ pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 
 /// Waits for an exclusive flock(2) on `path`, which is made (0600, its folder 0700) at need.
 pub fn exclusive(path: &Path) -> Result<Lock> {
-    take(path, FlockArg::LockExclusive)
+    flock(path, FlockArg::LockExclusive).map(Lock)
 }
 
 /// Like [`exclusive`], but answers `None` at once when another holds the lock.
 pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
-    match take(path, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
+    match flock(path, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(Lock(lock))),
         Err(error) if error.is(Errno::EWOULDBLOCK) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn take(path: &Path, how: FlockArg) -> Result<Lock> {
+/// A flock(2) of any kind on `path`, made at need.
+pub(crate) fn flock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
     let mut file = open(path).doing(|| format!("open the lock {}", path.display()))?;
     loop {
         match Flock::lock(file, how) {
-            Ok(lock) => return Ok(Lock(lock)),
+            Ok(lock) => return Ok(lock),
             Err((again, Errno::EINTR)) => file = again,
             Err((_, errno)) => return Err(errno).doing(|| format!("lock {}", path.display())),
         }

@@ -1,11 +1,9 @@
 //! `spec` and `create`: the document completed, printed or kept, and nothing run.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use bocker_pipe::{
-    Arg, Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, lock, paths,
+    Arg, Call, Document, Error, Id, Kind, Result, Step, claim, containers, lock, paths,
 };
 
 use crate::options::{process_option, take_command};
@@ -116,12 +114,7 @@ fn keep(context: &mut Context) -> Result<()> {
     context.claim_is_new = claim::read(&context.id).is_none();
     claim::renew(&context.id, STAGE)?;
     let _lock = lock::verbs(&context.id)?;
-    if !context.folder.exists() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&context.folder)
-            .doing(|| format!("make {}", context.folder.display()))?;
+    if record::make_folder(&context.folder)? {
         context.made_folder = true;
         context.document.set("/bocker/spawn/made_folder", &true);
     }

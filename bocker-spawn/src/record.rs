@@ -1,7 +1,8 @@
 //! What is kept of a container: the document, which says where process 1 is, and how it ended.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::document::ExitMember;
@@ -72,6 +73,19 @@ pub(crate) fn record_end(
         .doing(|| "write the status".into())?;
     files::replace(&folder.join(containers::STATUS), &status)?;
     files::replace(&folder.join(containers::CONFIG), &bytes(document)?)
+}
+
+/// Makes a container's folder if it is not there. Whether it was not.
+pub(crate) fn make_folder(folder: &Path) -> Result<bool> {
+    if folder.exists() {
+        return Ok(false);
+    }
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .doing(|| format!("make {}", folder.display()))?;
+    Ok(true)
 }
 
 /// Removes what this tool writes into a container's folder, and the folder if nothing else is in it.

@@ -1,8 +1,6 @@
 //! The steps that lead from a document to a running command, and how each is taken back.
 
-use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use bocker_pipe::lock::{self, Alive, Lock};
@@ -220,12 +218,7 @@ fn begin_alone(context: &mut Context, id: &Id) -> Result<()> {
     context.lock = Some(lock::verbs(id)?);
     context.alive = Some(Alive::take(id)?);
     complete(context)?;
-    if !context.folder.exists() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&context.folder)
-            .doing(|| format!("make {}", context.folder.display()))?;
+    if record::make_folder(&context.folder)? {
         context.member.made_folder = true;
         context.folder_is_new = true;
     }

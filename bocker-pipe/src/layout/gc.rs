@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::digest::Digest;
 use super::types::Descriptor;
-use super::{INDEX_NEW, LOCK, Layout, MANIFEST_MAX};
+use super::{INDEX_NEW, LOCK, Layout, MANIFEST_MAX, WRITERS};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::lock;
 
@@ -61,7 +61,7 @@ impl Layout {
                 self.collect("ingest", &entry, dry_run, &mut each)?;
             }
         }
-        let Some(_alone) = self.alone()? else {
+        let Some(_alone) = lock::try_exclusive(&self.0.join(WRITERS))? else {
             return Ok(());
         };
         let reachable = self.reachable()?;
