@@ -1,17 +1,21 @@
 //! Columns for people, and the original's two columns for scripts.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use bocker_pipe::{Doing, Result};
+use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
 use serde_json::Value;
 
 use crate::template::Template;
 
 /// Between two columns of the original's lists.
 const CLASSIC_GAP: &str = "\t\t";
-const GAP: usize = 2;
-/// How much of a value a table on a terminal shows, in characters.
-const CELL_MAX: usize = 40;
+const GAP: u16 = 2;
+/// Of a terminal that does not say how wide it is, as ls(1) has it.
+const UNKNOWN_WIDTH: u16 = 80;
+/// Where a cell could be broken: nowhere, it never holds one.
+const UNUSED: char = '\0';
 
 /// How a list is wanted.
 #[derive(Debug, clap::Args)]
@@ -46,7 +50,7 @@ impl List {
             _ if format.json => self.lines.iter().map(|line| format!("{line}\n")).collect(),
             Some(template) if template == "json" => self.filled(&Template::parse("{{json .}}")?),
             Some(template) => self.filled(&Template::parse(template)?),
-            None if stdout.is_terminal() => self.aligned(),
+            None if stdout.is_terminal() => self.aligned(width(&stdout)),
             None => self.classic(),
         };
         stdout
@@ -89,29 +93,40 @@ impl List {
             .collect()
     }
 
-    fn aligned(&self) -> String {
-        let cells: Vec<Vec<String>> = self
-            .cells()
-            .into_iter()
-            .map(|row| row.iter().map(|cell| elided(cell)).collect())
-            .collect();
-        let width = |column: usize| {
-            cells
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let line = |row: &Vec<String>| {
-            let padded: String = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}", width = width + GAP))
-                .collect();
-            padded.trim_end().to_owned() + "\n"
-        };
-        cells.iter().map(line).collect()
+    /// Each row on one line of a terminal of `width` columns. What is longer is elided, the ids in the first never.
+    fn aligned(&self, width: u16) -> String {
+        let mut table = Table::new();
+        table
+            .load_style(presets::NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width);
+        for cells in self.cells() {
+            // What cannot be shown anyway is cut off first: the table breaks lines in quadratic time.
+            let mut row = Row::from(
+                cells
+                    .iter()
+                    .map(|cell| cell.chars().take(width.into()).collect::<String>()),
+            );
+            row.max_height(1);
+            table.add_row(row);
+        }
+        let last = table.column_count().saturating_sub(1);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, if column.index == last { 0 } else { GAP }));
+            column.set_delimiter(UNUSED);
+            if column.index == 0 {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+        table.trim_fmt() + "\n"
+    }
+}
+
+/// How wide a terminal is, in columns.
+fn width(terminal: impl AsFd) -> u16 {
+    match rustix::termios::tcgetwinsize(terminal) {
+        Ok(size) if size.ws_col > 0 => size.ws_col,
+        _ => UNKNOWN_WIDTH,
     }
 }
 
@@ -128,16 +143,10 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-fn elided(cell: &str) -> String {
-    if cell.chars().count() <= CELL_MAX {
-        return cell.to_owned();
-    }
-    cell.chars().take(CELL_MAX - 1).chain(['…']).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use unicode_width::UnicodeWidthStr;
 
     use super::*;
 
@@ -167,7 +176,7 @@ mod tests {
     #[test]
     fn on_a_terminal_a_list_has_all_columns_aligned() {
         assert_eq!(
-            list().aligned(),
+            list().aligned(80),
             "CONTAINER_ID  COMMAND            STATUS\n\
              ps_aaaaaa     echo \\u{1b}[2J\\nx  Exited (0)\n\
              ps_bbbbbb     sh\n"
@@ -175,8 +184,33 @@ mod tests {
     }
 
     #[test]
-    fn a_long_cell_is_elided() {
-        assert_eq!(elided(&"x".repeat(40)), "x".repeat(40));
-        assert_eq!(elided(&"x".repeat(41)), "x".repeat(39) + "…");
+    fn a_table_fits_its_terminal_and_keeps_the_ids() {
+        let mut list = list();
+        list.rows[1]["Command"] = json!("sh -c 'sleep 1000; 眠る 眠る 眠る'");
+        assert_eq!(
+            list.aligned(40),
+            "CONTAINER_ID  COMMAND         STATUS\n\
+             ps_aaaaaa     echo \\u{1b}[2…  Exited (0)\n\
+             ps_bbbbbb     sh -c 'sleep …\n"
+        );
+        for width in 12..200 {
+            for line in list.aligned(width).lines() {
+                assert!(
+                    line.starts_with("CONTAINER_ID  ") || line.starts_with("ps_"),
+                    "{line}"
+                );
+                assert!(
+                    line.width() <= usize::from(width.max(18)),
+                    "{width}: {line}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_longer_than_any_terminal_is_shown() {
+        let mut list = list();
+        list.rows[1]["Command"] = json!("x".repeat(200_000));
+        assert_eq!(list.aligned(80).lines().count(), 3);
     }
 }
