@@ -191,6 +191,27 @@ fn write_line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 
 impl std::error::Error for Error {}
 
+/// What failed of work that goes on after a failure.
+#[derive(Debug, Default)]
+pub struct Failures(Option<Error>);
+
+impl Failures {
+    /// Remembers the failure, if it is one.
+    pub fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.0 = Some(match self.0.take() {
+                None => error,
+                Some(first) => first.and(&error),
+            });
+        }
+    }
+
+    /// One error that tells all failures, of the first one's kind.
+    pub fn into_result(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 /// Says what was being done when a system call failed.
 pub trait Doing<T> {
     /// Turns the failure into "cannot `what`: ...".

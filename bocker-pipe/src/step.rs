@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use nix::sys::signal::{Signal, raise};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Failures, Kind, Result};
 use crate::signals;
 
 /// Names the step after which a tool fails, or with `kill:` before the name, is killed. For tests.
@@ -166,7 +166,7 @@ impl Engine {
                 failures.note(undo(context));
             }
         }
-        failures.result()
+        failures.into_result()
     }
 
     /// Applies the steps of a teardown in order, going on after failures. The error tells all of them.
@@ -177,7 +177,7 @@ impl Engine {
             self.show(context, &step);
             failures.note(result.and_then(|()| self.strike(&step)));
         }
-        failures.result()
+        failures.into_result()
     }
 
     fn apply<C>(&self, context: &mut C, step: &mut Step<C>) -> Result<()> {
@@ -245,24 +245,6 @@ pub fn interruption() -> Result<()> {
                 format!("interrupted by {name}"),
             ))
         }
-    }
-}
-
-#[derive(Default)]
-struct Failures(Option<Error>);
-
-impl Failures {
-    fn note(&mut self, result: Result<()>) {
-        if let Err(error) = result {
-            self.0 = Some(match self.0.take() {
-                None => error,
-                Some(first) => first.and(&error),
-            });
-        }
-    }
-
-    fn result(self) -> Result<()> {
-        self.0.map_or(Ok(()), Err)
     }
 }
 

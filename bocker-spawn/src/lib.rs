@@ -32,10 +32,19 @@ mod sys;
 mod tty;
 mod users;
 
+use std::fmt::Display;
+use std::io::Write;
+
 use bocker_pipe::{Call, Result, Tool, Verb, VerbKind};
 
 /// The short name, in documents, claims and steps.
 const STAGE: &str = "spawn";
+
+/// A line on stderr beside the error of a verb, in one write. Where nobody reads it any more (EPIPE), nothing depends on it.
+fn say(what: impl Display) {
+    let line = format!("bocker-spawn: {what}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
 
 const fn verb(name: &'static str, kind: VerbKind, run: fn(&mut Call) -> Result<()>) -> Verb {
     Verb { name, kind, run }

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use bocker_pipe::claim::{self, Claim};
 use bocker_pipe::document::ExitMember;
+use bocker_pipe::error::Failures;
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, containers, lock, paths};
 use serde_json::json;
 
 use crate::container::Container;
 use crate::log::{self, Stream};
-use crate::{STAGE, cgroups, oom, record, signals, supervise, sys};
+use crate::{STAGE, cgroups, oom, record, say, signals, supervise, sys};
 
 /// An end that nobody saw: what docker records after its daemon was killed.
 const CODE_UNKNOWN: u8 = 255;
@@ -150,11 +151,10 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
                 sys::send_signal(pidfd.as_fd(), sent)
                     .doing(|| format!("send signal {sent} to {}", container.id))?;
                 if withheld {
-                    let _ = writeln!(
-                        std::io::stderr(),
-                        "bocker-spawn: process 1 of {} has no handler for signal {signal}, which the kernel keeps from it: killed",
+                    say(format_args!(
+                        "process 1 of {} has no handler for signal {signal}, which the kernel keeps from it: killed",
                         container.id
-                    );
+                    ));
                 }
             }
             None => return Err(container.not_running()),
@@ -185,15 +185,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         .into_iter()
         .map(|claim| (claim.id.clone(), claim))
         .collect();
-    let mut failure: Option<Error> = None;
-    let mut note = |result: Result<()>| {
-        if let Err(error) = result {
-            failure = Some(match failure.take() {
-                None => error,
-                Some(first) => first.and(&error),
-            });
-        }
-    };
+    let mut failures = Failures::default();
     for id in &ids {
         let claimed = claims.get(id);
         if claimed.is_some_and(|claim| !claim.is_ours()) {
@@ -203,11 +195,11 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             && orphans
             && let Ok(container) = Container::load(id.clone(), id.as_str())
         {
-            note(call.line(
+            failures.note(call.line(
                 &json!({"id": id, "state": container.state(), "claimed": false, "removed": false}),
             ));
         }
-        note(collect(call, id, force));
+        failures.note(collect(call, id, force));
     }
     for claim in claims.values() {
         let folder = paths::container(&claim.id);
@@ -218,14 +210,14 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             if !call.dry_run() {
                 let removed = record::remove_made_folder(&folder)
                     .and_then(|()| claim::release_own(&claim.id, STAGE));
-                note(removed);
+                failures.note(removed);
             }
-            note(call.line(
+            failures.note(call.line(
                 &json!({"id": claim.id, "state": State::Creating, "removed": !call.dry_run()}),
             ));
         }
     }
-    failure.map_or(Ok(()), Err)
+    failures.into_result()
 }
 
 /// Whether this tool made the claim, and so the container's folder.
@@ -296,11 +288,10 @@ fn end(container: &Container, state: State) -> Result<()> {
         sleep(TICK);
     }
     if state == State::Orphaned {
-        let _ = writeln!(
-            std::io::stderr(),
-            "bocker-spawn: {} lived without a supervisor; it was killed",
+        say(format_args!(
+            "{} lived without a supervisor; it was killed",
             container.id
-        );
+        ));
     }
     Ok(())
 }

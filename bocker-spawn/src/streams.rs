@@ -280,7 +280,7 @@ impl Streams {
                 && let Err(error) = log.write(stream, copy.buffer.pending())
             {
                 // A full disk does not end the container.
-                eprintln!("bocker-spawn: {error}; the container goes on without a log");
+                crate::say(format_args!("{error}; the container goes on without a log"));
                 self.log = None;
             }
             if copy.to.is_none() {

@@ -12,7 +12,7 @@ use crate::record;
 use crate::signals::{Attitude, Judge, Verdict};
 use crate::start::{self, Context, caller};
 use crate::streams::{After, Event};
-use crate::{STAGE, files, log, oom, signals, sys, tty};
+use crate::{STAGE, files, log, oom, say, signals, sys, tty};
 
 /// Copies and forwards until the container has ended.
 pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
@@ -110,7 +110,7 @@ pub(crate) fn code(status: Option<i32>, signal: Option<i32>) -> u8 {
 pub(crate) fn finish(mut context: Context, exit: &ExitMember, is_foreground: bool) -> Document {
     let complain = |result: Result<()>| {
         if let Err(error) = result {
-            eprintln!("bocker-spawn: {error}");
+            say(&error);
         }
     };
     complain(record::record_end(
