@@ -21,7 +21,7 @@ pub const PID: &str = "pid";
 const TRIES: usize = 64;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// How old a claim that never reached bocker-spawn must be before `gc` takes it, in seconds.
+/// How old a claim that never reached bocker-spawn must be before `gc` takes it.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(600);
 
 /// Who claimed an id, and when.
@@ -88,14 +88,18 @@ fn record(stage: &str) -> Result<Record> {
     })
 }
 
-/// Claims a fresh container id for the stage.
-pub fn make(stage: &str) -> Result<Id> {
-    let record = record(stage)?;
+fn make_run() -> Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(paths::run())
-        .doing(|| format!("make {}", paths::run().display()))?;
+        .doing(|| format!("make {}", paths::run().display()))
+}
+
+/// Claims a fresh container id for the stage.
+pub fn make(stage: &str) -> Result<Id> {
+    let record = record(stage)?;
+    make_run()?;
     for _ in 0..TRIES {
         let id = Id::random(Prefix::Container)?;
         // A container of ours outlives its claim when /run is emptied by a restart.
@@ -115,11 +119,7 @@ pub fn make(stage: &str) -> Result<Id> {
 
 /// Claims the id of a container that exists already, after a restart emptied `/run`. Succeeds if the claim stands.
 pub fn renew(id: &Id, stage: &str) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(paths::run())
-        .doing(|| format!("make {}", paths::run().display()))?;
+    make_run()?;
     take(id, &record(stage)?).map(|_| ())
 }
 
@@ -205,15 +205,18 @@ pub fn list() -> Result<Vec<Claim>> {
             continue;
         };
         let record = read(&id);
+        let now = SystemTime::now();
+        // A time ahead, of a clock set back or out of range, makes the age zero, which keeps the claim.
         let made = match &record {
-            Some(record) => UNIX_EPOCH + Duration::from_secs(record.time),
+            Some(record) => UNIX_EPOCH
+                .checked_add(Duration::from_secs(record.time))
+                .unwrap_or(now),
             None => entry
                 .metadata()
                 .and_then(|data| data.modified())
                 .unwrap_or(UNIX_EPOCH),
         };
-        // A clock set back makes the age zero, which keeps the claim.
-        let age = SystemTime::now().duration_since(made).unwrap_or_default();
+        let age = now.duration_since(made).unwrap_or_default();
         claims.push(Claim { id, record, age });
     }
     claims.sort_by(|a, b| a.id.cmp(&b.id));

@@ -2,7 +2,6 @@
 //! stream, and nothing is read before the last piece is gone, so that memory is bounded and pressure reaches the writer.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
 use std::time::{Duration, Instant};
 
 use bocker_pipe::{Doing, Result};
@@ -12,6 +11,7 @@ use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, read, write};
 
 use crate::log::{Log, Stream};
+use crate::say;
 
 const BUFFER: usize = 64 << 10;
 /// More than what a pipe holds (pipe(7): 64 KiB, up to 1 MiB for root).
@@ -280,7 +280,7 @@ impl Streams {
                 && let Err(error) = log.write(stream, copy.buffer.pending())
             {
                 // A full disk does not end the container.
-                crate::say(format_args!("{error}; the container goes on without a log"));
+                say(format_args!("{error}; the container goes on without a log"));
                 self.log = None;
             }
             if copy.to.is_none() {

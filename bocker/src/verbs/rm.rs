@@ -1,7 +1,5 @@
 //! `rm`: containers, and images by their ids as the original did.
 
-use std::time::{Duration, Instant};
-
 use bocker_pipe::document::VERSION;
 use bocker_pipe::{Error, Id, Kind, Result, containers, lock};
 use serde_json::json;
@@ -12,9 +10,6 @@ use crate::session::Session;
 use crate::tools::Piece;
 use crate::verbs::outcome::{Outcome, each};
 use crate::verbs::{rmi, stop};
-
-/// How long a killed container may take to be gone.
-const KILLED: Duration = Duration::from_secs(10);
 
 /// Remove containers, or images by id
 #[derive(Debug, clap::Args)]
@@ -84,14 +79,13 @@ fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
 
 fn kill(session: &Session, id: &Id) -> Result<()> {
     let status = session.run(&stop::signal(session, id, "KILL")?)?;
-    let deadline = Instant::now() + KILLED;
     if status != 0 && lock::is_alive(id) {
         return Err(Error::new(
             Kind::Passed(status),
             "the container could not be killed",
         ));
     }
-    if session.dry_run || stop::wait(id, deadline)? {
+    if session.dry_run || stop::wait(id, stop::KILLED)? {
         return Ok(());
     }
     Err(Error::new(

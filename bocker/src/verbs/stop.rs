@@ -16,7 +16,7 @@ use crate::tools::Piece;
 const DEFAULT_SIGNAL: &str = "TERM";
 const TICK: Duration = Duration::from_millis(5);
 /// How long one may take to be gone after KILL.
-const KILLED: Duration = Duration::from_secs(10);
+pub(crate) const KILLED: Duration = Duration::from_secs(10);
 
 /// Stop running containers
 #[derive(Debug, clap::Args)]
@@ -59,9 +59,9 @@ fn stop(session: &Session, name: &str, seconds: u64) -> Result<Outcome> {
         if session.dry_run {
             return Ok(Outcome::Done);
         }
-        if !wait(&id, Instant::now() + Duration::from_secs(seconds))? {
+        if !wait(&id, Duration::from_secs(seconds))? {
             send(session, &id, "KILL")?;
-            if !wait(&id, Instant::now() + KILLED)? {
+            if !wait(&id, KILLED)? {
                 return Err(Error::new(
                     Kind::InUse,
                     format!("{id} does not end, though it was killed"),
@@ -92,12 +92,14 @@ pub(crate) fn signal(session: &Session, id: &Id, name: &str) -> Result<Pipeline>
         .arg(id.as_str())]))
 }
 
-/// Waits until the container's supervisor has let go: its end is recorded, and what is to be torn down is. Whether it has.
+/// Waits, at most so long, until the container's supervisor has let go: its end is recorded, and what is to be torn down is.
+/// Whether it has.
 /// Fails with [`Kind::Interrupted`] when a signal ends the waiting.
-pub(crate) fn wait(id: &Id, deadline: Instant) -> Result<bool> {
+pub(crate) fn wait(id: &Id, patience: Duration) -> Result<bool> {
+    let begun = Instant::now();
     while lock::is_alive(id) {
         signals::interrupted()?;
-        if Instant::now() >= deadline {
+        if begun.elapsed() >= patience {
             return Ok(false);
         }
         sleep(TICK);
