@@ -1,18 +1,20 @@
 //! Writes tar streams: ustar headers, with PAX records where a value does not fit one. The same entries give the same bytes.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use bocker_pipe::{Doing, Error, Kind, Result};
+use tar::{EntryType, Header};
 
-use super::{
-    BLOCK, CHECKSUM, DEV_MAJOR, DEV_MINOR, Entry, EntryKind, GID, LINK, MAGIC, MODE, MTIME, NAME,
-    PREFIX, SIZE, TYPE, Time, UID, USTAR, XATTR_PREFIX, checksum, padding,
-};
+use super::{BLOCK, Entry, EntryKind, Time, XATTR_PREFIX, padding};
 
 /// The name that a PAX header itself goes by; a reader that does not know PAX would unpack it as a file.
 const PAX_NAME: &[u8] = b"PaxHeaders.0/entry";
-/// "ustar", NUL, and then the version as two digits.
-const VERSION: &[u8; 2] = b"00";
+/// The largest numbers that seven and eleven octal digits write.
+const SEVEN_DIGITS: u64 = 0o777_7777;
+const ELEVEN_DIGITS: u64 = 0o777_7777_7777;
 /// How much is copied at once, in bytes.
 const BUFFER: usize = 256 << 10;
 
@@ -34,63 +36,70 @@ impl<W: Write> Writer<W> {
     /// Appends an entry and its `size` bytes of data. Fails with [`Kind::Invalid`] when there are fewer.
     pub(crate) fn append(&mut self, entry: &Entry, data: &mut impl Read) -> Result<()> {
         let mut records = Vec::new();
-        let mut block = [0_u8; BLOCK];
-        if !set_path(&mut block, &entry.path) {
+        let mut header = Header::new_ustar();
+        // The crate tidies paths and refuses some; one that does not come back as it is goes into a record.
+        let path = Path::new(OsStr::from_bytes(&entry.path));
+        if header.set_path_absolute(path).is_err() || *header.path_bytes() != *entry.path {
             record(&mut records, b"path", &entry.path);
         }
-        if !set_text(&mut block[LINK], &entry.link) {
+        if header.set_link_name_literal(&entry.link).is_err() {
             record(&mut records, b"linkpath", &entry.link);
         }
-        set_octal(&mut block[MODE], u64::from(entry.mode));
-        for (field, key, value) in [
-            (UID, "uid", u64::from(entry.uid)),
-            (GID, "gid", u64::from(entry.gid)),
-            (SIZE, "size", entry.size),
-        ] {
-            if !set_octal(&mut block[field], value) {
-                record(&mut records, key.as_bytes(), value.to_string().as_bytes());
+        header.set_mode(entry.mode);
+        let mut number = |set: fn(&mut Header, u64), key: &[u8], value: u64, most: u64| {
+            let fits = value <= most;
+            set(&mut header, if fits { value } else { 0 });
+            if !fits {
+                record(&mut records, key, value.to_string().as_bytes());
             }
-        }
-        let whole = u64::try_from(entry.mtime.seconds).ok();
-        let fits = whole.is_some_and(|seconds| set_octal(&mut block[MTIME], seconds));
-        if !fits || entry.mtime.nanoseconds != 0 {
+        };
+        number(Header::set_uid, b"uid", entry.uid.into(), SEVEN_DIGITS);
+        number(Header::set_gid, b"gid", entry.gid.into(), SEVEN_DIGITS);
+        number(Header::set_size, b"size", entry.size, ELEVEN_DIGITS);
+        let whole = u64::try_from(entry.mtime.seconds)
+            .ok()
+            .filter(|seconds| *seconds <= ELEVEN_DIGITS);
+        header.set_mtime(whole.unwrap_or(0));
+        if whole.is_none() || entry.mtime.nanoseconds != 0 {
             record(&mut records, b"mtime", time(entry.mtime).as_bytes());
         }
-        if matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
-            let fits = set_octal(&mut block[DEV_MAJOR], u64::from(entry.device.0))
-                && set_octal(&mut block[DEV_MINOR], u64::from(entry.device.1));
-            if !fits {
+        if let (EntryKind::CharDevice | EntryKind::BlockDevice, Some(fields)) =
+            (entry.kind, header.as_ustar_mut())
+        {
+            let (major, minor) = entry.device;
+            // The crate would cut what does not fit.
+            if u64::from(major.max(minor)) > SEVEN_DIGITS {
                 return Err(Error::new(
                     Kind::Invalid,
                     format!("the device number of '{}' is out of range", entry.name()),
                 ));
             }
+            fields.set_device_major(major);
+            fields.set_device_minor(minor);
         }
         for (name, value) in &entry.xattrs {
             record(&mut records, &[XATTR_PREFIX, name].concat(), value);
         }
-        let kind = match entry.kind {
-            EntryKind::File => b'0',
-            EntryKind::HardLink => b'1',
-            EntryKind::Symlink => b'2',
-            EntryKind::CharDevice => b'3',
-            EntryKind::BlockDevice => b'4',
-            EntryKind::Directory => b'5',
-            EntryKind::Fifo => b'6',
-        };
         if !records.is_empty() {
-            let mut header = [0_u8; BLOCK];
-            set_text(&mut header[NAME], PAX_NAME);
-            set_octal(&mut header[MODE], 0o644);
-            set_octal(&mut header[UID], 0);
-            set_octal(&mut header[GID], 0);
-            // A vector's length fits eleven octal digits long before memory ends.
-            set_octal(&mut header[SIZE], records.len() as u64);
-            set_octal(&mut header[MTIME], 0);
-            self.header(&mut header, b'x')?;
+            let mut extension = Header::new_ustar();
+            extension.as_old_mut().name[..PAX_NAME.len()].copy_from_slice(PAX_NAME);
+            extension.set_mode(0o644);
+            extension.set_uid(0);
+            extension.set_gid(0);
+            extension.set_size(records.len() as u64);
+            self.header(&mut extension, EntryType::XHeader)?;
             self.copy(&mut records.as_slice(), records.len() as u64)?;
         }
-        self.header(&mut block, kind)?;
+        let kind = match entry.kind {
+            EntryKind::File => EntryType::Regular,
+            EntryKind::HardLink => EntryType::Link,
+            EntryKind::Symlink => EntryType::Symlink,
+            EntryKind::CharDevice => EntryType::Char,
+            EntryKind::BlockDevice => EntryType::Block,
+            EntryKind::Directory => EntryType::Directory,
+            EntryKind::Fifo => EntryType::Fifo,
+        };
+        self.header(&mut header, kind)?;
         if !self.copy(data, entry.size)? {
             return Err(Error::new(
                 Kind::Invalid,
@@ -106,13 +115,10 @@ impl<W: Write> Writer<W> {
         Ok(self.stream)
     }
 
-    fn header(&mut self, block: &mut [u8; BLOCK], kind: u8) -> Result<()> {
-        block[TYPE] = kind;
-        block[MAGIC].copy_from_slice(USTAR);
-        block[MAGIC.end..MAGIC.end + VERSION.len()].copy_from_slice(VERSION);
-        let sum = format!("{:06o}\0 ", checksum(block));
-        block[CHECKSUM].copy_from_slice(sum.as_bytes());
-        self.write(block)
+    fn header(&mut self, header: &mut Header, kind: EntryType) -> Result<()> {
+        header.set_entry_type(kind);
+        header.set_cksum();
+        self.write(header.as_bytes())
     }
 
     /// Copies `size` bytes and fills the last block. Answers whether there were as many.
@@ -143,40 +149,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-fn set_text(field: &mut [u8], text: &[u8]) -> bool {
-    if text.len() > field.len() {
-        return false;
-    }
-    field[..text.len()].copy_from_slice(text);
-    true
-}
-
-/// Octal digits with leading zeros and a NUL.
-fn set_octal(field: &mut [u8], value: u64) -> bool {
-    let digits = format!("{value:0width$o}", width = field.len() - 1);
-    if digits.len() >= field.len() {
-        field[..digits.len().min(1)].fill(b'0');
-        return false;
-    }
-    field[..digits.len()].copy_from_slice(digits.as_bytes());
-    true
-}
-
-/// The whole path in the name, or split at a slash into prefix and name.
-fn set_path(block: &mut [u8; BLOCK], path: &[u8]) -> bool {
-    if set_text(&mut block[NAME], path) {
-        return true;
-    }
-    let split = path.iter().enumerate().position(|(index, byte)| {
-        *byte == b'/'
-            && (1..=PREFIX.len()).contains(&index)
-            && (1..=NAME.len()).contains(&(path.len() - index - 1))
-    });
-    let Some(split) = split else { return false };
-    set_text(&mut block[PREFIX], &path[..split]) && set_text(&mut block[NAME], &path[split + 1..])
-}
-
-/// "length key=value\n", where the length counts itself.
+/// "length key=value\n", where the length counts itself. Keys are bytes: names of attributes need not be UTF-8.
 fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
