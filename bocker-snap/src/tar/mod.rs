@@ -1,31 +1,24 @@
 //! The tar format as layers use it: ustar headers, PAX records and GNU long names (POSIX pax, GNU tar manual, tar(5)).
-//! The reader is our own because a layer is hostile input: extension headers are bounded, and a size that is told twice
-//! is taken from one place only (CVE-2025-62518, CVE-2026-33055).
+//!
+//! The crate `tar` knows the layout of a header; what goes around it is our own, because a layer is hostile input and is to
+//! be restored faithfully, and `tar` 0.4.46
+//! - has no limit for extension headers, which here are bounded, as is the map of a sparse file, and a size that is told
+//!   twice is taken from one place only (CVE-2025-62518, CVE-2026-33055);
+//! - ends a PAX record at the first newline and all records at an empty line (`PaxExtensions`), but attributes are bytes
+//!   (`security.capability`) and names may hold a newline; it writes no attribute whose name is not UTF-8
+//!   (`append_pax_extensions`);
+//! - takes a blank number for an error, which V7 archives have, and cuts one of base 256 to 64 bits without a word, so that
+//!   a size of 2^64 is 0, where others read on or refuse (`Header::size`);
+//! - takes no checksum of signed bytes, and knows ustar only with its version, where GNU tar and Go look at the magic alone;
+//! - copies what a file has, not the size that its header promised (`Builder::append`).
 
 pub(crate) mod read;
 pub(crate) mod write;
-
-use std::ops::Range;
 
 /// Everything in a tar comes in blocks of this size.
 pub(crate) const BLOCK: usize = 512;
 /// The PAX key prefix of extended attributes.
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
-
-const NAME: Range<usize> = 0..100;
-const MODE: Range<usize> = 100..108;
-const UID: Range<usize> = 108..116;
-const GID: Range<usize> = 116..124;
-const SIZE: Range<usize> = 124..136;
-const MTIME: Range<usize> = 136..148;
-const CHECKSUM: Range<usize> = 148..156;
-const TYPE: usize = 156;
-const LINK: Range<usize> = 157..257;
-const MAGIC: Range<usize> = 257..263;
-const DEV_MAJOR: Range<usize> = 329..337;
-const DEV_MINOR: Range<usize> = 337..345;
-const PREFIX: Range<usize> = 345..500;
-const USTAR: &[u8; 6] = b"ustar\0";
 
 /// A point in time: seconds since 1970, possibly before, and nanoseconds after them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,13 +94,6 @@ impl Entry {
     pub(crate) fn name(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.path)
     }
-}
-
-/// The sum that a header carries: of its bytes, with the field of the sum itself taken as spaces.
-fn checksum(block: &[u8; BLOCK]) -> u32 {
-    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
-    let own: u32 = block[CHECKSUM].iter().map(|b| u32::from(*b)).sum();
-    sum - own + CHECKSUM.len() as u32 * u32::from(b' ')
 }
 
 /// How many bytes fill the last block of `size` bytes.

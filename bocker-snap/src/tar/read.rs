@@ -3,11 +3,9 @@
 use std::io::{self, Read};
 
 use bocker_pipe::{Doing, Error, Kind, Result};
+use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
-use super::{
-    BLOCK, CHECKSUM, DEV_MAJOR, DEV_MINOR, Entry, EntryKind, GID, LINK, MAGIC, MODE, MTIME, NAME,
-    PREFIX, SIZE, Sparse, TYPE, Time, UID, USTAR, XATTR_PREFIX, checksum, padding,
-};
+use super::{BLOCK, Entry, EntryKind, Sparse, Time, XATTR_PREFIX, padding};
 
 /// The largest extension header that is taken, in bytes, as Go's archive/tar.
 const MAX_EXTENSION: u64 = 1 << 20;
@@ -15,14 +13,10 @@ const MAX_EXTENSION: u64 = 1 << 20;
 const MAX_PATH: usize = 4096;
 /// How many pieces a sparse file may have.
 const MAX_PIECES: usize = 1 << 16;
-/// GNU sparse headers: offset and length are 12 bytes each (tar(5), "GNU tar archives").
-const SPARSE_FIELD: usize = 12;
-const SPARSE_FIRST: usize = 386;
-const SPARSE_IN_HEADER: usize = 4;
-const SPARSE_MORE: usize = 482;
-const SPARSE_LENGTH: std::ops::Range<usize> = 483..495;
-const SPARSE_IN_BLOCK: usize = 21;
-const SPARSE_BLOCK_MORE: usize = 504;
+/// The type of a volume label of GNU tar, which stands for no file.
+const VOLUME_LABEL: u8 = b'V';
+/// The magics of ustar and GNU headers, and the versions that go with them (tar(5)).
+const FORMATS: [(&[u8; 6], &[u8; 2]); 2] = [(b"ustar\0", b"00"), (b"ustar ", b" \0")];
 
 /// An iterator over the entries of a stream. Between two calls of [`Reader::next`], reading gives the entry's data.
 pub(crate) struct Reader<R> {
@@ -90,18 +84,20 @@ impl<R: Read> Reader<R> {
                     _ => Ok(None),
                 };
             }
-            verify(&block)?;
-            let kind = block[TYPE];
+            let header = &header(&block)?;
+            let kind = header.entry_type();
             match kind {
-                b'g' => drop(self.extension(&block)?),
-                b'x' => extension.take_pax(&self.extension(&block)?)?,
-                b'L' => extension.path = Some(until_nul(&self.extension(&block)?).to_vec()),
-                b'K' => extension.link = Some(until_nul(&self.extension(&block)?).to_vec()),
-                // A volume label stands for no file.
-                b'V' => self.begin(number(&block[SIZE])?)?,
-                _ => return self.entry(&block, extension).map(Some),
+                EntryType::XGlobalHeader => drop(self.extension(header)?),
+                EntryType::XHeader => extension.take_pax(&self.extension(header)?)?,
+                EntryType::GNULongName => extension.path = Some(self.long_name(header)?),
+                EntryType::GNULongLink => extension.link = Some(self.long_name(header)?),
+                label if label.as_byte() == VOLUME_LABEL => {
+                    self.begin(number(&header.as_old().size)?)?
+                }
+                _ => return self.entry(header, extension).map(Some),
             }
-            extended |= matches!(kind, b'x' | b'L' | b'K');
+            extended |=
+                kind.is_pax_local_extensions() || kind.is_gnu_longname() || kind.is_gnu_longlink();
         }
     }
 
@@ -113,61 +109,66 @@ impl<R: Read> Reader<R> {
             .doing(|| "read the archive".into())
     }
 
-    fn entry(&mut self, block: &[u8; BLOCK], extension: Extension) -> Result<Entry> {
-        let path = extension.path.unwrap_or_else(|| path(block));
-        let kind = match block[TYPE] {
+    fn entry(&mut self, header: &Header, extension: Extension) -> Result<Entry> {
+        let fields = header.as_old();
+        let path = extension
+            .path
+            .unwrap_or_else(|| header.path_bytes().into_owned());
+        let kind = match header.entry_type() {
             // Before POSIX, a directory was a file whose name ends with a slash.
-            0 if path.ends_with(b"/") => EntryKind::Directory,
-            0 | b'0' | b'7' | b'S' => EntryKind::File,
-            b'1' => EntryKind::HardLink,
-            b'2' => EntryKind::Symlink,
-            b'3' => EntryKind::CharDevice,
-            b'4' => EntryKind::BlockDevice,
-            b'5' => EntryKind::Directory,
-            b'6' => EntryKind::Fifo,
+            EntryType::Regular if fields.linkflag == [0] && path.ends_with(b"/") => {
+                EntryKind::Directory
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => EntryKind::File,
+            EntryType::Link => EntryKind::HardLink,
+            EntryType::Symlink => EntryKind::Symlink,
+            EntryType::Char => EntryKind::CharDevice,
+            EntryType::Block => EntryKind::BlockDevice,
+            EntryType::Directory => EntryKind::Directory,
+            EntryType::Fifo => EntryKind::Fifo,
             other => {
                 return Err(invalid(&format!(
                     "'{}' is of the unknown type '{}'",
                     String::from_utf8_lossy(&path),
-                    char::from(other)
+                    char::from(other.as_byte())
                 )));
             }
         };
         let mut entry = Entry::new(kind, path);
-        entry.mode = (number::<u64>(&block[MODE])? & 0o7777) as u32;
+        entry.mode = (number::<u64>(&fields.mode)? & 0o7777) as u32;
         entry.uid = match extension.uid {
             Some(uid) => uid,
-            None => id(number(&block[UID])?)?,
+            None => id(number(&fields.uid)?)?,
         };
         entry.gid = match extension.gid {
             Some(gid) => gid,
-            None => id(number(&block[GID])?)?,
+            None => id(number(&fields.gid)?)?,
         };
         entry.mtime = match extension.mtime {
             Some(mtime) => mtime,
             None => Time {
-                seconds: number(&block[MTIME])?,
+                seconds: number(&fields.mtime)?,
                 nanoseconds: 0,
             },
         };
         if matches!(kind, EntryKind::Symlink | EntryKind::HardLink) {
             entry.link = extension
                 .link
-                .unwrap_or_else(|| until_nul(&block[LINK]).to_vec());
+                .unwrap_or_else(|| until_nul(&fields.linkname).to_vec());
         }
         if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
-            entry.device = (number(&block[DEV_MAJOR])?, number(&block[DEV_MINOR])?);
+            entry.device = device(header)?;
         }
         entry.xattrs = extension.xattrs;
         if kind == EntryKind::File {
             let size = match extension.size {
                 Some(size) => size,
-                None => number(&block[SIZE])?,
+                None => number(&fields.size)?,
             };
             self.begin(size)?;
             entry.size = size;
-            if block[TYPE] == b'S' {
-                entry.sparse = Some(self.gnu_sparse(block)?);
+            if header.entry_type().is_gnu_sparse() {
+                entry.sparse = Some(self.gnu_sparse(header)?);
             } else if extension.sparse.seen {
                 if let Some(name) = &extension.sparse.name {
                     entry.path.clone_from(name);
@@ -190,30 +191,33 @@ impl<R: Read> Reader<R> {
     }
 
     /// The map of an old GNU sparse file: in its header, and in blocks between that and the data.
-    fn gnu_sparse(&mut self, block: &[u8; BLOCK]) -> Result<Sparse> {
+    fn gnu_sparse(&mut self, header: &Header) -> Result<Sparse> {
+        let header = header
+            .as_gnu()
+            .ok_or_else(|| invalid("a sparse file of GNU tar has no header of GNU tar"))?;
         let mut sparse = Sparse {
             pieces: Vec::new(),
-            length: number(&block[SPARSE_LENGTH])?,
+            length: number(&header.realsize)?,
         };
-        let mut take = |bytes: &[u8], count: usize| -> Result<()> {
-            for field in bytes.chunks_exact(2 * SPARSE_FIELD).take(count) {
-                if field[0] == 0 {
-                    break;
-                }
-                let (offset, length) = field.split_at(SPARSE_FIELD);
-                sparse.pieces.push((number(offset)?, number(length)?));
+        let mut take = |fields: &[GnuSparseHeader]| -> Result<()> {
+            for field in fields.iter().take_while(|field| field.offset[0] != 0) {
+                sparse
+                    .pieces
+                    .push((number(&field.offset)?, number(&field.numbytes)?));
                 if sparse.pieces.len() > MAX_PIECES {
                     return Err(invalid("a sparse file has too many pieces"));
                 }
             }
             Ok(())
         };
-        take(&block[SPARSE_FIRST..SPARSE_MORE], SPARSE_IN_HEADER)?;
-        let mut more = block[SPARSE_MORE] != 0;
+        take(&header.sparse)?;
+        // As GNU tar, which takes anything but 0 for true.
+        let mut more = header.isextended != [0];
         while more {
-            let block = self.block()?.ok_or_else(cut)?;
-            take(&block, SPARSE_IN_BLOCK)?;
-            more = block[SPARSE_BLOCK_MORE] != 0;
+            let mut next = GnuExtSparseHeader::new();
+            *next.as_mut_bytes() = self.block()?.ok_or_else(cut)?;
+            take(next.sparse())?;
+            more = next.isextended != [0];
         }
         Ok(sparse)
     }
@@ -275,8 +279,8 @@ impl<R: Read> Reader<R> {
     }
 
     /// The data of an extension header.
-    fn extension(&mut self, block: &[u8; BLOCK]) -> Result<Vec<u8>> {
-        let size: u64 = number(&block[SIZE])?;
+    fn extension(&mut self, header: &Header) -> Result<Vec<u8>> {
+        let size: u64 = number(&header.as_old().size)?;
         if size > MAX_EXTENSION {
             return Err(invalid(&format!(
                 "an extension header of {size} bytes is larger than {MAX_EXTENSION}"
@@ -290,6 +294,10 @@ impl<R: Read> Reader<R> {
             return Err(cut());
         }
         Ok(data)
+    }
+
+    fn long_name(&mut self, header: &Header) -> Result<Vec<u8>> {
+        Ok(until_nul(&self.extension(header)?).to_vec())
     }
 
     fn begin(&mut self, size: u64) -> Result<()> {
@@ -418,15 +426,36 @@ fn cut() -> Error {
     invalid("it is cut short")
 }
 
-fn verify(block: &[u8; BLOCK]) -> Result<()> {
-    let told: u32 = number(&block[CHECKSUM])?;
+/// The block as a header, its checksum verified. GNU tar and Go know a format by its magic alone, the crate only with the
+/// version: without it, the path would lose its first part.
+fn header(block: &[u8; BLOCK]) -> Result<Header> {
+    let mut header = Header::from_byte_slice(block).clone();
+    let told: u32 = number(&header.as_old().cksum)?;
+    // Set after `told` was read; the crate has no way to ask for the sum alone.
+    header.set_cksum();
+    let sum: u32 = number(&header.as_old().cksum)?;
     // Some historic writers summed signed bytes.
     let high = block.iter().filter(|byte| **byte >= 0x80).count() as u32;
-    let sum = checksum(block);
-    if told == sum || told == sum.wrapping_sub(high * 256) {
-        return Ok(());
+    if told != sum && told != sum.wrapping_sub(high * 256) {
+        return Err(invalid("a header's checksum is wrong").hint("is it a tar archive?"));
     }
-    Err(invalid("a header's checksum is wrong").hint("is it a tar archive?"))
+    let rest = &mut header.as_old_mut().pad;
+    for (magic, version) in FORMATS {
+        if rest.starts_with(magic) {
+            rest[magic.len()..][..version.len()].copy_from_slice(version);
+        }
+    }
+    Ok(header)
+}
+
+/// The number of a device, which V7 headers have no place for.
+fn device(header: &Header) -> Result<(u32, u32)> {
+    let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+        (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
+        (_, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
+        (None, None) => return Err(invalid("a device has no number")),
+    };
+    Ok((number(major)?, number(minor)?))
 }
 
 fn check_sparse(sparse: &Sparse, size: u64) -> Result<()> {
@@ -447,20 +476,12 @@ fn check_sparse(sparse: &Sparse, size: u64) -> Result<()> {
     Ok(())
 }
 
-fn path(block: &[u8; BLOCK]) -> Vec<u8> {
-    let name = until_nul(&block[NAME]);
-    let prefix = until_nul(&block[PREFIX]);
-    if &block[MAGIC] == USTAR && !prefix.is_empty() {
-        return [prefix, b"/", name].concat();
-    }
-    name.to_vec()
-}
-
 fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number of a header: octal digits between spaces and NULs, or base-256 where the first bit is set (GNU).
+/// A number of a header: octal digits between spaces and NULs, or base-256 where the first bit is set (GNU). `tar` refuses
+/// blank fields, and cuts large numbers (see the head of `super`).
 fn number<N: TryFrom<i128>>(field: &[u8]) -> Result<N> {
     let value = match field.first() {
         Some(first) if first & 0x80 != 0 => {
@@ -556,18 +577,15 @@ mod tests {
     }
 
     fn header(kind: u8, name: &[u8], size: u64) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[..name.len()].copy_from_slice(name);
-        block[SIZE][..11].copy_from_slice(format!("{size:011o}").as_bytes());
-        block[TYPE] = kind;
-        block[MAGIC].copy_from_slice(USTAR);
-        seal(&mut block);
-        block
-    }
-
-    fn seal(block: &mut [u8; BLOCK]) {
-        let sum = format!("{:06o}\0 ", checksum(block));
-        block[CHECKSUM].copy_from_slice(sum.as_bytes());
+        let mut header = Header::new_ustar();
+        let fields = header.as_ustar_mut().unwrap();
+        fields.name[..name.len()].copy_from_slice(name);
+        fields.typeflag = [kind];
+        // Some writers leave these empty, and the version too.
+        (fields.mtime, fields.version) = ([0; 12], [0; 2]);
+        header.set_size(size);
+        header.set_cksum();
+        *header.as_bytes()
     }
 
     fn padded(data: &[u8]) -> Vec<u8> {
@@ -677,6 +695,57 @@ mod tests {
     }
 
     #[test]
+    fn a_size_beyond_64_bits_is_refused_not_cut() {
+        let mut header = Header::new_gnu();
+        header.as_old_mut().size = [0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        header.set_cksum();
+        let error = entries(header.as_bytes()).unwrap_err();
+        assert!(error.message().contains("out of range"), "{error}");
+    }
+
+    #[test]
+    fn a_path_has_its_first_part_whatever_the_version_of_the_header() {
+        for version in [*b"00", [0; 2]] {
+            let mut header = Header::new_ustar();
+            let fields = header.as_ustar_mut().unwrap();
+            fields.prefix[..5].copy_from_slice(b"first");
+            fields.name[..4].copy_from_slice(b"last");
+            fields.version = version;
+            header.set_size(0);
+            header.set_cksum();
+            let found = entries(header.as_bytes()).unwrap();
+            assert_eq!(found[0].0.path, b"first/last");
+        }
+    }
+
+    #[test]
+    fn a_path_is_written_as_it_is() {
+        let long = "d".repeat(60);
+        for path in [
+            "./a",
+            "a//b",
+            "../a",
+            "/a",
+            "a/./b",
+            "a/",
+            ".",
+            "/",
+            "a\\b",
+            "a\nb",
+            &format!("{long}/{long}/"),
+            &format!("{long}//{long}"),
+            &format!("/{long}{long}"),
+            &format!("./{long}/../{long}"),
+        ] {
+            let mut writer = Writer::new(Vec::new());
+            let entry = Entry::new(EntryKind::Directory, path);
+            writer.append(&entry, &mut io::empty()).unwrap();
+            let bytes = writer.finish().unwrap();
+            assert_eq!(entries(&bytes).unwrap(), [(entry, Vec::new())], "{path}");
+        }
+    }
+
+    #[test]
     fn a_damaged_or_cut_archive_is_refused() {
         let mut block = header(b'0', b"x", 0);
         block[0] = b'y';
@@ -732,13 +801,16 @@ mod tests {
 
     #[test]
     fn sparse_files_of_both_kinds_tell_where_their_data_goes() {
-        let mut block = header(b'S', b"old", 3);
-        block[SPARSE_FIRST..][..11].copy_from_slice(b"00000010000");
-        block[SPARSE_FIRST + 12..][..11].copy_from_slice(b"00000000003");
-        block[SPARSE_LENGTH][..11].copy_from_slice(b"00000020000");
-        block[MAGIC].copy_from_slice(b"ustar ");
-        seal(&mut block);
-        let archive = [block.as_slice(), &padded(b"abc")].concat();
+        let mut block = Header::new_gnu();
+        block.set_entry_type(EntryType::GNUSparse);
+        block.set_size(3);
+        let fields = block.as_gnu_mut().unwrap();
+        fields.name[..3].copy_from_slice(b"old");
+        fields.sparse[0].set_offset(4096);
+        fields.sparse[0].set_length(3);
+        fields.set_real_size(8192);
+        block.set_cksum();
+        let archive = [block.as_bytes().as_slice(), &padded(b"abc")].concat();
         let (entry, data) = entries(&archive).unwrap().remove(0);
         assert_eq!(data, b"abc");
         let old = entry.sparse.unwrap();
