@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bocker_pipe::claim::{self, Claim};
 use bocker_pipe::containers::CONFIG;
+use bocker_pipe::error::Failures;
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Error, Id, Result, lock, paths};
+use bocker_pipe::{Arg, Call, Id, Result, lock, paths};
 use serde_json::json;
 
 use crate::STAGE;
@@ -30,7 +31,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         .map(|claim| (claim.id.clone(), claim))
         .collect();
     let boot_id = claim::boot_id()?;
-    let mut failure: Option<Error> = None;
+    let mut failures = Failures::default();
 
     let bare_claims = claims.values().filter(|c| !groups.contains(&c.id));
     let our_bare_claims = bare_claims.filter(|c| made_the_claim(c)).map(|c| &c.id);
@@ -47,14 +48,9 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
             }
             _ => Ok(()),
         };
-        if let Err(error) = result {
-            failure = Some(match failure {
-                None => error,
-                Some(first) => first.and(&error),
-            });
-        }
+        failures.note(result);
     }
-    failure.map_or(Ok(()), Err)
+    failures.into_result()
 }
 
 fn options(call: &mut Call) -> Result<Options> {

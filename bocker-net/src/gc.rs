@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bocker_pipe::claim::Claim;
+use bocker_pipe::error::Failures;
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step, claim, containers, lock};
 use serde::Serialize;
@@ -130,7 +131,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         .into_iter()
         .map(|claim| (claim.id.clone(), claim))
         .collect();
-    let mut failure: Option<Error> = None;
+    let mut failures = Failures::default();
     for mut found in objects.0.into_values() {
         let Some(claim) = claims.get(&found.id) else {
             if orphans {
@@ -145,14 +146,9 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         let result = remove(call, &found, force);
         found.removed = Some(result.is_ok() && !call.dry_run());
         call.line(&found)?;
-        if let Err(error) = result {
-            failure = Some(match failure {
-                Some(first) => first.and(&error),
-                None => error,
-            });
-        }
+        failures.note(result);
     }
-    failure.map_or(Ok(()), Err)
+    failures.into_result()
 }
 
 fn collectable(claim: &Claim, boot_id: &str, grace: Duration) -> bool {
