@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bocker_pipe::step::quote;
-use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
+use bocker_pipe::{Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
 
 use crate::STAGE;
 use crate::controller::Controller;
@@ -27,18 +27,7 @@ pub(crate) struct Context {
 
 pub(crate) fn run(call: &mut Call) -> Result<()> {
     let mut force = false;
-    let mut name = None;
-    while let Some(arg) = call.arg()? {
-        match arg {
-            Arg::Option(option) if option == "--force" => force = true,
-            Arg::Option(option) => return Err(call.unknown(&option)),
-            Arg::Value(word) if name.is_none() => match word.to_str() {
-                Some(text) => name = Some(text.to_owned()),
-                None => return Err(call.unexpected(&word)),
-            },
-            Arg::Value(word) => return Err(call.unexpected(&word)),
-        }
-    }
+    let name = call.container(Some(&mut force))?;
     let by_name = name.is_some();
     if let Some(name) = name {
         find(call, &name)?;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
+use bocker_pipe::{Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
 use serde_json::Value;
 
 use crate::firewall::{self, Firewall};
@@ -138,17 +138,7 @@ fn verbs(id: &Id) -> Result<Option<lock::Lock>> {
 /// The verb.
 pub(crate) fn run(call: &mut Call) -> Result<()> {
     let mut force = false;
-    let mut name = None;
-    while let Some(arg) = call.arg()? {
-        match arg {
-            Arg::Option(option) if option == "--force" => force = true,
-            Arg::Option(option) => return Err(call.unknown(&option)),
-            Arg::Value(word) if name.is_none() => {
-                name = Some(word.into_string().map_err(|word| call.unexpected(&word))?);
-            }
-            Arg::Value(word) => return Err(call.unexpected(&word)),
-        }
-    }
+    let name = call.container(Some(&mut force))?;
     let document = match &name {
         Some(name) => call.document_of(name)?,
         None => call.document()?,

@@ -188,6 +188,22 @@ impl Call {
         }
     }
 
+    /// The arguments of a verb on one container: its id or name, if one is given, and `--force` where the verb knows it.
+    pub fn container(&mut self, mut force: Option<&mut bool>) -> Result<Option<String>> {
+        let mut found = None;
+        while let Some(arg) = self.arg()? {
+            match (arg, force.as_deref_mut()) {
+                (Arg::Option(option), Some(force)) if matches!(&*option, "-f" | "--force") => {
+                    *force = true;
+                }
+                (Arg::Option(option), _) => return Err(self.unknown(&option)),
+                (Arg::Value(word), _) if found.is_some() => return Err(self.unexpected(&word)),
+                (Arg::Value(word), _) => found = Some(text(word)?),
+            }
+        }
+        Ok(found)
+    }
+
     /// The document, read on the first call as the verb's kind and the options say.
     /// For a creating verb, one with an error fails with [`Kind::Passed`].
     pub fn document(&mut self) -> Result<&mut Document> {
@@ -533,6 +549,24 @@ mod tests {
         assert_eq!(call.arg().unwrap(), Some(Arg::Option("-t".into())));
         assert_eq!(call.arg().unwrap(), Some(Arg::Value("ls".into())));
         assert_eq!(call.rest().unwrap(), ["-v", "--", "-"]);
+    }
+
+    #[test]
+    fn a_verb_on_one_container_takes_one_and_force_only_where_it_is_known() {
+        let of = |args: &[&str], knows: bool| {
+            let mut force = false;
+            let found = call(VerbKind::Deletes, args).container(knows.then_some(&mut force));
+            found.map(|name| (name, force)).ok()
+        };
+        assert_eq!(of(&[], true), Some((None, false)));
+        assert_eq!(
+            of(&["web", "--force"], true),
+            Some((Some("web".into()), true))
+        );
+        assert_eq!(of(&["-f"], true), Some((None, true)));
+        assert_eq!(of(&["--force"], false), None);
+        assert_eq!(of(&["web", "db"], true), None);
+        assert_eq!(of(&["--tpyo"], true), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `mount`, `unmount` and `delete`: a container's root comes, goes, and goes for good.
 
 use bocker_pipe::step::quote;
-use bocker_pipe::{Arg, Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
+use bocker_pipe::{Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
 
 use crate::container::{self, Folder, Snap};
 use crate::{STAGE, tree};
@@ -21,7 +21,7 @@ impl Context {
 
 /// `mount [CONTAINER]`: what `start` begins with.
 pub(crate) fn mount(call: &mut Call) -> Result<()> {
-    if let Some(word) = argument(call, None)? {
+    if let Some(word) = call.container(None)? {
         let document = load(&word)?;
         call.adopt(document);
     }
@@ -96,7 +96,7 @@ pub(crate) fn delete(call: &mut Call) -> Result<()> {
 /// Unmounts the root of the container that is named, or of the one of the document, and if it `goes`, removes all of it.
 fn tear_down(call: &mut Call, goes: impl Fn(&Document, &Id) -> bool) -> Result<()> {
     let mut force = false;
-    if let Some(word) = argument(call, Some(&mut force))? {
+    if let Some(word) = call.container(Some(&mut force))? {
         let document = load(&word)?;
         call.adopt(document);
     }
@@ -196,20 +196,4 @@ fn load(word: &str) -> Result<Document> {
         }
         document => document,
     }
-}
-
-/// The word of the command line, and `--force` where it is an option.
-fn argument(call: &mut Call, mut force: Option<&mut bool>) -> Result<Option<String>> {
-    let mut found = None;
-    while let Some(arg) = call.arg()? {
-        match (arg, force.as_deref_mut()) {
-            (Arg::Option(option), Some(force)) if matches!(&*option, "-f" | "--force") => {
-                *force = true;
-            }
-            (Arg::Option(option), _) => return Err(call.unknown(&option)),
-            (Arg::Value(word), _) if found.is_some() => return Err(call.unexpected(&word)),
-            (Arg::Value(word), _) => found = Some(word.to_string_lossy().into_owned()),
-        }
-    }
-    Ok(found)
 }
