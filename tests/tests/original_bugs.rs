@@ -65,19 +65,7 @@ fn bug_2_the_exit_status_is_the_commands() {
 #[test]
 fn bug_2_an_oom_kill_names_the_default_limit() {
     let s = Session::new();
-    let oom = s
-        .host
-        .call(&[
-            "bocker",
-            "run",
-            "--rm",
-            "--rootfs",
-            &s.rootfs,
-            "tail",
-            "/dev/zero",
-        ])
-        .run()
-        .exits(137);
+    let oom = s.run(&["--rm"], &["tail", "/dev/zero"]).exits(137);
     assert!(oom.stderr.contains("limit 512 MB (default)"), "{oom}");
 }
 
