@@ -1,6 +1,6 @@
 # make run      builds, and runs a container on a copy-on-write view of this machine's root
 # make test     installs what the tests need, builds, runs all tests (as root)
-# make bench    compares the start of a container with unshare and runc (as root)
+# make bench    compares the start of a container with bwrap, crun, runc, podman and docker (as root)
 # make install  puts the programs into $(DESTDIR)$(PREFIX)/bin; make uninstall removes them
 
 PREFIX ?= /usr/local
@@ -17,6 +17,10 @@ BIN = $(or $(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)/$(TUPLE)/release
 NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci runc=runc crun=crun \
 	nft=nftables ip=iproute2 sysctl=procps zstd=zstd jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils \
 	nsenter=util-linux xargs=findutils
+
+# The same for make bench, and who is compared: without one of these it does.
+BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
+BENCH_PEERS = bwrap=bubblewrap crun=crun podman=podman dockerd=docker.io
 
 .PHONY: all build run test needed bench install uninstall clean
 
@@ -39,8 +43,11 @@ needed:
 	@sh .ci/needed $(NEEDED)
 
 bench: build
-	@sh .ci/needed hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq
-	@PATH="$(BIN):$$PATH" unshare --mount --net --propagation private sh bench/startup
+	$(CARGO) build $(CARGOFLAGS) --release -p bocker-pipe --example copies
+	@sh .ci/needed $(BENCH_NEEDED)
+	@for pair in $(BENCH_PEERS); do sh .ci/needed $$pair || true; done
+	@PATH="$(BIN):$(BIN)/examples:$$PATH" unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
+		sh bench/compare
 
 install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin"
