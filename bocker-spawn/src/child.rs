@@ -19,7 +19,7 @@ use crate::mounts::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
 use crate::plan::{Cgroups, Plan};
 use crate::privileges::{self, Stdio};
 use crate::rooted::{Make, Root};
-use crate::{spec, sys, tty};
+use crate::{cgroups, spec, sys, tty};
 
 /// The nodes of every container (runtime-spec, config-linux.md, default devices): name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -43,7 +43,8 @@ const DEV_PTS: &str = "/dev/pts";
 const DEV_SHM: &str = "/dev/shm";
 
 /// The parts of the work, each a step. They are reported together, in one message, unless one fails.
-pub(crate) const PARTS: [&str; 6] = [
+pub(crate) const PARTS: [&str; 7] = [
+    "spawn.cgroup",
     "spawn.root",
     "spawn.mounts",
     "spawn.devices",
@@ -70,10 +71,9 @@ fn set_up(
     joins: &[OwnedFd],
     parts: &mut usize,
 ) -> Result<()> {
-    // The supervisor puts us into the cgroups first.
-    if !channel.wait() {
-        sys::exit(1);
-    }
+    cgroups::join(&plan.cgroups)?;
+    *parts += 1;
+
     sys::reset_signals();
     setsid().doing(|| "begin a session".into())?;
     namespaces(plan, joins)?;

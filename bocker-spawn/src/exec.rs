@@ -226,10 +226,11 @@ fn agent(
     // Of a pid namespace only children become members.
     enter(ThreadNameSpaceType::PROCESS_ID)?;
     let (here, there) = Channel::pair()?;
-    let (pid, pidfd) = match sys::fork().doing(|| "make the command's process".into())? {
+    let pidfd = match sys::fork().doing(|| "make the command's process".into())? {
         Side::Child => {
             drop(here);
             let result = inside(program, stdio, &there, || {
+                cgroups::join(&container.cgroups)?;
                 enter(
                     ThreadNameSpaceType::MOUNT
                         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
@@ -243,13 +244,12 @@ fn agent(
             }
             sys::exit(1)
         }
-        Side::Parent(pid, pidfd) => (pid, pidfd),
+        Side::Parent(_, pidfd) => pidfd,
     };
     drop(there);
     drop(stdio);
     child::let_stdio_go()?;
-    let result = cgroups::join(&container.cgroups, pid).and_then(|()| relay(&here, client));
-    match result {
+    match relay(&here, client) {
         // A client that has gone does not end the command, as in docker.
         Ok(()) => drop(client.descriptor(pidfd.as_fd())),
         Err(error) => {
@@ -267,7 +267,6 @@ fn agent(
 
 /// Leads the command's process up to execve(2).
 fn relay(process: &Channel, client: &Channel) -> Result<()> {
-    process.go()?;
     loop {
         match process.receive()? {
             Message::Descriptor(master) => client.descriptor(master.as_fd())?,
@@ -286,9 +285,6 @@ fn inside(
     channel: &Channel,
     enter: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    if !channel.wait() {
-        sys::exit(1);
-    }
     sys::reset_signals();
     setsid().doing(|| "begin a session".into())?;
     enter()?;

@@ -51,7 +51,7 @@ fn option(kind: &str) -> &str {
     }
 }
 
-pub(crate) fn cgroup(cx: &Context) -> Lines {
+fn cgroup(cx: &Context) -> Lines {
     with_plan(cx, |plan| {
         let paths = plan.cgroups.unique();
         if paths.is_empty() {
@@ -73,6 +73,9 @@ pub(crate) fn cgroup(cx: &Context) -> Lines {
 /// The steps that the container's own process takes.
 pub(crate) fn report(name: &'static str) -> Step<Context> {
     match name {
+        "spawn.cgroup" => Step::new(name, "its limits hold before it does anything")
+            .command(cgroup)
+            .look(|cx| format!("cat /proc/{}/cgroup", cx.shown_pid())),
         "spawn.root" => Step::new(name, "nothing of it reaches the host's mounts; its root is a mount without devices")
             .command(|cx| {
                 with_plan(cx, |plan| {

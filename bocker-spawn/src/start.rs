@@ -15,7 +15,7 @@ use crate::privileges::Stdio;
 use crate::record::{self, SpawnMember};
 use crate::streams::Streams;
 use crate::sys::{self, Side};
-use crate::{STAGE, cgroups, child, files, process, procfs, seal, show, spec, tty};
+use crate::{STAGE, child, files, process, procfs, seal, show, spec, tty};
 
 /// What the steps work on.
 pub(crate) struct Context {
@@ -143,10 +143,6 @@ fn steps() -> Vec<Step<Context>> {
             abandon(cx);
             Ok(())
         }),
-        Step::new("spawn.cgroup", "its limits hold before it does anything")
-            .command(show::cgroup)
-            .look(|cx| format!("cat /proc/{}/cgroup", cx.shown_pid()))
-            .apply(enter_cgroups),
     ];
     for name in child::PARTS {
         steps.push(show::report(name).apply(report));
@@ -245,7 +241,7 @@ pub(crate) fn remove_folder(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// The process is born into its namespaces and waits.
+/// The process is born into its namespaces and begins its parts of the work.
 fn start(context: &mut Context) -> Result<()> {
     let mut ends = Ends::default();
     let stdio = stdio(context, &mut ends)?;
@@ -278,7 +274,7 @@ fn start(context: &mut Context) -> Result<()> {
             });
         }
     }
-    ends.connect(context)
+    ends.connect(context).inspect_err(|_| abandon(context))
 }
 
 /// Our ends of the container's pipes.
@@ -338,12 +334,6 @@ fn stdio(context: &Context, ends: &mut Ends) -> Result<Option<Stdio>> {
 /// A descriptor that the caller named.
 pub(crate) fn caller(number: RawFd) -> Result<OwnedFd> {
     sys::duplicate(number).doing(|| format!("use descriptor {number}"))
-}
-
-fn enter_cgroups(context: &mut Context) -> Result<()> {
-    let pid = context.child()?.pid;
-    cgroups::join(&context.plan()?.cgroups, pid)?;
-    context.child()?.channel.go()
 }
 
 /// Waits until the process has done its next part.
