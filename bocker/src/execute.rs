@@ -1,24 +1,31 @@
 //! Runs a pipeline: every stage a process, joined by pipes, as a shell would.
 
+use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, PipeWriter, Seek, Write, pipe};
+use std::io::{self, PipeReader, Seek, Write, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio, exit};
 
-use bocker_pipe::error::EXIT_SIGNAL;
-use bocker_pipe::{Doing, Error, Result};
+use bocker_pipe::error::{EXIT_FAILED, EXIT_SIGNAL};
+use bocker_pipe::{Document, Doing, Error, Result};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 
 use crate::pipeline::{Output, Pipeline, STDIN, STDOUT, Stage};
-use crate::{signals, sys};
+use crate::session::complain;
+use crate::signals::Watch;
+use crate::sys;
+
+/// What a stage that cannot be started calls itself in the document.
+const STAGE: &str = "bocker";
 
 /// Runs the pipeline to its end and gives the exit status of each stage, in order.
 pub(crate) fn run(pipeline: &Pipeline) -> Result<Vec<u8>> {
-    signals::watch()?;
+    let watch = Watch::begin()?;
     let mut carried = Vec::new();
     if pipeline.carries_stdin {
         carried.push(sys::carry(io::stdin(), STDIN)?);
@@ -26,19 +33,23 @@ pub(crate) fn run(pipeline: &Pipeline) -> Result<Vec<u8>> {
     if pipeline.carries_stdout {
         carried.push(sys::carry(io::stdout(), STDOUT)?);
     }
-    let (children, failure) = start(pipeline, carried);
-    let statuses = wait(children)?;
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(statuses),
+    let mut stages = Vec::new();
+    let started = start(pipeline, &watch, &mut stages);
+    drop(carried);
+    if started.is_err() {
+        // Begun a moment ago, they have made nothing yet, or take it back.
+        for stage in &stages {
+            let _ = kill(*stage, Signal::SIGTERM);
+        }
     }
+    watch.wait(&stages);
+    let statuses = stages.into_iter().map(reap).collect();
+    started.and(statuses)
 }
 
 /// Becomes the stage. Returns only when that fails.
 pub(crate) fn become_stage(stage: &Stage) -> Error {
-    let error = command(stage).exec();
-    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    Error::system(&starting(stage), errno)
+    not_started(stage, &command(stage).exec())
 }
 
 /// Runs one stage that only looks, and gives its stdout and exit status.
@@ -60,48 +71,105 @@ fn capture_with(stage: &Stage, stderr: Stdio) -> Result<(Vec<u8>, u8)> {
     Ok((output.stdout, code(output.status)))
 }
 
-/// Starts the last stage first: if one cannot be started, none of those that would have made something for it has been.
-/// The carried descriptors are closed here once the stages have them.
-fn start(pipeline: &Pipeline, carried: Vec<OwnedFd>) -> (Vec<Child>, Option<Error>) {
-    let mut children = Vec::new();
-    let result = start_backwards(pipeline, &mut children);
-    drop(carried);
-    children.reverse();
-    signals::begin(children.iter().map(pid).collect());
-    (children, result.err())
-}
-
-fn start_backwards(pipeline: &Pipeline, children: &mut Vec<Child>) -> Result<()> {
-    let mut next: Option<PipeWriter> = None;
-    for (position, stage) in pipeline.stages.iter().enumerate().rev() {
-        let stdout = match (next.take(), pipeline.output) {
-            (Some(writer), _) => Stdio::from(writer),
-            (None, Output::Shown) => Stdio::inherit(),
-            (None, Output::Discarded) => Stdio::null(),
-        };
-        let stdin = match (position, &pipeline.document) {
-            (0, Some(document)) => Stdio::from(in_memory(document)?),
-            (0, None) => Stdio::inherit(),
-            _ => {
+/// Starts all stages, the first one first: it makes what the others wait for. `stages` receives their pids.
+/// None is waited for until it is the program: that takes a third of a millisecond each.
+fn start(pipeline: &Pipeline, watch: &Watch, stages: &mut Vec<Pid>) -> Result<()> {
+    let mut input = match &pipeline.document {
+        Some(document) => Input::Document(in_memory(document)?),
+        None => Input::Callers,
+    };
+    let mut left = pipeline.stages.iter().peekable();
+    while let Some(stage) = left.next() {
+        let (reader, output) = match left.peek() {
+            Some(_) => {
                 let (reader, writer) = pipe().doing(|| "make a pipe".into())?;
-                next = Some(writer);
-                Stdio::from(reader)
+                (Some(reader), Some(OwnedFd::from(writer)))
             }
+            None => (None, None),
         };
-        let child = command(stage)
-            .stdin(stdin)
-            .stdout(stdout)
-            .spawn()
-            .doing(|| starting(stage))?;
-        children.push(child);
+        match sys::fork().doing(|| starting(stage))? {
+            Some(pid) => stages.push(pid),
+            None => {
+                drop(reader);
+                exit(become_or_fail(stage, watch, input, output, pipeline.output).into())
+            }
+        }
+        if let Some(reader) = reader {
+            input = Input::Stage(reader);
+        }
     }
     Ok(())
+}
+
+/// What a stage has as its stdin.
+enum Input {
+    /// What the caller has.
+    Callers,
+    /// The first document.
+    Document(File),
+    /// What the stage before writes.
+    Stage(PipeReader),
+}
+
+/// In a child: becomes the stage. When that fails, this process does what every stage does that fails: it passes the
+/// document on with the error, so that what the stages before have made is removed by those after.
+fn become_or_fail(
+    stage: &Stage,
+    watch: &Watch,
+    input: Input,
+    output: Option<OwnedFd>,
+    at_the_end: Output,
+) -> u8 {
+    let has_document = !matches!(input, Input::Callers);
+    let is_last = output.is_none();
+    let Err(error) = connect_and_become(stage, watch, input, output, at_the_end);
+    let mut document = match has_document.then(|| Document::read(io::stdin())) {
+        Some(Ok(document)) => document,
+        _ => Document::new(),
+    };
+    // The same program stands in a pipeline twice.
+    if document.error().is_none() {
+        complain(&error);
+        document.set_error(STAGE, &error);
+    }
+    if has_document && !is_last {
+        // A reader that has gone has said why.
+        let _ = document.write(io::stdout(), false);
+    }
+    error.exit_code()
+}
+
+fn connect_and_become(
+    stage: &Stage,
+    watch: &Watch,
+    input: Input,
+    output: Option<OwnedFd>,
+    at_the_end: Output,
+) -> Result<Infallible> {
+    watch.let_through()?;
+    match input {
+        Input::Callers => {}
+        Input::Document(file) => dup2_stdin(file).doing(|| starting(stage))?,
+        Input::Stage(reader) => dup2_stdin(reader).doing(|| starting(stage))?,
+    }
+    let mut command = command(stage);
+    match (output, at_the_end) {
+        (Some(writer), _) => dup2_stdout(writer).doing(|| starting(stage))?,
+        (None, Output::Shown) => {}
+        (None, Output::Discarded) => drop(command.stdout(Stdio::null())),
+    }
+    Err(not_started(stage, &command.exec()))
 }
 
 fn command(stage: &Stage) -> Command {
     let mut command = Command::new(&stage.program.path);
     command.args(&stage.args);
     command
+}
+
+fn not_started(stage: &Stage, error: &io::Error) -> Error {
+    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    Error::system(&starting(stage), errno)
 }
 
 fn starting(stage: &Stage) -> String {
@@ -119,21 +187,13 @@ fn in_memory(document: &str) -> Result<File> {
     Ok(file)
 }
 
-/// Waits for all stages before it reaps the first one, so that a signal is never sent to a pid that has a new owner.
-fn wait(mut children: Vec<Child>) -> Result<Vec<u8>> {
-    for child in &children {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        while let Err(Errno::EINTR) = waitid(Id::Pid(pid(child)), flags) {}
+/// The exit status, as a shell gives it, of a child that has ended.
+fn reap(stage: Pid) -> Result<u8> {
+    match waitpid(stage, None).doing(|| "wait for a stage".into())? {
+        WaitStatus::Signaled(_, signal, _) => Ok(EXIT_SIGNAL + signal as u8),
+        WaitStatus::Exited(_, code) => Ok(code as u8),
+        _ => Ok(EXIT_FAILED),
     }
-    signals::end();
-    children
-        .iter_mut()
-        .map(|child| child.wait().map(code).doing(|| "wait for a stage".into()))
-        .collect()
-}
-
-fn pid(child: &Child) -> Pid {
-    Pid::from_raw(child.id().cast_signed())
 }
 
 /// The exit status as a shell gives it.

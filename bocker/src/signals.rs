@@ -2,51 +2,32 @@
 //! passes a signal on that was sent to it alone.
 
 use std::fs;
-use std::io::{BufReader, Read};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bocker_pipe::{Error, Kind, Result};
-use nix::sys::signal::{Signal, kill};
+use bocker_pipe::{Doing, Error, Kind, Result};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use crate::sys::{Noted, note_signals};
+use crate::sys;
+
+const ENDING: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGTERM,
+];
 
 /// How long a stage may take until it has said what it does with signals. One started a moment ago would just die of it,
 /// and what it had been given by the stage before it would be lost.
 const READY: Duration = Duration::from_secs(1);
 
-/// The stages that run now; none of them has been reaped, so that their pids are theirs.
-static STAGES: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// The last ending signal that came while a pipeline ran.
 static PENDING: AtomicI32 = AtomicI32::new(0);
 
-fn stages() -> MutexGuard<'static, Vec<Pid>> {
-    STAGES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Begins to note and pass on signals. Fails with [`Kind::Interrupted`] when one came since the last pipeline.
-pub(crate) fn watch() -> Result<()> {
-    static ONCE: Once = Once::new();
-    let mut result = Ok(());
-    ONCE.call_once(|| {
-        result = note_signals().map(|pipe| {
-            thread::spawn(move || {
-                for byte in BufReader::new(pipe)
-                    .bytes()
-                    .map_while(std::result::Result::ok)
-                {
-                    pass_on(Noted::from(byte));
-                }
-            });
-        });
-    });
-    result?;
-    interrupted()
-}
-
-/// Fails with [`Kind::Interrupted`] when a signal has come since [`watch`]: what waits between pipelines stops waiting.
+/// Fails with [`Kind::Interrupted`] when a signal came while a pipeline ran: what would follow it does not.
 pub(crate) fn interrupted() -> Result<()> {
     match PENDING.load(Ordering::Relaxed) {
         0 => Ok(()),
@@ -54,36 +35,88 @@ pub(crate) fn interrupted() -> Result<()> {
     }
 }
 
-/// These stages get the signals that come from now on.
-pub(crate) fn begin(pids: Vec<Pid>) {
-    *stages() = pids;
-    // One that came while they were being started has met none of them.
-    if let Ok(signal) = Signal::try_from(PENDING.load(Ordering::Relaxed)) {
-        send(signal);
+/// As long as it lives, an ending signal does not end this process.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    signals: SigSet,
+    before: SigSet,
+}
+
+impl Watch {
+    /// Begins. Fails as [`interrupted`] does.
+    pub(crate) fn begin() -> Result<Watch> {
+        interrupted()?;
+        let signals = ENDING.into_iter().chain([Signal::SIGCHLD]).collect();
+        let mut before = SigSet::empty();
+        nix::sys::signal::pthread_sigmask(
+            nix::sys::signal::SigmaskHow::SIG_BLOCK,
+            Some(&signals),
+            Some(&mut before),
+        )
+        .doing(|| "block signals".into())?;
+        Ok(Watch { signals, before })
+    }
+
+    /// In a child, which will be another program.
+    pub(crate) fn let_through(&self) -> Result<()> {
+        self.before
+            .thread_set_mask()
+            .doing(|| "let signals through".into())
+    }
+
+    /// Waits until all of these children have ended, and reaps none: until then their pids are theirs.
+    pub(crate) fn wait(&self, stages: &[Pid]) {
+        // One that came while they were being started has not met all of them.
+        while let Some(noted) = sys::wait_for_signal(&self.signals, Some(Duration::ZERO)) {
+            if let Some(signal) = ending(&noted) {
+                send(signal, stages);
+            }
+        }
+        let mut left = stages.iter();
+        while let Some(stage) = left.as_slice().first() {
+            if has_ended(*stage) {
+                left.next();
+                continue;
+            }
+            match sys::wait_for_signal(&self.signals, None) {
+                Some(noted) if !noted.by_kernel => {
+                    if let Some(signal) = ending(&noted) {
+                        send(signal, stages);
+                    }
+                }
+                // The terminal's whole foreground group has it, the stages too.
+                Some(noted) => drop(ending(&noted)),
+                None => {}
+            }
+        }
     }
 }
 
-/// The stages are about to be reaped: their pids will be other people's.
-pub(crate) fn end() {
-    stages().clear();
-}
-
-fn pass_on(noted: Noted) {
-    PENDING.store(noted.signal, Ordering::Relaxed);
-    if !noted.by_kernel
-        && let Ok(signal) = Signal::try_from(noted.signal)
-    {
-        send(signal);
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // A mask that was in force before is a valid one.
+        let _ = self.let_through();
     }
 }
 
-fn send(signal: Signal) {
-    for pid in stages().iter() {
+fn ending(noted: &sys::Noted) -> Option<Signal> {
+    let signal = noted.signal.filter(|signal| ENDING.contains(signal))?;
+    PENDING.store(signal as i32, Ordering::Relaxed);
+    Some(signal)
+}
+
+fn has_ended(pid: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+    !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive))
+}
+
+/// Sends a signal to each of these children, none of which has been reaped.
+pub(crate) fn send(signal: Signal, stages: &[Pid]) {
+    for pid in stages {
         wait_until_ready(*pid, signal);
         let _ = kill(*pid, signal);
     }
 }
-
 fn wait_until_ready(pid: Pid, signal: Signal) {
     let deadline = Instant::now() + READY;
     while !is_ready(pid, signal) && Instant::now() < deadline {

@@ -217,6 +217,30 @@ fn a_swapped_piece_is_shown_by_its_path_and_runs() {
 }
 
 #[test]
+fn a_piece_that_the_kernel_cannot_execute_is_said_once_and_leaves_nothing() {
+    let s = Session::new();
+    let broken = s.host.script("my-piece", "#!/no/such/interpreter\n");
+    s.run(&["--rm"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    for piece in ["BOCKER_SNAP", "BOCKER_NET", "BOCKER_CG", "BOCKER_SPAWN"] {
+        let run = [
+            "bocker", "run", "--rm", "--rootfs", &s.rootfs, "echo", "ran",
+        ];
+        let output = s.host.call(&run).env(piece, &broken).run().exits(125);
+        assert_eq!(output.stdout, "", "{piece}: {output}");
+        let said =
+            |line: &&str| line.starts_with("bocker: cannot start") && line.contains("my-piece");
+        assert_eq!(
+            output.stderr.lines().filter(said).count(),
+            1,
+            "{piece}: {output}"
+        );
+        // Who was not there to delete is one that has made nothing.
+        s.host.assert_same(&before);
+    }
+}
+
+#[test]
 fn a_swapped_piece_serves_a_detached_container_to_its_end() {
     let s = Session::new();
     let notes = s.host.scratch().join("notes");
