@@ -1,10 +1,11 @@
-//! Claims: a folder `/run/bocker/<id>` is made before the first object of a container and removed after the last.
-//! mkdir(2) makes it exclusive; its record says which `BOCKER_ROOT`, which boot and which tool it belongs to.
+//! Claims: a folder `/run/bocker/<id>` is there before the first object of a container and goes after the last.
+//! rename(2) makes it exclusive and complete: its record says which `BOCKER_ROOT`, which boot and which tool it belongs to.
+//! On its way in and out it is hidden, `.<id>.<pid>`, so that whatever is killed when, no claim is seen whose it is not known.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, DirEntry};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,10 @@ use crate::{lock, paths};
 const RECORD: &str = "claim";
 /// In a claim's folder: whom the supervisor keeps company, written by bocker-spawn.
 pub const PID: &str = "pid";
+/// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
+const OWN: [&str; 4] = [PID, lock::VERBS, lock::ALIVE, RECORD];
+/// What the name of a claim's folder begins with as long as it must not be seen.
+const HIDDEN: &str = ".";
 /// How many random ids are tried: with 30 bits, a second try is already rare.
 const TRIES: usize = 64;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -42,7 +47,7 @@ pub struct Record {
 pub struct Claim {
     /// The id.
     pub id: Id,
-    /// Absent for a moment after the claim is made, and when its file is damaged.
+    /// Absent when its file is damaged, and when the folder was made by hand.
     pub record: Option<Record>,
     /// Since the claim was made.
     pub age: Duration,
@@ -124,62 +129,115 @@ pub fn renew(id: &Id, stage: &str) -> Result<()> {
 }
 
 fn take(id: &Id, record: &Record) -> Result<bool> {
-    let folder = paths::claim(id);
-    match DirBuilder::new().mode(0o700).create(&folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(error).doing(|| format!("claim {}", folder.display())),
-    }
-    // The record is small and written at once; a reader that comes between sees a claim without one, which nobody touches.
-    let written = serde_json::to_vec(record)
+    let (folder, new) = (paths::claim(id), hidden(id));
+    let bytes = serde_json::to_vec(record)
         .map_err(std::io::Error::from)
-        .and_then(|bytes| fs::write(folder.join(RECORD), bytes));
-    if let Err(error) = written {
-        let _ = release(id);
-        return Err(error).doing(|| format!("write {}", folder.join(RECORD).display()));
+        .doing(|| "write a claim".into())?;
+    for _ in 0..TRIES {
+        if folder.exists() {
+            return Ok(false);
+        }
+        let made = DirBuilder::new()
+            .mode(0o700)
+            .create(&new)
+            .and_then(|()| fs::write(new.join(RECORD), &bytes))
+            .and_then(|()| fs::rename(&new, &folder));
+        let Err(error) = made else { return Ok(true) };
+        discard(&new)?;
+        // Another came first; or a killed one had our pid; or `gc --grace 0` took us for a killed one.
+        let again = [
+            ErrorKind::DirectoryNotEmpty,
+            ErrorKind::AlreadyExists,
+            ErrorKind::NotFound,
+        ];
+        if !again.contains(&error.kind()) {
+            return Err(error).doing(|| format!("claim {}", folder.display()));
+        }
     }
-    Ok(true)
+    let message = format!("{} was removed {TRIES} times in a row", new.display());
+    Err(Error::new(Kind::InUse, message))
 }
 
-/// Releases a claim: removes its own files and the folder. Already gone is success; a folder in which something of
+/// Where the folder of a claim is while it is being made or released by this process.
+fn hidden(id: &Id) -> PathBuf {
+    paths::run().join(format!("{HIDDEN}{id}.{}", std::process::id()))
+}
+
+/// Removes the folder of a claim that can no longer be seen. Not there is success.
+fn discard(folder: &Path) -> Result<()> {
+    for name in OWN {
+        gone_is_success(fs::remove_file(folder.join(name)))
+            .doing(|| format!("remove {}", folder.join(name).display()))?;
+    }
+    gone_is_success(fs::remove_dir(folder)).doing(|| format!("remove {}", folder.display()))
+}
+
+fn gone_is_success(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Releases a claim: its own files and the folder go at once. Already gone is success; a folder in which something of
 /// another tool remains is left, and the claim with it. Answers whether the claim is gone.
+/// The caller holds the lock of its verbs, so that nothing is put there meanwhile.
 pub fn release(id: &Id) -> Result<bool> {
-    let folder = paths::claim(id);
+    let (folder, gone) = (paths::claim(id), hidden(id));
     let remains = match fs::read_dir(&folder) {
-        Ok(entries) => entries.flatten().any(|entry| {
-            let name = entry.file_name();
-            ![RECORD, PID, lock::VERBS, lock::ALIVE]
-                .iter()
-                .any(|own| name == *own)
-        }),
+        Ok(entries) => entries
+            .flatten()
+            .any(|entry| !OWN.iter().any(|own| entry.file_name() == *own)),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(error).doing(|| format!("read {}", folder.display())),
     };
     if remains {
         return Ok(false);
     }
-    // The record goes last: as long as anything is there, the claim can be told whose it is.
-    for name in [PID, lock::VERBS, lock::ALIVE, RECORD] {
-        let path = folder.join(name);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).doing(|| format!("remove {}", path.display())),
-        }
-    }
-    match fs::remove_dir(&folder) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(error).doing(|| format!("remove {}", folder.display())),
-    }
+    gone_is_success(fs::rename(&folder, &gone))
+        .doing(|| format!("release {}", folder.display()))?;
+    discard(&gone)?;
+    Ok(true)
 }
 
-/// Releases the claim if this stage made it; otherwise it is for another to release.
-pub fn release_own(id: &Id, stage: &str) -> Result<()> {
-    if read(id).is_some_and(|record| record.by == stage) {
-        release(id)?;
+/// Removes what is left of claims whose maker was killed as it made or released them, if older than the grace; under a dry
+/// run only finds it. There is nothing in it yet or any more that could be anybody's.
+pub fn sweep(grace: Duration, dry_run: bool) -> Result<Vec<PathBuf>> {
+    let now = SystemTime::now();
+    let mut swept = Vec::new();
+    for (path, _) in hidden_claims()? {
+        let changed = fs::symlink_metadata(&path).map_or(0, |data| data.ctime().unsigned_abs());
+        let changed = UNIX_EPOCH + Duration::from_secs(changed);
+        if now.duration_since(changed).unwrap_or_default() < grace {
+            continue;
+        }
+        if !dry_run {
+            discard(&path)?;
+        }
+        swept.push(path);
     }
-    Ok(())
+    swept.sort();
+    Ok(swept)
+}
+
+fn hidden_claims() -> Result<impl Iterator<Item = (PathBuf, Id)>> {
+    let id = |name: &str| Id::parse(name.strip_prefix(HIDDEN)?.split_once('.')?.0).ok();
+    Ok(entries()?.into_iter().filter_map(move |entry| {
+        let id = id(entry.file_name().to_str()?)?;
+        Some((entry.path(), id))
+    }))
+}
+
+/// Releases the claim if this stage made it; otherwise it is for another to release. One that nobody holds any more may
+/// have been released half: then the rest goes.
+pub fn release_own(id: &Id, stage: &str) -> Result<()> {
+    match read(id) {
+        Some(record) if record.by == stage => release(id).map(|_| ()),
+        Some(_) => Ok(()),
+        None => hidden_claims()?
+            .filter(|(_, of)| of == id)
+            .try_for_each(|(path, _)| discard(&path)),
+    }
 }
 
 /// The record of a claim, if it stands and can be read.
@@ -188,15 +246,18 @@ pub fn read(id: &Id) -> Option<Record> {
     serde_json::from_slice(&bytes).ok()
 }
 
+fn entries() -> Result<Vec<DirEntry>> {
+    match fs::read_dir(paths::run()) {
+        Ok(entries) => Ok(entries.flatten().collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).doing(|| format!("read {}", paths::run().display())),
+    }
+}
+
 /// All claims on this machine, those of other roots included, by id.
 pub fn list() -> Result<Vec<Claim>> {
-    let entries = match fs::read_dir(paths::run()) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).doing(|| format!("read {}", paths::run().display())),
-    };
     let mut claims = Vec::new();
-    for entry in entries.flatten() {
+    for entry in entries()? {
         let Some(id) = entry
             .file_name()
             .to_str()

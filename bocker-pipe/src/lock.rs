@@ -1,9 +1,10 @@
 //! Locks that the kernel drops when their holder dies: the short one that orders the verbs on one container,
 //! and the long one by which a supervisor shows that it lives.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -38,51 +39,71 @@ pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
 
 /// A flock(2) of any kind on `path`, made at need.
 pub(crate) fn flock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
-    let mut file = open(path).doing(|| format!("open the lock {}", path.display()))?;
-    loop {
-        match Flock::lock(file, how) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(errno).doing(|| format!("lock {}", path.display())),
-        }
-    }
-}
-
-fn open(path: &Path) -> std::io::Result<File> {
-    let open = || {
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-    };
-    match open() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let file = match open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Some(folder) = path.parent() {
                 DirBuilder::new()
                     .recursive(true)
                     .mode(0o700)
-                    .create(folder)?;
+                    .create(folder)
+                    .doing(|| format!("make {}", folder.display()))?;
             }
-            open()
+            open(path)
         }
-        result => result,
+        file => file,
+    };
+    lock(
+        file.doing(|| format!("open the lock {}", path.display()))?,
+        how,
+    )
+    .doing(|| format!("lock {}", path.display()))
+}
+
+fn lock(mut file: File, how: FlockArg) -> nix::Result<Flock<File>> {
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno),
+        }
     }
 }
 
-/// The short lock that orders the verbs on one container. Fails with [`Kind::NotFound`] when nobody claims the id.
+/// Opens a file, made at need, in a folder that is there.
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// The short lock that orders the verbs on one container. Fails with [`Kind::NotFound`] when nobody claims the id, be it
+/// that the claim was released while this waited.
 pub fn verbs(id: &Id) -> Result<Lock> {
-    let folder = paths::claim(id);
-    if !folder.exists() {
-        return Err(Error::new(
-            Kind::NotFound,
-            format!("{id} is not claimed on this machine"),
-        ));
+    let path = paths::claim(id).join(VERBS);
+    let what = || format!("lock {}", path.display());
+    loop {
+        let file = match open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::new(
+                    Kind::NotFound,
+                    format!("{id} is not claimed on this machine"),
+                ));
+            }
+            file => file.doing(what)?,
+        };
+        let lock = lock(file, FlockArg::LockExclusive).doing(what)?;
+        let held = lock.metadata().doing(what)?;
+        let is_there = fs::symlink_metadata(&path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino()));
+        if is_there {
+            return Ok(Lock(lock));
+        }
     }
-    exclusive(&folder.join(VERBS))
 }
 
 /// The supervisor's sign of life: an open-file-description lock (fcntl(2), F_OFD_SETLK).
