@@ -116,8 +116,25 @@ impl Folder {
         write().doing(|| format!("write {}", path.display()))
     }
 
+    /// Whether bocker-spawn has taken it over: then it is kept until somebody deletes it.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.0.join(containers::CONFIG).exists()
+    }
+
+    /// Whether bocker-spawn has recorded an end.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.join(containers::STATUS).exists()
+    }
+
+    /// Forgets the recorded end: from now on it is being started again.
+    pub(crate) fn begin_again(&self) -> Result<()> {
+        remove_path(&self.0.join(containers::STATUS))
+    }
+
     /// Removes the folder with everything in it. Not there is success.
     pub(crate) fn remove(&self) -> Result<()> {
+        // Its document goes first: what is killed from here on leaves no container that has lost some of its files.
+        remove_path(&self.0.join(containers::CONFIG))?;
         remove_path(&self.0)
     }
 
@@ -258,8 +275,8 @@ pub(crate) fn refuse_alive(id: &Id) -> Result<()> {
 /// Releases the claim on an id, if it is this tool's and of this `BOCKER_ROOT`.
 pub(crate) fn release(id: &Id) -> Result<()> {
     match claim::read(id) {
-        Some(record) if record.root == paths::root() => claim::release_own(id, crate::STAGE),
-        _ => Ok(()),
+        Some(record) if record.root != paths::root() => Ok(()),
+        _ => claim::release_own(id, crate::STAGE),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `create`: claims an id and makes a container's root from an image or from a directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::step::quote;
@@ -183,11 +183,6 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
             steps.push(layer_step(index));
         }
     }
-    for (index, request) in context.snap.volumes.iter().enumerate() {
-        if request.folder().is_some() {
-            steps.push(volume_step(index));
-        }
-    }
     if context
         .source
         .as_ref()
@@ -198,7 +193,7 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
     steps.push(mount_step());
     for (index, request) in context.snap.volumes.iter().enumerate() {
         if request.folder().is_some() {
-            steps.push(fill_step(index));
+            steps.push(volume_step(index));
         }
     }
     steps
@@ -281,62 +276,41 @@ fn layer_step(index: usize) -> Step<Context> {
 }
 
 fn volume_step(index: usize) -> Step<Context> {
+    let ask = move |c: &Context| {
+        let request = &c.snap.volumes[index];
+        let destination = request.destination.clone();
+        request.folder().map(|folder| (folder, destination))
+    };
     Step::new(
         "snap.volume",
-        "a named volume is a directory that outlives its containers",
+        "a named volume outlives its containers; a new one begins with what the image has where it is mounted",
     )
-    .command(move |c: &Context| {
-        let folder = c.snap.volumes[index].folder().unwrap_or_default();
-        vec![format!("mkdir -p {}", quote(&folder.display().to_string()))]
+    .command(move |c: &Context| match ask(c) {
+        // Under a dry run it is not made, but would be.
+        Some((folder, destination)) if c.made.contains(&folder) || !folder.exists() => {
+            let from = c.folder().root().join(destination.trim_start_matches('/'));
+            let shown = |path: &Path| quote(&path.display().to_string());
+            let (from, new) = (shown(&from), shown(&volume::hidden(&folder, &c.id)));
+            vec![
+                format!("mkdir -p {new}"),
+                format!("if [ -d {from} ]; then cp -a {from}/. {new}; fi"),
+                format!("mv -nT {new} {}", shown(&folder)),
+            ]
+        }
+        _ => vec!["# the volume was there before".into()],
     })
+    .look(|_| format!("ls -l {}", quote(&paths::volumes().display().to_string())))
     .apply(move |c| {
-        if let Some(folder) = c.snap.volumes[index].folder()
-            && volume::make(&folder)?
+        if let Some((folder, destination)) = ask(c)
+            && volume::make(&folder, &c.id, &c.folder().root(), &destination)?
         {
             c.made.push(folder);
         }
         Ok(())
     })
-    .undo(|c| match c.made.pop() {
-        Some(folder) => volume::unmake(&folder),
-        None => Ok(()),
-    })
-}
-
-fn fill_step(index: usize) -> Step<Context> {
-    let copy = move |c: &Context| {
-        let request = &c.snap.volumes[index];
-        let folder = request.folder()?;
-        // Under a dry run it is not made, but would be.
-        let is_new = c.made.contains(&folder) || !folder.exists();
-        is_new.then(|| (folder, request.destination.clone()))
-    };
-    Step::new(
-        "snap.fill",
-        "a new volume begins with what the image has where it is mounted",
-    )
-    .command(move |c: &Context| match copy(c) {
-        Some((folder, destination)) => {
-            let from = c.folder().root().join(destination.trim_start_matches('/'));
-            let (from, to) = (from.display().to_string(), folder.display().to_string());
-            vec![format!(
-                "if [ -d {from} ]; then cp -a {from}/. {to}; fi",
-                from = quote(&from),
-                to = quote(&to)
-            )]
-        }
-        None => vec!["# the volume was there before".into()],
-    })
-    .apply(move |c| match copy(c) {
-        Some((folder, destination)) => {
-            let filled = volume::fill(&folder, &c.folder().root(), &destination);
-            filled.or_else(|error| volume::empty(&folder).and(Err(error)))
-        }
-        None => Ok(()),
-    })
-    .undo(move |c| match copy(c) {
-        Some((folder, _)) => volume::empty(&folder),
-        None => Ok(()),
+    .undo(move |c| match ask(c) {
+        Some((folder, _)) if c.made.contains(&folder) => volume::unmake(&folder, &c.id),
+        _ => Ok(()),
     })
 }
 

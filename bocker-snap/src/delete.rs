@@ -63,7 +63,13 @@ fn mount_step() -> Step<Context> {
         "the layers and what the container wrote are shown as one tree again",
     )
     .command(|c: &Context| match &c.snap {
-        Some(snap) => vec![container::mount_command(&c.folder(), snap)],
+        Some(snap) => {
+            let status = c.folder().path().join(containers::STATUS);
+            vec![
+                container::mount_command(&c.folder(), snap),
+                format!("rm -f {}", quote(&status.display().to_string())),
+            ]
+        }
         None => Vec::new(),
     })
     .look(|c| {
@@ -73,7 +79,10 @@ fn mount_step() -> Step<Context> {
         )
     })
     .apply(|c| match &c.snap {
-        Some(snap) => c.folder().mount(snap),
+        Some(snap) => {
+            c.folder().mount(snap)?;
+            c.folder().begin_again()
+        }
         None => Ok(()),
     })
     .undo(|c| c.folder().unmount())
@@ -83,7 +92,7 @@ fn mount_step() -> Step<Context> {
 /// stays: nobody could see it, start it or keep it.
 pub(crate) fn unmount(call: &mut Call) -> Result<()> {
     tear_down(call, |document, id| {
-        let handed_over = paths::container(id).join(containers::CONFIG).exists();
+        let handed_over = Folder::of(id).is_handed_over();
         document.error().is_some() && document.value("/bocker/exit").is_none() && !handed_over
     })
 }
@@ -120,7 +129,8 @@ fn tear_down(call: &mut Call, goes: impl Fn(&Document, &Id) -> bool) -> Result<(
     };
     let mut steps = vec![unmount_step()];
     if goes {
-        steps.extend([name_step(), folder_step(), release_step()]);
+        // The name goes after what it leads to, so that one that is killed can be told to go on by name.
+        steps.extend([folder_step(), name_step(), release_step()]);
     }
     call.delete(context, steps, |document, context| {
         if goes {
@@ -168,10 +178,13 @@ fn folder_step() -> Step<Context> {
         "what the container wrote, its log and its document go",
     )
     .command(|c: &Context| {
-        vec![format!(
-            "rm -rf {}",
-            quote(&c.folder().path().display().to_string())
-        )]
+        let folder = c.folder();
+        let config = folder.path().join(containers::CONFIG).display().to_string();
+        let folder = folder.path().display().to_string();
+        vec![
+            format!("rm -f {}", quote(&config)),
+            format!("rm -rf {}", quote(&folder)),
+        ]
     })
     .apply(|c| c.folder().remove())
 }

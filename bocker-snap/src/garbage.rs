@@ -15,12 +15,12 @@ use serde::Serialize;
 use crate::container::{self, Folder};
 use crate::layers::{self, Keep};
 use crate::tree::remove_path;
-use crate::{STAGE, image};
+use crate::{STAGE, image, volume};
 
 /// What was removed, or would be, as one JSON line.
 #[derive(Debug, Serialize)]
 pub(crate) struct Removed {
-    /// `container`, `mount`, `claim`, `name`, `layer`, `unfinished`, `blob`, `ingest`.
+    /// `container`, `mount`, `claim`, `name`, `volume`, `layer`, `unfinished`, `blob`, `ingest`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Id>,
@@ -70,16 +70,23 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         if !force && lock::is_alive(&id) {
             continue;
         }
-        let handed_over = folder.path().join(containers::CONFIG).exists();
+        let handed_over = folder.is_handed_over();
         let claim = claims.iter().find(|claim| claim.id == id);
         if handed_over {
-            let ended = folder.path().join(containers::STATUS).exists();
-            let restarted = claim.is_none_or(|claim| claim.is_of_another_boot(&boot));
-            if folder.is_mounted() && (ended || restarted || force) {
-                if !dry_run {
-                    folder.unmount()?;
+            let restarted = || claim::read(&id).is_none_or(|record| record.boot_id != boot);
+            let is_idle = || folder.is_mounted() && (force || folder.has_ended() || restarted());
+            if is_idle() {
+                // A start may have come first.
+                let _lock = match dry_run {
+                    true => None,
+                    false => container::lock(&id)?,
+                };
+                if is_idle() {
+                    if !dry_run {
+                        folder.unmount()?;
+                    }
+                    call.line(&Removed::of("mount", &id))?;
                 }
-                call.line(&Removed::of("mount", &id))?;
             }
             if orphans && claim.is_none() {
                 call.line(&Removed::of("unclaimed", &id))?;
@@ -90,10 +97,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             Some(claim) => claim.is_stale(&boot, grace),
             None => age(folder.path()) >= grace,
         };
-        if stale {
-            if !dry_run {
-                remove(&id, &folder)?;
-            }
+        if stale && (dry_run || remove(&id, &folder)?) {
             call.line(&Removed::of("container", &id))?;
         }
     }
@@ -105,13 +109,27 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         let lost = !paths::container(&claim.id).exists();
         if own && lost && claim.is_stale(&boot, grace) && (force || !lock::is_alive(&claim.id)) {
             if !dry_run {
+                let _lock = container::lock(&claim.id)?;
                 container::release(&claim.id)?;
             }
             call.line(&Removed::of("claim", &claim.id))?;
         }
     }
+    for claim in claim::sweep(grace, dry_run)? {
+        call.line(&Removed::at("claim", claim))?;
+    }
     for name in container::take_dead_names(dry_run)? {
         call.line(&Removed::at("name", name))?;
+    }
+    for (id, volume) in volume::unfinished()? {
+        // As long as its maker lives, the container is there and not handed over.
+        let container = Folder::of(&id);
+        if !container.path().exists() || container.is_handed_over() {
+            if !dry_run {
+                remove_path(&volume)?;
+            }
+            call.line(&Removed::at("volume", volume))?;
+        }
     }
     let layout = Layout::open();
     collect_layers(&layout, grace, dry_run, &mut |removed| call.line(&removed))?;
@@ -123,13 +141,17 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
     })
 }
 
-/// Removes a container that was never handed to bocker-spawn.
-fn remove(id: &Id, folder: &Folder) -> Result<()> {
+/// Removes a container that was never handed to bocker-spawn. Answers `false` for one that was, while this waited for its lock.
+fn remove(id: &Id, folder: &Folder) -> Result<bool> {
     let _lock = container::lock(id)?;
+    if folder.is_handed_over() {
+        return Ok(false);
+    }
     folder.unmount()?;
-    container::take_names(id)?;
     folder.remove()?;
-    container::release(id)
+    container::take_names(id)?;
+    container::release(id)?;
+    Ok(true)
 }
 
 /// Removes layers that neither an image nor a container stands on, and what dead imports left, if older than `grace`.
@@ -239,8 +261,8 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
         if !call.dry_run() {
             let folder = Folder::of(id);
             folder.unmount()?;
-            container::take_names(id)?;
             folder.remove()?;
+            container::take_names(id)?;
             container::release(id)?;
         }
         call.line(&Removed::of("container", id))?;
@@ -253,6 +275,9 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
             container::release(&claim.id)?;
         }
         call.line(&Removed::of("claim", &claim.id))?;
+    }
+    for claim in claim::sweep(Duration::ZERO, call.dry_run())? {
+        call.line(&Removed::at("claim", claim))?;
     }
     for folder in [
         paths::containers(),

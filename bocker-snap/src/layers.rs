@@ -16,7 +16,7 @@ use bocker_pipe::{Doing, Error, Kind, Result, paths};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
 use rustix::io::Errno;
 
-use crate::overlay::Overlay;
+use crate::overlay::{Overlay, unmount_all};
 use crate::source::{Source, free_space};
 use crate::tree::{copy_attributes, names, open_directory, remove_path, sync_directory};
 use crate::unpack::unpack;
@@ -113,6 +113,7 @@ pub(crate) fn discard(path: &Path) -> Result<()> {
         .and_then(|name| name.to_str())
         .unwrap_or("");
     if is_unfinished(name) {
+        unmount_all(&path.join(PLACE))?;
         return remove_path(path);
     }
     let hidden = store.join(format!("{UNFINISHED}{name}"));
@@ -240,6 +241,8 @@ impl Unfinished {
     }
 
     fn empty(&self) -> Result<()> {
+        // A mount that passes by, where the kernel knows no detached ones, stays when its maker is killed.
+        unmount_all(&self.path.join(PLACE))?;
         for name in names(&self.lock).doing(|| format!("read {}", self.path.display()))? {
             remove_path(&self.path.join(OsStr::from_bytes(&name)))?;
         }

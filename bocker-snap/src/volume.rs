@@ -1,23 +1,24 @@
 //! Volumes: directories of the host, or named ones below `BOCKER_ROOT/volumes`, that a container sees below its root.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
 use bocker_pipe::document::Mount;
-use bocker_pipe::{Doing, Error, Kind, Result, containers, paths};
-use rustix::fs::{OFlags, ResolveFlags};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
+use rustix::fs::{CWD, OFlags, RenameFlags, ResolveFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::make_folder;
 use crate::pack::{Tree, pack};
-use crate::tree::{self, open_below, open_directory};
+use crate::tree::{self, open_below, open_directory, remove_path};
 use crate::unpack::unpack;
+
+/// What the name of a volume on its way in or out begins with; the container's id follows.
+const HIDDEN: &str = ".";
 
 /// One volume, as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,19 +108,70 @@ fn destination_of(text: &str) -> Option<String> {
     (!path.is_empty()).then_some(path)
 }
 
-/// Makes a named volume. Answers whether it was not there before.
-pub(crate) fn make(folder: &Path) -> Result<bool> {
+/// Makes a named volume for a container, filled with what its root has at the destination, as docker does: a volume over
+/// `/var/lib/x` begins with what the image ships there. Answers whether it was not there before.
+/// It is filled under a hidden name, so that a volume that can be seen is whole.
+pub(crate) fn make(folder: &Path, id: &Id, root: &Path, destination: &str) -> Result<bool> {
     make_folder(&paths::volumes())?;
-    match DirBuilder::new().mode(0o755).create(folder) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error).doing(|| format!("make {}", folder.display())),
+    if folder.exists() {
+        return Ok(false);
+    }
+    let new = hidden(folder, id);
+    remove_path(&new)?;
+    let what = || format!("make {}", folder.display());
+    let made = (|| {
+        DirBuilder::new().mode(0o755).create(&new).doing(what)?;
+        fill(&new, root, destination)?;
+        match renameat_with(CWD, &new, CWD, folder, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => Ok(false),
+            result => result.map(|()| true).doing(what),
+        }
+    })();
+    if !matches!(made, Ok(true)) {
+        remove_path(&new)?;
+    }
+    made
+}
+
+/// Removes a volume that was made just now.
+pub(crate) fn unmake(folder: &Path, id: &Id) -> Result<()> {
+    let gone = hidden(folder, id);
+    match fs::rename(folder, &gone) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result
+            .doing(|| format!("remove {}", folder.display()))
+            .and_then(|()| remove_path(&gone)),
     }
 }
 
-/// Copies what a root has at the destination into a volume that was made just now, as docker does: a volume over `/var/lib/x`
-/// begins with what the image ships there. Nothing there, or no directory, leaves the volume as it is.
-pub(crate) fn fill(folder: &Path, root: &Path, destination: &str) -> Result<()> {
+/// Where a volume is as long as it must not be seen; no volume's own name begins so.
+pub(crate) fn hidden(folder: &Path, id: &Id) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default();
+    folder.with_file_name(format!("{HIDDEN}{id}.{}", name.display()))
+}
+
+/// Hidden volumes, each with the container for which it is made.
+pub(crate) fn unfinished() -> Result<Vec<(Id, PathBuf)>> {
+    let folder = paths::volumes();
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.doing(|| format!("read {}", folder.display()))?,
+    };
+    let maker = |path: &Path| {
+        let (id, _) = path
+            .file_name()?
+            .to_str()?
+            .strip_prefix(HIDDEN)?
+            .split_once('.')?;
+        Id::parse(id).ok()
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    Ok(paths
+        .filter_map(|path| Some((maker(&path)?, path)))
+        .collect())
+}
+
+fn fill(folder: &Path, root: &Path, destination: &str) -> Result<()> {
     let below = Path::new(destination.trim_start_matches('/'));
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let from = match open_below(
@@ -128,6 +180,7 @@ pub(crate) fn fill(folder: &Path, root: &Path, destination: &str) -> Result<()> 
         OFlags::RDONLY,
         resolve,
     ) {
+        // Nothing there, or no directory: the volume stays empty.
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
         from => from.doing(|| format!("open the container's {destination}"))?,
     };
@@ -139,31 +192,6 @@ pub(crate) fn fill(folder: &Path, root: &Path, destination: &str) -> Result<()> 
         // A writer fails with EPIPE when the reader has failed, which is then the cause.
         Ok(packed) => unpacked.and(packed),
         Err(_) => unpacked,
-    }
-}
-
-/// Empties a volume that was filled just now.
-pub(crate) fn empty(folder: &Path) -> Result<()> {
-    let what = || format!("empty {}", folder.display());
-    let directory = open_directory(folder)?;
-    for name in tree::names(&directory).doing(what)? {
-        tree::remove_all(directory.as_fd(), OsStr::from_bytes(&name)).doing(what)?;
-    }
-    Ok(())
-}
-
-/// Removes a volume that was made just now, unless something is in it already.
-pub(crate) fn unmake(folder: &Path) -> Result<()> {
-    match fs::remove_dir(folder) {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
-            Err(error).doing(|| format!("remove {}", folder.display()))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -570,7 +570,7 @@ fn a_deletion_that_is_killed_at_each_step_is_finished_by_the_next() {
     let first = create(&host, &options);
     pass(&host, "delete", &first).ok();
     let before = host.fingerprint();
-    for step in ["snap.mount", "snap.name", "snap.folder", "snap.claim"] {
+    for step in ["snap.mount", "snap.folder", "snap.name", "snap.claim"] {
         let document = create(&host, &options);
         host.call(&["bocker-snap", "delete"])
             .env("BOCKER_FAIL_AT", format!("kill:{step}"))
@@ -1246,7 +1246,7 @@ fn a_new_volume_begins_with_what_the_image_has_there_and_an_old_one_is_left_alon
     assert!(!volumes.join("new/hello").exists());
 
     let before = host.fingerprint();
-    for step in ["snap.fill", "snap.mount"] {
+    for step in ["snap.volume", "snap.mount"] {
         host.sh(&format!(
             "BOCKER_FAIL_AT={step} bocker-snap create fixture:1 --volume other:/data"
         ))
