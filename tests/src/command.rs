@@ -73,6 +73,11 @@ impl Call {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn(self) -> Running {
+        self.spawn_with(|_| ())
+    }
+
+    /// The same, once `prepare` has had a look.
+    pub(crate) fn spawn_with(self, prepare: impl FnOnce(&mut Command)) -> Running {
         let started = Instant::now();
         let mut command = Command::new(&self.argv[0]);
         command
@@ -87,6 +92,7 @@ impl Call {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        prepare(&mut command);
         let mut child = command
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {:?}: {e}", self.argv));
@@ -167,6 +173,11 @@ impl Running {
                 None => thread::sleep(TICK),
             }
         };
+        self.finish(status)
+    }
+
+    /// Waits for the end of the output of a program that has ended, and whose status somebody else has fetched.
+    pub(crate) fn finish(mut self, status: ExitStatus) -> Output {
         self.ended = true;
         let stdout = self.drain(true);
         let stderr = self.drain(false);
