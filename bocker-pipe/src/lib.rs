@@ -17,6 +17,7 @@ pub mod reference;
 mod signals;
 pub mod state;
 pub mod step;
+pub mod timing;
 pub mod tool;
 
 pub use document::Document;

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use nix::sys::signal::{Signal, raise};
 
 use crate::error::{Error, Failures, Kind, Result};
-use crate::signals;
+use crate::{signals, timing};
 
 /// Names the step after which a tool fails, or with `kill:` before the name, is killed. For tests.
 pub const FAIL_VARIABLE: &str = "BOCKER_FAIL_AT";
@@ -24,6 +24,7 @@ pub struct Step<C> {
     look: Option<Describe<C>>,
     apply: Option<Act<C>>,
     undo: Option<Act<C>>,
+    timed_elsewhere: bool,
 }
 
 impl<C> Step<C> {
@@ -36,6 +37,7 @@ impl<C> Step<C> {
             look: None,
             apply: None,
             undo: None,
+            timed_elsewhere: false,
         }
     }
 
@@ -65,6 +67,13 @@ impl<C> Step<C> {
     #[must_use]
     pub fn undo(mut self, act: impl FnMut(&mut C) -> Result<()> + 'static) -> Self {
         self.undo = Some(Box::new(act));
+        self
+    }
+
+    /// To apply it is only to wait for another process, which does it and says how long it took.
+    #[must_use]
+    pub fn timed_elsewhere(mut self) -> Self {
+        self.timed_elsewhere = true;
         self
     }
 
@@ -163,7 +172,8 @@ impl Engine {
                 if self.mode.verbose || self.mode.explain {
                     print(&format!("# undo {}\n", step.name));
                 }
-                failures.note(undo(context));
+                let undone = timing::measure(format_args!("undo {}", step.name), || undo(context));
+                failures.note(undone);
             }
         }
         failures.into_result()
@@ -182,7 +192,10 @@ impl Engine {
 
     fn apply<C>(&self, context: &mut C, step: &mut Step<C>) -> Result<()> {
         match step.apply.as_mut() {
-            Some(apply) if !self.mode.dry_run => apply(context),
+            Some(apply) if !self.mode.dry_run => match step.timed_elsewhere {
+                true => apply(context),
+                false => timing::measure(step.name, || apply(context)),
+            },
             _ => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::document::Document;
 use crate::error::{Doing, EXIT_FAILED, EXIT_SIGNAL, Error, Kind, Result};
 use crate::step::{Engine, Mode, Step};
-use crate::{containers, signals};
+use crate::{containers, signals, timing};
 
 /// signal(7): a report whose reader has gone ends as if by this one, without a word.
 const SIGPIPE: u8 = 13;
@@ -208,7 +208,7 @@ impl Call {
     /// For a creating verb, one with an error fails with [`Kind::Passed`].
     pub fn document(&mut self) -> Result<&mut Document> {
         if self.document.is_none() {
-            let document = self.read()?;
+            let document = timing::measure(timing::READS, || self.read())?;
             return self.accept(document);
         }
         self.loaded()
@@ -343,8 +343,7 @@ impl Call {
         }
         let stdout = std::io::stdout();
         let pretty = stdout.is_terminal();
-        document
-            .write(stdout.lock(), pretty)
+        timing::measure(timing::PASSES_ON, || document.write(stdout.lock(), pretty))
             .doing(|| "pass the document on".into())
     }
 
@@ -417,7 +416,7 @@ pub fn main(tool: &'static Tool) -> ExitCode {
     match (named, first.to_str()) {
         (Some(verb), _) => {
             args.remove(0);
-            ExitCode::from(run(tool, verb, args))
+            timed(tool, verb, args)
         }
         (None, Some("-h" | "--help" | "help")) => ExitCode::from(print(tool.help)),
         (None, Some("-V" | "--version" | "version")) => ExitCode::from(print(&format!(
@@ -430,7 +429,7 @@ pub fn main(tool: &'static Tool) -> ExitCode {
             ExitCode::from(EXIT_FAILED)
         }
         _ => match tool.default_verb.and_then(find) {
-            Some(verb) => ExitCode::from(run(tool, verb, args)),
+            Some(verb) => timed(tool, verb, args),
             None => {
                 // It may be a mistyped stage of a pipeline: what came down the pipe goes on.
                 let mut call = Call::new(tool, VerbKind::Creates, Vec::new());
@@ -450,6 +449,11 @@ fn print(text: &str) -> u8 {
         Ok(()) => 0,
         Err(_) => EXIT_FAILED,
     }
+}
+
+fn timed(tool: &'static Tool, verb: &Verb, args: Vec<OsString>) -> ExitCode {
+    timing::begin(format_args!("{} {}", tool.stage, verb.name));
+    ExitCode::from(timing::measure(timing::ALL, || run(tool, verb, args)))
 }
 
 fn run(tool: &'static Tool, verb: &Verb, args: Vec<OsString>) -> u8 {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bocker_pipe::document::Mount;
-use bocker_pipe::{Doing, Error, Kind, Result};
+use bocker_pipe::{Doing, Error, Kind, Result, timing};
 use rustix::fs::{FileType, Mode, OFlags, fstat, makedev, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -71,47 +71,54 @@ fn set_up(
     joins: &[OwnedFd],
     parts: &mut usize,
 ) -> Result<()> {
-    cgroups::join(&plan.cgroups)?;
-    *parts += 1;
-
-    sys::reset_signals();
-    setsid().doing(|| "begin a session".into())?;
-    namespaces(plan, joins)?;
-
-    let root = root(plan)?;
-    *parts += 1;
-    let kernel = kernel_mounts(plan, &root)?;
-    *parts += 1;
-    devices(&kernel.dev)?;
-    let terminal = match plan.program.terminal {
-        true => Some(terminal(&kernel, channel)?),
-        false => None,
-    };
-    *parts += 1;
-    for mount in plan.mounts.iter().filter(|mount| !is_own(mount)) {
-        mounts::mount(&root, mount)?;
-    }
-    working_directory(&root, &plan.program.cwd)?;
-    *parts += 1;
-    mask(plan, &root, &kernel.dev)?;
-    if plan.read_only {
-        sys::mount_setattr(root.as_fd(), false, RDONLY, 0)
-            .doing(|| "make the container's root read-only".into())?;
-    }
-    pivot(&root)?;
-    *parts += 1;
-
-    let stdio = match terminal {
-        Some(terminal) => Stdio::terminal(terminal)?,
-        None => stdio.unwrap_or_default(),
-    };
-    privileges::prepare(&plan.program, &root, stdio)?;
-    *parts += 1;
+    part(parts, || cgroups::join(&plan.cgroups))?;
+    let root = part(parts, || {
+        sys::reset_signals();
+        setsid().doing(|| "begin a session".into())?;
+        namespaces(plan, joins)?;
+        root(plan)
+    })?;
+    let kernel = part(parts, || kernel_mounts(plan, &root))?;
+    let terminal = part(parts, || {
+        devices(&kernel.dev)?;
+        match plan.program.terminal {
+            true => terminal(&kernel, channel).map(Some),
+            false => Ok(None),
+        }
+    })?;
+    part(parts, || {
+        for mount in plan.mounts.iter().filter(|mount| !is_own(mount)) {
+            mounts::mount(&root, mount)?;
+        }
+        working_directory(&root, &plan.program.cwd)
+    })?;
+    part(parts, || {
+        mask(plan, &root, &kernel.dev)?;
+        if plan.read_only {
+            sys::mount_setattr(root.as_fd(), false, RDONLY, 0)
+                .doing(|| "make the container's root read-only".into())?;
+        }
+        pivot(&root)
+    })?;
+    part(parts, || {
+        let stdio = match terminal {
+            Some(terminal) => Stdio::terminal(terminal)?,
+            None => stdio.unwrap_or_default(),
+        };
+        privileges::prepare(&plan.program, &root, stdio)
+    })?;
     channel.done(*parts)?;
     if !channel.wait() {
         sys::exit(1);
     }
     Err(privileges::execute(&plan.program))
+}
+
+/// Does the next part, and counts it once it is done.
+fn part<T>(parts: &mut usize, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = timing::measure(PARTS[*parts], act)?;
+    *parts += 1;
+    Ok(done)
 }
 
 fn namespaces(plan: &Plan, joins: &[OwnedFd]) -> Result<()> {

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use bocker_pipe::{Call, Document, Doing, Result, paths};
+use bocker_pipe::{Call, Document, Doing, Result, paths, timing};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::options::{self, Options};
@@ -12,6 +12,9 @@ use crate::start::{abandon, begin};
 use crate::supervise::{finish, supervise};
 use crate::sys::{self, Side};
 use crate::{child, signals};
+
+/// What the time is called that the container's command takes.
+const CONTAINER: &str = "the container";
 
 /// The verb.
 pub(crate) fn run(call: &mut Call) -> Result<()> {
@@ -27,7 +30,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         call.adopt(context.document);
         return Ok(());
     }
-    let exit = match supervise(&mut context, &signals) {
+    let exit = match timing::measure(CONTAINER, || supervise(&mut context, &signals)) {
         Ok(exit) => exit,
         Err(error) => {
             // It must not live on unseen.
@@ -80,7 +83,7 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
     drop(writer);
     let_go()?;
     // From here on there is nobody to return an error to: what fails is in the status, or at least ends the container.
-    let exit = match supervise(&mut context, &signals) {
+    let exit = match timing::measure(CONTAINER, || supervise(&mut context, &signals)) {
         Ok(exit) => exit,
         Err(_) => {
             abandon(&mut context);

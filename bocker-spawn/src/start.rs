@@ -145,7 +145,7 @@ fn steps() -> Vec<Step<Context>> {
         }),
     ];
     for name in child::PARTS {
-        steps.push(show::report(name).apply(report));
+        steps.push(show::report(name).apply(report).timed_elsewhere());
     }
     steps.push(
         Step::new(

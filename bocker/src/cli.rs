@@ -37,6 +37,9 @@ pub(crate) struct Cli {
     /// Have the tools say of each step why it is done, and how to look at what it did
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Print where the time of each pipeline went, after it has ended
+    #[arg(long)]
+    pub(crate) timing: bool,
     /// Relative weight of new containers (default 512, also BOCKER_CPU_SHARE)
     #[arg(long = "CPU_SHARE", value_name = "N", value_parser = limits::number)]
     pub(crate) cpu_share: Option<u64>,

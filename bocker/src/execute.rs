@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio, exit};
 
 use bocker_pipe::error::{EXIT_FAILED, EXIT_SIGNAL};
+use bocker_pipe::timing::measure;
 use bocker_pipe::{Document, Doing, Error, Result};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -18,7 +19,7 @@ use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 use crate::pipeline::{Output, Pipeline, STDIN, STDOUT, Stage};
 use crate::session::complain;
 use crate::signals::Watch;
-use crate::sys;
+use crate::{sys, timing};
 
 /// What a stage that cannot be started calls itself in the document.
 const STAGE: &str = "bocker";
@@ -63,11 +64,9 @@ pub(crate) fn capture_quietly(stage: &Stage) -> Result<(Vec<u8>, u8)> {
 }
 
 fn capture_with(stage: &Stage, stderr: Stdio) -> Result<(Vec<u8>, u8)> {
-    let output = command(stage)
-        .stdin(Stdio::null())
-        .stderr(stderr)
-        .output()
-        .doing(|| starting(stage))?;
+    let mut command = command(stage);
+    command.stdin(Stdio::null()).stderr(stderr);
+    let output = measure(stage.label(), || command.output()).doing(|| starting(stage))?;
     Ok((output.stdout, code(output.status)))
 }
 
@@ -87,6 +86,7 @@ fn start(pipeline: &Pipeline, watch: &Watch, stages: &mut Vec<Pid>) -> Result<()
             }
             None => (None, None),
         };
+        timing::starts(stage);
         match sys::fork().doing(|| starting(stage))? {
             Some(pid) => stages.push(pid),
             None => {
@@ -164,6 +164,7 @@ fn connect_and_become(
 fn command(stage: &Stage) -> Command {
     let mut command = Command::new(&stage.program.path);
     command.args(&stage.args);
+    timing::hand_on(&mut command);
     command
 }
 

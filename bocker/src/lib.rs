@@ -15,6 +15,7 @@ mod sys;
 mod table;
 mod template;
 mod time;
+mod timing;
 mod tools;
 mod verbs;
 
@@ -67,6 +68,9 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         let _ = io::stderr().write_all(verbs::help::page().as_bytes());
         return Ok(EXIT_FAILED);
     };
+    if cli.timing {
+        timing::begin()?;
+    }
     let session = Session {
         trace: cli.trace,
         dry_run: cli.dry_run,

@@ -25,6 +25,15 @@ impl Stage {
         }
     }
 
+    /// As the tools call themselves: `net create`.
+    pub(crate) fn label(&self) -> String {
+        let name = self.program.path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy();
+        let verb = self.args.first().map(|verb| verb.to_string_lossy());
+        let name = name.strip_prefix("bocker-").unwrap_or(&name);
+        format!("{name} {}", verb.unwrap_or_default())
+    }
+
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Stage {
         self.args.push(arg.into());
         self

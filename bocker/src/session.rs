@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Stage};
 use crate::tools::{Piece, Tools};
-use crate::{execute, shell};
+use crate::{execute, shell, timing};
 
 /// The leading options, and where the tools are.
 #[derive(Debug)]
@@ -55,6 +55,7 @@ impl Session {
             return Ok(0);
         }
         let statuses = execute::run(pipeline)?;
+        timing::report(&pipeline.stages)?;
         let last = statuses.last().copied().unwrap_or(EXIT_FAILED);
         let Some(line) = &pipeline.said else {
             return Ok(last);
