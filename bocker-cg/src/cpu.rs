@@ -1,10 +1,12 @@
 //! The cpu controller: a weight (shares) and a cap (quota of a period); and cpuacct, which counts.
-//! Kernel documentation: scheduler/sched-bwc, admin-guide/cgroup-v1/cpuacct.
+//! Kernel documentation: scheduler/sched-bwc, admin-guide/cgroup-v1/cpuacct, admin-guide/cgroup-v2 ("CPU").
+
+use std::path::Path;
 
 use bocker_pipe::{Error, Kind, Result};
 use serde_json::{Value, json};
 
-use crate::controller::Setting;
+use crate::controller::{Interface, Setting};
 use crate::request::{Request, out_of_range};
 
 pub(crate) const NAME: &str = "cpu";
@@ -13,14 +15,20 @@ pub(crate) const RESOURCES: &str = "cpu";
 pub(crate) const WHY: &str = "shares CPU time out between groups, and caps it";
 pub(crate) const WHY_ACCOUNTING: &str = "counts the CPU time that the container has used";
 
-pub(crate) const SHARES: &str = "cpu.shares";
-pub(crate) const USAGE: &str = "cpuacct.usage";
+const SHARES: &str = "cpu.shares";
+const USAGE: &str = "cpuacct.usage";
+const WEIGHT: &str = "cpu.weight";
+/// Quota and period in one.
+const BANDWIDTH: &str = "cpu.max";
 const PERIOD_FILE: &str = "cpu.cfs_period_us";
 const QUOTA: &str = "cpu.cfs_quota_us";
 
 /// The kernel clamps weights beyond these without a word (MIN_SHARES and MAX_SHARES, kernel/sched/sched.h).
 const MIN_SHARES: u64 = 2;
 const MAX_SHARES: u64 = 1 << 18;
+/// The range of [`WEIGHT`] (CGROUP_WEIGHT_MIN and CGROUP_WEIGHT_MAX, linux/cgroup.h).
+const MIN_WEIGHT: u64 = 1;
+const MAX_WEIGHT: u64 = 10_000;
 /// The length of a period in microseconds: the kernel's default, and Docker's for --cpus.
 const PERIOD: u64 = 100_000;
 /// The smallest quota that the kernel takes, in microseconds (min_cfs_quota_period, kernel/sched/core.c).
@@ -77,7 +85,35 @@ fn asked_quota(request: &Request) -> Option<u64> {
     request.cpus.as_deref().and_then(|cpus| quota(cpus).ok())
 }
 
-pub(crate) fn settings(request: &Request) -> Vec<Setting> {
+/// The weight on v2 of so many shares, as runc has it since 1.3.2 and crun since 1.23: a curve through the least, the
+/// default (1024 is 100) and the most of both, where a straight line would make 39 of the default.
+/// <https://github.com/opencontainers/cgroups/pull/20>
+fn weight(shares: u64) -> u64 {
+    if shares <= MIN_SHARES {
+        return MIN_WEIGHT;
+    }
+    if shares >= MAX_SHARES {
+        return MAX_WEIGHT;
+    }
+    let l = (shares as f64).log2();
+    let exponent = (l * l + 125.0 * l) / 612.0 - 7.0 / 34.0;
+    10f64.powf(exponent).ceil() as u64
+}
+
+pub(crate) const V1: Interface = Interface {
+    shown_by: Some(SHARES),
+    settings: v1,
+};
+pub(crate) const V1_ACCOUNTING: Interface = Interface {
+    shown_by: Some(USAGE),
+    settings: Interface::nothing,
+};
+pub(crate) const V2: Interface = Interface {
+    shown_by: Some(WEIGHT),
+    settings: v2,
+};
+
+fn v1(request: &Request, _: &Path) -> Vec<Setting> {
     let mut settings = Vec::new();
     if let Some(shares) = request.cpu_shares {
         settings.push(Setting::new(SHARES, shares));
@@ -85,6 +121,17 @@ pub(crate) fn settings(request: &Request) -> Vec<Setting> {
     if let Some(quota) = asked_quota(request) {
         settings.push(Setting::new(PERIOD_FILE, PERIOD));
         settings.push(Setting::new(QUOTA, quota));
+    }
+    settings
+}
+
+fn v2(request: &Request, _: &Path) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    if let Some(shares) = request.cpu_shares {
+        settings.push(Setting::new(WEIGHT, weight(shares)));
+    }
+    if let Some(quota) = asked_quota(request) {
+        settings.push(Setting::new(BANDWIDTH, format!("{quota} {PERIOD}")));
     }
     settings
 }
@@ -158,7 +205,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn shares_become_the_weight_that_runc_makes_of_them() {
+        // What opencontainers/cgroups and crun test, and the examples of Kubernetes' announcement.
+        for (shares, expected) in [
+            (0, 1),
+            (2, 1),
+            (102, 17),
+            (512, 59),
+            (1024, 100),
+            (262_144, 10_000),
+            (u64::MAX, 10_000),
+        ] {
+            assert_eq!(weight(shares), expected, "{shares}");
+        }
+    }
+
+    #[test]
+    fn version_2_has_one_file_for_quota_and_period() {
+        let request = Request {
+            cpu_shares: Some(1024),
+            cpus: Some("1.5".into()),
+            ..Request::default()
+        };
+        let expected = [
+            Setting::new("cpu.weight", 100),
+            Setting::new("cpu.max", "150000 100000"),
+        ];
+        assert_eq!(v2(&request, Path::new("/")), expected);
+        assert_eq!(v2(&Request::default(), Path::new("/")), []);
+    }
+
     proptest! {
+        #[test]
+        fn more_shares_are_never_less_weight(shares in MIN_SHARES..MAX_SHARES) {
+            prop_assert!((MIN_WEIGHT..=MAX_WEIGHT).contains(&weight(shares)));
+            prop_assert!(weight(shares) <= weight(shares + 1));
+        }
+
         #[test]
         fn any_text_is_a_quota_in_range_or_an_error(text in "\\PC*") {
             if let Ok(us) = quota(&text) {

@@ -1,17 +1,18 @@
 //! `create`: makes the container's group in every hierarchy and writes its limits.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
+use std::rc::Rc;
 
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step, claim, lock};
 
 use crate::STAGE;
-use crate::controller::{ALL, Controller, Setting};
-use crate::hierarchies::Hierarchies;
+use crate::controller::{ALL, Controller};
+use crate::hierarchies::{Hierarchies, Version};
 use crate::member::{self, Earlier};
 use crate::request::{Devices, Memory, Request};
-use crate::{group, memory};
+use crate::{group, memory, unified};
 
 /// What the steps work on.
 struct Context {
@@ -30,7 +31,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         Some(_) => Some(document.id()?),
     };
     let hierarchies = Hierarchies::read()?;
-    check_mounted(&hierarchies, &request)?;
+    check_available(&hierarchies, &request)?;
 
     let _lock = match &id {
         Some(id) if !call.dry_run() => Some(lock::verbs(id)?),
@@ -40,6 +41,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     if id.is_none() {
         steps.push(claim_step());
     }
+    steps.extend(unified::parent_step(&hierarchies)?);
     steps.extend(group_steps(&hierarchies, &request));
     let context = Context {
         id: id.unwrap_or_else(Id::placeholder),
@@ -93,26 +95,29 @@ fn pids_option(call: &mut Call) -> Result<i64> {
 }
 
 /// A controller that the machine lacks is an error when somebody asked for it.
-fn check_mounted(hierarchies: &Hierarchies, request: &Request) -> Result<()> {
+fn check_available(hierarchies: &Hierarchies, request: &Request) -> Result<()> {
     for controller in ALL {
         if hierarchies.of(controller).is_some() {
             continue;
         }
         let name = controller.name();
         if let Some(option) = controller.asked_by(request) {
-            return Err(Error::new(
-                Kind::Unsupported,
-                format!("{option} needs the {name} controller, which is not mounted"),
-            )
-            .hint(format!(
-                "mount -t cgroup -o {name} cgroup /sys/fs/cgroup/{name}, or leave {option} out"
-            )));
+            return Err(match hierarchies.version() {
+                Version::V1 => Error::new(
+                    Kind::Unsupported,
+                    format!("{option} needs the {name} controller, which is not mounted"),
+                )
+                .hint(format!(
+                    "mount -t cgroup -o {name} cgroup /sys/fs/cgroup/{name}, or leave {option} out"
+                )),
+                Version::V2 => unified::not_available(option, name, hierarchies),
+            });
         }
         if controller == Controller::Memory && request.memory.is_some() {
             // Nobody asked: the container runs, and whoever watches is told. If stderr is gone, nobody watches.
             let _ = writeln!(
                 std::io::stderr(),
-                "bocker-cg: the {name} controller is not mounted: the default limit is not set"
+                "bocker-cg: there is no {name} controller here: the default limit is not set"
             );
         }
     }
@@ -130,61 +135,87 @@ fn claim_step() -> Step<Context> {
         .undo(|c| claim::release_own(&c.id, STAGE))
 }
 
-/// A step for each controller. Where several are mounted together the first makes the group for all of them.
+/// On v1 a step for each controller, of which the first on a hierarchy makes the group; on v2 a step that makes the one
+/// group, and one for each controller that has something to set there.
 fn group_steps(hierarchies: &Hierarchies, request: &Request) -> Vec<Step<Context>> {
+    let version = hierarchies.version();
+    let request = Rc::new(request.clone());
     let mut steps = Vec::new();
     for hierarchy in hierarchies.iter() {
-        for (position, controller) in hierarchy.controllers.iter().enumerate() {
-            let settings = controller.settings(request, &hierarchy.mount);
-            let makes = position == 0;
-            if makes || !settings.is_empty() {
-                let mount = hierarchy.mount.clone();
-                steps.push(group_step(*controller, mount, makes, settings));
+        let parent: Rc<Path> = hierarchy.parent.as_path().into();
+        let mut made = version == Version::V2;
+        if made {
+            steps.push(make_step(
+                "cg.group",
+                "a place for the container's processes",
+                &parent,
+            ));
+        }
+        for controller in &hierarchy.controllers {
+            let sets = !controller.settings(version, &request, &parent).is_empty();
+            if !made || sets {
+                steps.push(limits_step(*controller, version, &request, &parent, !made));
             }
+            made = true;
         }
     }
     steps
 }
 
-fn group_step(
+fn make_step(name: &'static str, why: &'static str, parent: &Rc<Path>) -> Step<Context> {
+    let (shown, looked, made, undone) = (
+        parent.clone(),
+        parent.clone(),
+        parent.clone(),
+        parent.clone(),
+    );
+    Step::new(name, why)
+        .command(move |c: &Context| vec![group::mkdir_command(&shown.join(&c.id))])
+        .look(move |c| format!("ls {}", quote(&looked.join(&c.id).display().to_string())))
+        .apply(move |c| group::make(&made.join(&c.id)))
+        .undo(move |c| group::remove(&undone.join(&c.id)))
+}
+
+fn limits_step(
     controller: Controller,
-    mount: PathBuf,
+    version: Version,
+    request: &Rc<Request>,
+    parent: &Rc<Path>,
     makes: bool,
-    settings: Vec<Setting>,
 ) -> Step<Context> {
-    let folder = move |c: &Context| mount.join(&c.id);
-    let (shown, looked, undone) = (folder.clone(), folder.clone(), folder.clone());
+    // Asked for when it is needed: what a group can hold is seen when the one above it is there.
+    let settings = {
+        let (request, parent) = (request.clone(), parent.clone());
+        move || controller.settings(version, &request, &parent)
+    };
     let written = settings.clone();
+    let (shown, looked, set, undone) = (
+        parent.clone(),
+        parent.clone(),
+        parent.clone(),
+        parent.clone(),
+    );
     let step = Step::new(controller.step(), controller.why())
         .command(move |c: &Context| {
-            let group = shown(c).display().to_string();
-            let mkdir = makes.then(|| format!("mkdir {}", quote(&group)));
-            let echo = written.iter().map(|Setting { file, value }| {
-                format!(
-                    "echo {} > {}",
-                    quote(value),
-                    quote(&format!("{group}/{file}"))
-                )
-            });
+            let group = shown.join(&c.id);
+            let mkdir = makes.then(|| group::mkdir_command(&group));
+            let echo = written().into_iter().map(|setting| setting.command(&group));
             mkdir.into_iter().chain(echo).collect()
         })
-        .look(move |c| {
-            let file = looked(c).join(controller.shown_by());
-            format!("cat {}", quote(&file.display().to_string()))
-        })
+        .look(move |c| controller.look(version, &looked.join(&c.id)))
         .apply(move |c| {
-            let group = folder(c);
+            let group = set.join(&c.id);
             if !makes {
-                return group::set(&group, &settings);
+                return group::set(&group, &settings());
             }
             group::make(&group)?;
-            group::set(&group, &settings).map_err(|error| match group::remove(&group) {
+            group::set(&group, &settings()).map_err(|error| match group::remove(&group) {
                 Ok(()) => error,
                 Err(second) => error.and(&second),
             })
         });
     if makes {
-        step.undo(move |c| group::remove(&undone(c)))
+        step.undo(move |c| group::remove(&undone.join(&c.id)))
     } else {
         step
     }

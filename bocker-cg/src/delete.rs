@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::rc::Rc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bocker_pipe::step::quote;
@@ -11,13 +10,12 @@ use bocker_pipe::{Call, Document, Error, Id, Kind, Result, Step, claim, lock, pa
 
 use crate::STAGE;
 use crate::controller::Controller;
-use crate::hierarchies::Hierarchies;
+use crate::hierarchies::{Hierarchies, Version};
 use crate::member::{self, Earlier};
 use crate::{freezer, group, memory};
 
 /// How long a container whose supervisor has just closed its pipe may take to be gone altogether.
 const ENDING: Duration = Duration::from_millis(500);
-const TICK: Duration = Duration::from_millis(1);
 
 /// What the steps work on.
 pub(crate) struct Context {
@@ -104,23 +102,22 @@ fn is_orphaned(id: &Id, hierarchies: &Hierarchies, supervised: bool) -> Result<b
     let groups = group::all(hierarchies, id);
     let deadline = Instant::now() + ENDING;
     loop {
-        let left = group::processes(&groups).len();
         let alive = lock::is_alive(id);
-        if left == 0 && !alive {
+        if group::are_empty(&groups) && !alive {
             return Ok(false);
         }
         if Instant::now() < deadline {
-            thread::sleep(TICK);
+            group::wait(&groups, deadline);
             continue;
         }
         if supervised && !alive {
             say_orphaned(id);
             return Ok(true);
         }
-        let message = match left {
+        let message = match group::processes(&groups).len() {
             0 => format!("{id} is being started or stopped"),
             1 => format!("{id} is running: 1 process is in its cgroup"),
-            _ => format!("{id} is running: {left} processes are in its cgroup"),
+            left => format!("{id} is running: {left} processes are in its cgroup"),
         };
         return Err(Error::new(Kind::InUse, message).hint("stop it first, or kill it with --force"));
     }
@@ -137,10 +134,10 @@ pub(crate) fn say_orphaned(id: &Id) {
 
 /// Says on stderr when the kernel killed in the container, and which limit it had hit.
 fn say_oom(id: &Id, hierarchies: &Hierarchies, request: Option<&crate::request::Memory>) {
-    let Some(mount) = hierarchies.of(Controller::Memory) else {
+    let Some(parent) = hierarchies.of(Controller::Memory) else {
         return;
     };
-    let kills = memory::oom_kills(&mount.join(id));
+    let kills = memory::oom_kills(&parent.join(id));
     if kills > 0 {
         let message = memory::oom_message(id.as_str(), kills, request);
         // If stderr is gone, nobody wants to know.
@@ -155,16 +152,16 @@ fn steps(hierarchies: &Hierarchies, kill: bool, claimed: bool) -> Vec<Step<Conte
         steps.push(kill_step());
     }
     for hierarchy in hierarchies.iter() {
-        let Some(controller) = hierarchy.controllers.first() else {
+        let Some(name) = group_step(hierarchies.version(), &hierarchy.controllers) else {
             continue;
         };
-        let mount: Rc<Path> = hierarchy.mount.as_path().into();
-        let (shown, looked) = (mount.clone(), mount.clone());
+        let parent: Rc<Path> = hierarchy.parent.as_path().into();
+        let (shown, looked) = (parent.clone(), parent.clone());
         steps.push(
-            Step::new(controller.step(), "a group goes with its container")
+            Step::new(name, "a group goes with its container")
                 .command(move |c: &Context| vec![format!("rmdir {}", quoted(&shown, &c.id))])
                 .look(move |c| format!("ls -d {}", quoted(&looked, &c.id)))
-                .apply(move |c| group::remove(&mount.join(&c.id))),
+                .apply(move |c| group::remove(&parent.join(&c.id))),
         );
     }
     if claimed {
@@ -177,26 +174,37 @@ fn steps(hierarchies: &Hierarchies, kill: bool, claimed: bool) -> Vec<Step<Conte
     steps
 }
 
+/// The step that made a hierarchy's group: on v1 that of its first controller.
+fn group_step(version: Version, controllers: &[Controller]) -> Option<&'static str> {
+    match version {
+        Version::V1 => controllers.first().map(|controller| controller.step()),
+        Version::V2 => Some("cg.group"),
+    }
+}
+
 fn kill_step() -> Step<Context> {
     Step::new("cg.kill", "nothing may outlive its limits")
         .command(|c: &Context| {
-            let Some(mount) = c.hierarchies.of(Controller::Freezer) else {
+            let Some(parent) = c.hierarchies.of(Controller::Freezer) else {
                 return vec!["# kill -9 every process in its groups".into()];
             };
-            let group = quoted(mount, &c.id);
-            let (state, procs) = (freezer::STATE, group::PROCS);
-            vec![
-                format!("echo FROZEN > {group}/{state}"),
-                format!("xargs -r kill -9 < {group}/{procs}"),
-                format!("echo THAWED > {group}/{state}"),
-            ]
+            let group = quoted(parent, &c.id);
+            let (state, procs, kill) = (freezer::STATE, group::PROCS, group::KILL);
+            match c.hierarchies.version() {
+                Version::V1 => vec![
+                    format!("echo FROZEN > {group}/{state}"),
+                    format!("xargs -r kill -9 < {group}/{procs}"),
+                    format!("echo THAWED > {group}/{state}"),
+                ],
+                Version::V2 => vec![format!("echo 1 > {group}/{kill}")],
+            }
         })
         .look(|c| format!("bocker-cg list | grep {}", c.id))
         .apply(|c| group::kill_all(&c.hierarchies, &c.id))
 }
 
-fn quoted(mount: &Path, id: &Id) -> String {
-    quote(&mount.join(id).display().to_string())
+fn quoted(parent: &Path, id: &Id) -> String {
+    quote(&parent.join(id).display().to_string())
 }
 
 /// Removes an id's groups outside a pipeline, for `gc`.

@@ -1,10 +1,14 @@
 //! The devices controller: which device nodes may be made, read and written, whatever nodes a file system holds.
-//! Kernel documentation: admin-guide/cgroup-v1/devices.
+//! On v1 the kernel keeps a list of rules; on v2 it asks a program, which is made from the same rules.
+//! Kernel documentation: admin-guide/cgroup-v1/devices, admin-guide/cgroup-v2 ("Device controller").
 //! The list is Docker's: moby daemon/pkg/oci/defaults.go and what runc adds to it (libcontainer/specconv AllowedDevices).
+
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::controller::Setting;
+use crate::controller::{Interface, Setting};
+use crate::device_filter::{BLOCK, CHARACTER, Filter, MKNOD, READ, Rule, WRITE};
 use crate::request::{Devices, Request};
 
 pub(crate) const NAME: &str = "devices";
@@ -12,41 +16,59 @@ pub(crate) const RESOURCES: &str = "devices";
 pub(crate) const WHY: &str =
     "lets the container use the harmless devices only, whatever nodes it finds or makes";
 
-pub(crate) const LIST: &str = "devices.list";
+const LIST: &str = "devices.list";
 const DENY: &str = "devices.deny";
 const ALLOW: &str = "devices.allow";
 /// Every device there is.
 const EVERYTHING: &str = "a";
 
-/// A rule: type, major and minor (`None` is any), access.
-type Rule = (&'static str, Option<u32>, Option<u32>, &'static str);
-
 /// What is allowed; all else is denied. Making nodes is harmless while they cannot be opened.
 const ALLOWED: [Rule; 11] = [
-    ("c", None, None, "m"),
-    ("b", None, None, "m"),
-    ("c", Some(1), Some(3), "rwm"), // null
-    ("c", Some(1), Some(5), "rwm"), // zero
-    ("c", Some(1), Some(7), "rwm"), // full
-    ("c", Some(1), Some(8), "rwm"), // random
-    ("c", Some(1), Some(9), "rwm"), // urandom
-    ("c", Some(5), Some(0), "rwm"), // tty
-    ("c", Some(5), Some(1), "rwm"), // console
-    ("c", Some(5), Some(2), "rwm"), // ptmx
-    ("c", Some(136), None, "rwm"),  // pts/*
+    rule(CHARACTER, None, None, MKNOD),
+    rule(BLOCK, None, None, MKNOD),
+    rule(CHARACTER, Some(1), Some(3), ALL), // null
+    rule(CHARACTER, Some(1), Some(5), ALL), // zero
+    rule(CHARACTER, Some(1), Some(7), ALL), // full
+    rule(CHARACTER, Some(1), Some(8), ALL), // random
+    rule(CHARACTER, Some(1), Some(9), ALL), // urandom
+    rule(CHARACTER, Some(5), Some(0), ALL), // tty
+    rule(CHARACTER, Some(5), Some(1), ALL), // console
+    rule(CHARACTER, Some(5), Some(2), ALL), // ptmx
+    rule(CHARACTER, Some(136), None, ALL),  // pts/*
 ];
+const ALL: u32 = READ | WRITE | MKNOD;
 
-fn text((kind, major, minor, access): &Rule) -> String {
-    let number = |n: &Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
-    format!("{kind} {}:{} {access}", number(major), number(minor))
+const fn rule(kind: u32, major: Option<u32>, minor: Option<u32>, access: u32) -> Rule {
+    Rule {
+        kind,
+        major,
+        minor,
+        access,
+    }
 }
 
-pub(crate) fn settings(request: &Request) -> Vec<Setting> {
+pub(crate) const V1: Interface = Interface {
+    shown_by: Some(LIST),
+    settings: v1,
+};
+pub(crate) const V2: Interface = Interface {
+    shown_by: None,
+    settings: v2,
+};
+
+fn v1(request: &Request, _: &Path) -> Vec<Setting> {
     match request.devices.unwrap_or_default() {
         Devices::All => Vec::new(),
         Devices::Default => std::iter::once(Setting::new(DENY, EVERYTHING))
-            .chain(ALLOWED.iter().map(|rule| Setting::new(ALLOW, text(rule))))
+            .chain(ALLOWED.iter().map(|rule| Setting::new(ALLOW, rule)))
             .collect(),
+    }
+}
+
+fn v2(request: &Request, _: &Path) -> Vec<Setting> {
+    match request.devices.unwrap_or_default() {
+        Devices::All => Vec::new(),
+        Devices::Default => vec![Setting::Attach(Filter::new(&ALLOWED))],
     }
 }
 
@@ -54,15 +76,15 @@ pub(crate) fn resources(request: &Request) -> Value {
     let choice = request.devices.unwrap_or_default();
     let mut rules = vec![json!({"allow": choice == Devices::All, "access": "rwm"})];
     if choice == Devices::Default {
-        for (kind, major, minor, access) in ALLOWED {
-            let mut rule = json!({"allow": true, "type": kind});
-            for (name, number) in [("major", major), ("minor", minor)] {
+        for rule in &ALLOWED {
+            let mut value = json!({"allow": true, "type": rule.letter()});
+            for (name, number) in [("major", rule.major), ("minor", rule.minor)] {
                 if let Some(number) = number {
-                    rule[name] = number.into();
+                    value[name] = number.into();
                 }
             }
-            rule["access"] = access.into();
-            rules.push(rule);
+            value["access"] = rule.accesses().into();
+            rules.push(value);
         }
     }
     Value::Array(rules)
@@ -74,11 +96,11 @@ mod tests {
 
     #[test]
     fn everything_is_denied_before_anything_is_allowed() {
-        let settings = settings(&Request::default());
+        let settings = v1(&Request::default(), Path::new("/"));
         assert_eq!(settings[0], Setting::new("devices.deny", "a"));
-        assert!(settings[1..].iter().all(|s| s.file == "devices.allow"));
-        assert_eq!(settings[1].value, "c *:* m");
-        assert_eq!(settings[11].value, "c 136:* rwm");
+        assert_eq!(settings[1], Setting::new("devices.allow", "c *:* m"));
+        assert_eq!(settings[11], Setting::new("devices.allow", "c 136:* rwm"));
+        assert_eq!(settings.len(), 12);
     }
 
     #[test]
@@ -96,8 +118,23 @@ mod tests {
                 )
             })
             .collect();
-        let expected: Vec<String> = ALLOWED.iter().map(text).collect();
+        let expected: Vec<String> = ALLOWED.iter().map(Rule::to_string).collect();
         assert_eq!(written, expected);
         assert_eq!(rules[0], json!({"allow": false, "access": "rwm"}));
+    }
+
+    #[test]
+    fn all_devices_need_neither_list_nor_program() {
+        let request = Request {
+            devices: Some(Devices::All),
+            ..Request::default()
+        };
+        for settings in [v1, v2] {
+            assert_eq!(settings(&request, Path::new("/")), []);
+        }
+        assert_eq!(
+            resources(&request),
+            json!([{"allow": true, "access": "rwm"}])
+        );
     }
 }

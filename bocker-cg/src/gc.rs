@@ -89,7 +89,7 @@ fn collect(
         let groups = group::all(hierarchies, id);
         let state = State::of(
             id,
-            || !group::processes(&groups).is_empty(),
+            || !group::are_empty(&groups),
             || list::is_frozen(hierarchies, id),
         );
         let takes = match state {

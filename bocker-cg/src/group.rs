@@ -7,17 +7,20 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bocker_pipe::step::quote;
 use bocker_pipe::{Doing, Error, Id, Kind, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::controller::{Controller, Setting};
-use crate::freezer;
 use crate::hierarchies::Hierarchies;
+use crate::{bpf, events, freezer};
 
 /// In every group: the processes in it. bocker-spawn writes the container's here.
 pub(crate) const PROCS: &str = "cgroup.procs";
+/// On v2 since Linux 5.14: what is written kills all processes in the group and beneath it, those that fork included.
+pub(crate) const KILL: &str = "cgroup.kill";
 
 /// How long the last processes may take to leave. A killed one goes when its memory has been freed.
 const EMPTY_WAIT: Duration = Duration::from_secs(10);
@@ -29,7 +32,12 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// Where the id's group is in each hierarchy.
 pub(crate) fn all(hierarchies: &Hierarchies, id: &Id) -> Vec<PathBuf> {
-    hierarchies.iter().map(|h| h.mount.join(id)).collect()
+    hierarchies.iter().map(|h| h.parent.join(id)).collect()
+}
+
+/// The command that makes a group.
+pub(crate) fn mkdir_command(group: &Path) -> String {
+    format!("mkdir {}", quote(&group.display().to_string()))
 }
 
 /// Makes a group. Fails with [`Kind::Exists`] when there is one.
@@ -44,15 +52,20 @@ pub(crate) fn make(group: &Path) -> Result<()> {
     }
 }
 
-/// Writes settings into a group, each in one write(2).
+/// Sets what is to be set in a group.
 pub(crate) fn set(group: &Path, settings: &[Setting]) -> Result<()> {
-    for Setting { file, value } in settings {
-        let path = group.join(file);
-        OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(value.as_bytes()))
-            .doing(|| format!("write {value} to {}", path.display()))?;
+    for setting in settings {
+        match setting {
+            Setting::Write { file, value } => {
+                let path = group.join(file);
+                OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .and_then(|mut file| file.write_all(value.as_bytes()))
+                    .doing(|| format!("write {value} to {}", path.display()))?;
+            }
+            Setting::Attach(filter) => bpf::attach(group, filter)?,
+        }
     }
     Ok(())
 }
@@ -69,7 +82,9 @@ pub(crate) fn remove(top: &Path) -> Result<()> {
             Err(error) if Instant::now() >= deadline => {
                 return Err(error).doing(|| format!("remove {}", top.display()));
             }
-            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => thread::sleep(TICK),
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                wait(&[top.to_owned()], deadline);
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).doing(|| format!("remove {}", top.display())),
         }
@@ -116,22 +131,37 @@ pub(crate) fn processes(groups: &[PathBuf]) -> Vec<Pid> {
     pids.into_iter().map(Pid::from_raw).collect()
 }
 
+/// Whether nothing is left in groups and beneath them.
+pub(crate) fn are_empty(groups: &[PathBuf]) -> bool {
+    // On v2 the kernel says so, of processes that cannot be listed too (those of a threaded group).
+    let populated = |group: &PathBuf| events::says(group, events::EMPTY) == Some(false);
+    !groups.iter().any(populated) && processes(groups).is_empty()
+}
+
+/// Waits for a change in groups that are about to become empty: on v2 until they are, on v1 for a moment.
+pub(crate) fn wait(groups: &[PathBuf], deadline: Instant) {
+    let populated = groups
+        .iter()
+        .find(|group| events::says(group, events::EMPTY) == Some(false));
+    match populated {
+        Some(group) => {
+            events::wait_for(group, events::EMPTY, deadline);
+        }
+        None => thread::sleep(TICK),
+    }
+}
+
 /// Kills everything in the id's groups and waits until they are empty.
 pub(crate) fn kill_all(hierarchies: &Hierarchies, id: &Id) -> Result<()> {
     let groups = all(hierarchies, id);
-    let freezer = hierarchies.of(Controller::Freezer).map(|m| m.join(id));
     let deadline = Instant::now() + EMPTY_WAIT;
-    while !processes(&groups).is_empty() {
-        // What is frozen neither forks nor exits: no process escapes, and no pid is another's by the time it is used.
-        if let Some(group) = &freezer {
-            freezer::freeze(group);
-        }
-        for pid in processes(&groups) {
-            // ESRCH: it ended by itself.
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-        if let Some(group) = &freezer {
-            freezer::thaw(group);
+    while !are_empty(&groups) {
+        // On v2 one group has everything. Kernels before 5.14 lack the file.
+        let at_once = groups
+            .iter()
+            .any(|group| set(group, &[Setting::new(KILL, 1)]).is_ok());
+        if !at_once {
+            kill_each(hierarchies, id, &groups);
         }
         if Instant::now() >= deadline {
             let left = processes(&groups).len();
@@ -141,9 +171,25 @@ pub(crate) fn kill_all(hierarchies: &Hierarchies, id: &Id) -> Result<()> {
             )
             .hint("they wait for the kernel (ps shows state D); try again later"));
         }
-        thread::sleep(TICK);
+        wait(&groups, deadline);
     }
     Ok(())
+}
+
+/// What is frozen neither forks nor exits: no process escapes, and no pid is another's by the time it is used.
+fn kill_each(hierarchies: &Hierarchies, id: &Id, groups: &[PathBuf]) {
+    let version = hierarchies.version();
+    let freezer = hierarchies.of(Controller::Freezer).map(|m| m.join(id));
+    if let Some(group) = &freezer {
+        freezer::freeze(version, group);
+    }
+    for pid in processes(groups) {
+        // ESRCH: it ended by itself.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    if let Some(group) = &freezer {
+        freezer::thaw(version, group);
+    }
 }
 
 #[cfg(test)]

@@ -1,89 +1,195 @@
-//! Where the controllers are mounted: read from mountinfo (proc_pid_mountinfo(5)), each on its own or several together.
+//! Where the controllers are: read from mountinfo (proc_pid_mountinfo(5)). On v1 they are on mounts of their own or several
+//! together; on v2 all are in one tree. The rule is runc's: v2 if it is what is mounted at /sys/fs/cgroup.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bocker_pipe::{Doing, Error, Kind, Result};
+use bocker_pipe::{Doing, Id, Result};
 
 use crate::controller::{ALL, Controller};
+use crate::unified;
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
-/// The file system types of the two versions.
+/// Where cgroups are mounted by convention (file-hierarchy(7)).
+const DEFAULT_MOUNT: &str = "/sys/fs/cgroup";
+/// The file system types of the two versions (cgroups(7)).
 const V1: &str = "cgroup";
 const V2: &str = "cgroup2";
 
-/// One v1 hierarchy, with those of our controllers that are on it.
+/// A version of the kernel's cgroup interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    /// As the document and `info` have it.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        }
+    }
+}
+
+/// One hierarchy, with those of our controllers that are on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
     pub(crate) mount: PathBuf,
+    /// The folder in which the groups of containers are.
+    pub(crate) parent: PathBuf,
     pub(crate) controllers: Vec<Controller>,
 }
 
-/// All v1 hierarchies with a controller of ours, in the order in which groups are made.
+/// All hierarchies of one version with a controller of ours, in the order in which groups are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hierarchies(Vec<Hierarchy>);
+pub(crate) struct Hierarchies {
+    version: Version,
+    found: Vec<Hierarchy>,
+}
 
 impl Hierarchies {
-    /// Reads those of this machine. Fails with [`Kind::Unsupported`] where there is cgroup v2 only.
+    /// Reads those of this machine.
     pub(crate) fn read() -> Result<Hierarchies> {
         let text = fs::read(MOUNTINFO).doing(|| format!("read {MOUNTINFO}"))?;
-        Hierarchies::parse(&String::from_utf8_lossy(&text))
+        let mounts = Mounts::parse(&String::from_utf8_lossy(&text));
+        match mounts.unified() {
+            Some(mount) => Ok(Hierarchies::v2(mount, &unified::available(mount)?)),
+            None => Ok(Hierarchies::v1(mounts.v1)),
+        }
     }
 
-    pub(crate) fn parse(mountinfo: &str) -> Result<Hierarchies> {
-        let mut found: Vec<Hierarchy> = Vec::new();
-        let mut unified = false;
+    fn v1(mut found: Vec<Hierarchy>) -> Hierarchies {
+        found.sort_by(|a, b| a.controllers.cmp(&b.controllers));
+        Hierarchies {
+            version: Version::V1,
+            found,
+        }
+    }
+
+    /// Of the tree mounted there, whose root has those controllers to give.
+    fn v2(mount: &Path, available: &str) -> Hierarchies {
+        let has = |c: &Controller| match c {
+            // Counted with cpu.
+            Controller::Cpuacct => false,
+            // Part of every group, and of no controller.
+            Controller::Devices | Controller::Freezer => true,
+            c => available.split_whitespace().any(|name| name == c.name()),
+        };
+        Hierarchies {
+            version: Version::V2,
+            found: vec![Hierarchy {
+                mount: mount.to_owned(),
+                parent: mount.join(unified::PARENT),
+                controllers: ALL.into_iter().filter(has).collect(),
+            }],
+        }
+    }
+
+    /// Those that a mountinfo shows, with all controllers on a v2 tree.
+    #[cfg(test)]
+    pub(crate) fn parse(mountinfo: &str) -> Hierarchies {
+        let mounts = Mounts::parse(mountinfo);
+        match mounts.unified() {
+            Some(mount) => Hierarchies::v2(mount, "cpuset cpu io memory pids"),
+            None => Hierarchies::v1(mounts.v1),
+        }
+    }
+
+    /// The version that is used.
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Each of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.found.iter()
+    }
+
+    /// The hierarchy that has a controller.
+    fn with(&self, controller: Controller) -> Option<&Hierarchy> {
+        self.iter().find(|h| h.controllers.contains(&controller))
+    }
+
+    /// Where the hierarchy with a controller is mounted.
+    pub(crate) fn mount_of(&self, controller: Controller) -> Option<&Path> {
+        self.with(controller).map(|h| h.mount.as_path())
+    }
+
+    /// The folder in which containers' groups of a controller are.
+    pub(crate) fn of(&self, controller: Controller) -> Option<&Path> {
+        self.with(controller).map(|h| h.parent.as_path())
+    }
+
+    /// An id's group below each mount.
+    pub(crate) fn path(&self, id: &Id) -> String {
+        match self.version {
+            Version::V1 => format!("/{id}"),
+            Version::V2 => format!("/{}/{id}", unified::PARENT),
+        }
+    }
+}
+
+/// The mounts of cgroups.
+#[derive(Default)]
+struct Mounts {
+    v1: Vec<Hierarchy>,
+    /// Of v2, there is one tree; these are its mounts.
+    v2: Vec<PathBuf>,
+}
+
+impl Mounts {
+    fn parse(mountinfo: &str) -> Mounts {
+        let mut mounts = Mounts::default();
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else {
-                continue;
-            };
-            let mut right = right.split(' ');
-            let (kind, options) = (right.next(), right.nth(1));
-            unified |= kind == Some(V2);
-            let (Some(V1), Some(options)) = (kind, options) else {
                 continue;
             };
             let mut left = left.split(' ').skip(3);
             let (Some(root), Some(mount)) = (left.next(), left.next()) else {
                 continue;
             };
+            let mut right = right.split(' ');
+            let (Some(kind), options) = (right.next(), right.nth(1)) else {
+                continue;
+            };
+            let mount = unescape(mount);
+            // What is mounted over another is what is seen.
+            mounts.v2.retain(|covered| *covered != mount);
             // A mount from outside our cgroup namespace shows groups that are not ours to make.
             if root.starts_with("/..") {
                 continue;
             }
-            let named = |c: &Controller| options.split(',').any(|o| o == c.name());
-            let controllers: Vec<Controller> = ALL.into_iter().filter(named).collect();
-            // The same hierarchy may be mounted again, over the first one or elsewhere: the last is the visible one.
-            found.retain(|h| h.controllers != controllers);
-            if !controllers.is_empty() {
-                found.push(Hierarchy {
-                    mount: unescape(mount),
-                    controllers,
-                });
+            match kind {
+                V1 => mounts.add_v1(mount, options.unwrap_or_default()),
+                V2 => mounts.v2.push(mount),
+                _ => {}
             }
         }
-        if found.is_empty() && unified {
-            return Err(Error::new(
-                Kind::Unsupported,
-                "this machine has cgroup v2 only, which is not supported yet",
-            )
-            .hint(
-                "leave bocker-cg out of the pipe, or boot with systemd.unified_cgroup_hierarchy=0",
-            ));
+        mounts
+    }
+
+    fn add_v1(&mut self, mount: PathBuf, options: &str) {
+        let named = |c: &Controller| options.split(',').any(|o| o == c.name());
+        let controllers: Vec<Controller> = ALL.into_iter().filter(named).collect();
+        // The same hierarchy may be mounted again, over the first one or elsewhere: the last is the visible one.
+        self.v1.retain(|h| h.controllers != controllers);
+        if !controllers.is_empty() {
+            self.v1.push(Hierarchy {
+                parent: mount.clone(),
+                mount,
+                controllers,
+            });
         }
-        found.sort_by(|a, b| a.controllers.cmp(&b.controllers));
-        Ok(Hierarchies(found))
     }
 
-    /// Each of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Hierarchy> {
-        self.0.iter()
-    }
-
-    /// Where a controller is mounted.
-    pub(crate) fn of(&self, controller: Controller) -> Option<&Path> {
-        let has = |h: &&Hierarchy| h.controllers.contains(&controller);
-        self.0.iter().find(has).map(|h| h.mount.as_path())
+    /// Where the tree of v2 is, if that is what is to be used: by convention, or because there is nothing else.
+    fn unified(&self) -> Option<&Path> {
+        let by_convention = self.v2.iter().find(|m| *m == Path::new(DEFAULT_MOUNT));
+        by_convention
+            .or_else(|| self.v2.last().filter(|_| self.v1.is_empty()))
+            .map(PathBuf::as_path)
     }
 }
 
@@ -115,9 +221,8 @@ mod tests {
              35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
              40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
              41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
-        )
-        .unwrap();
-        assert_eq!(h.iter().count(), 3);
+        );
+        assert_eq!((h.version(), h.iter().count()), (Version::V1, 3));
         assert_eq!(
             h.of(Controller::Cpuacct),
             Some(Path::new("/sys/fs/cgroup/cpuacct"))
@@ -127,14 +232,14 @@ mod tests {
             Some(Path::new("/sys/fs/cgroup/memory"))
         );
         assert_eq!(h.of(Controller::Pids), None);
+        assert_eq!(h.path(&Id::placeholder()), "/ps_dryrun");
     }
 
     #[test]
     fn several_controllers_on_one_mount() {
         let h = Hierarchies::parse(
             "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n",
-        )
-        .unwrap();
+        );
         let only: Vec<_> = h.iter().collect();
         assert_eq!(only.len(), 1);
         assert_eq!(only[0].controllers, [Controller::Cpu, Controller::Cpuacct]);
@@ -146,8 +251,7 @@ mod tests {
         let h = Hierarchies::parse(
             "33 31 0:30 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
              34 31 0:31 / /c rw - cgroup cgroup rw,cpuacct\n",
-        )
-        .unwrap();
+        );
         assert_eq!(h.of(Controller::Cpu), None);
     }
 
@@ -157,15 +261,38 @@ mod tests {
             "1 1 0:30 / /a rw - cgroup cgroup rw,pids\n\
              2 1 0:30 / /with\\040space rw - cgroup cgroup rw,pids\n\
              3 1 0:30 /../.. /c rw - cgroup cgroup rw,pids\n",
-        )
-        .unwrap();
+        );
         assert_eq!(h.of(Controller::Pids), Some(Path::new("/with space")));
     }
 
     #[test]
-    fn version_2_alone_is_refused_and_no_cgroups_at_all_is_not() {
-        let error = Hierarchies::parse("1 1 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-        assert_eq!(error.unwrap_err().kind(), &Kind::Unsupported);
-        assert_eq!(Hierarchies::parse("garbage\n").unwrap().iter().count(), 0);
+    fn version_2_is_used_where_it_is_mounted_by_convention_or_alone() {
+        let v1 = "2 1 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        let v2 = "3 1 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        let aside = "3 1 0:30 / /mnt/cgroup2 rw - cgroup2 cgroup2 rw\n";
+        let covering = "4 3 0:40 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n";
+        let version = |lines: &[&str]| Hierarchies::parse(&lines.concat()).version();
+        assert_eq!(version(&[v2]), Version::V2);
+        assert_eq!(version(&[v1, v2]), Version::V2);
+        assert_eq!(version(&[aside]), Version::V2);
+        assert_eq!(version(&[v1, aside]), Version::V1);
+        assert_eq!(version(&[v2, covering, v1]), Version::V1);
+        assert_eq!(version(&["garbage\n"]), Version::V1);
+        assert_eq!(Hierarchies::parse("garbage\n").iter().count(), 0);
+    }
+
+    #[test]
+    fn version_2_is_one_tree_with_all_of_a_containers_controllers() {
+        let h = Hierarchies::parse("3 1 0:30 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        assert_eq!(h.iter().count(), 1);
+        for controller in ALL {
+            let expected =
+                (controller != Controller::Cpuacct).then_some(Path::new("/sys/fs/cgroup/bocker"));
+            assert_eq!(h.of(controller), expected, "{controller:?}");
+        }
+        assert_eq!(h.path(&Id::placeholder()), "/bocker/ps_dryrun");
+        let few = Hierarchies::v2(Path::new("/c"), "hugetlb pids\n");
+        assert_eq!(few.of(Controller::Memory), None);
+        assert_eq!(few.of(Controller::Pids), Some(Path::new("/c/bocker")));
     }
 }

@@ -1,11 +1,14 @@
-//! Control groups (cgroup v1) for containers: makes a container's groups, sets its limits, and removes them.
-//! Kernel documentation: admin-guide/cgroup-v1.
+//! Control groups for containers: makes a container's groups, sets its limits, and removes them.
+//! Kernel documentation: admin-guide/cgroup-v1, admin-guide/cgroup-v2.
 
+mod bpf;
 mod controller;
 mod cpu;
 mod create;
 mod delete;
+mod device_filter;
 mod devices;
+mod events;
 mod freezer;
 mod gc;
 mod group;
@@ -15,6 +18,7 @@ mod member;
 mod memory;
 mod pids;
 mod request;
+mod unified;
 
 use bocker_pipe::{Tool, Verb, VerbKind};
 
@@ -49,6 +53,16 @@ pub static TOOL: Tool = Tool {
             kind: VerbKind::Reports,
             run: gc::run,
         },
+        Verb {
+            name: "setup",
+            kind: VerbKind::Reports,
+            run: unified::setup,
+        },
+        Verb {
+            name: "reset",
+            kind: VerbKind::Reports,
+            run: unified::reset,
+        },
     ],
     default_verb: None,
 };
@@ -56,7 +70,7 @@ pub static TOOL: Tool = Tool {
 const STAGE: &str = "cg";
 
 const HELP: &str = "\
-bocker-cg: control groups for containers (cgroup v1)
+bocker-cg: control groups for containers (cgroup v1 and v2)
 
 bocker-cg create [LIMITS]      reads a document, makes its groups, passes it on
   --cpu-shares N               weight against others, 2 to 262144
@@ -72,6 +86,7 @@ bocker-cg gc                   removes what dead containers have left
   --grace SECONDS              keep what was begun less than this ago (600)
   --orphans                    show groups that nobody claims, too
   --force                      kill what is alive, too
+bocker-cg setup | reset        makes or removes what all share (cgroup v2 only)
 
 Common: -v --explain --dry-run --document FD - --new --status --help --version
 create and delete are stages: bocker-snap create IMG | bocker-cg create

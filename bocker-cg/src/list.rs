@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::controller::{ALL, Controller};
 use crate::hierarchies::Hierarchies;
-use crate::{freezer, group, memory};
+use crate::{freezer, group, memory, unified};
 
 pub(crate) fn list(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
@@ -33,20 +33,26 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
     let hierarchies = Hierarchies::read()?;
     let mounts: BTreeMap<&str, _> = ALL
         .into_iter()
-        .filter_map(|c| Some((c.name(), hierarchies.of(c)?)))
+        .filter_map(|c| Some((c.name(), hierarchies.mount_of(c)?)))
         .collect();
-    call.line(&json!({
-        "version": 1,
+    let version = hierarchies.version();
+    let memory = hierarchies.of(Controller::Memory);
+    let mut info = json!({
+        "version": version.number(),
         "controllers": mounts,
-        "swap": hierarchies.of(Controller::Memory).is_some_and(memory::counts_swap),
-    }))
+        "swap": memory.is_some_and(|parent| memory::counts_swap(version, parent)),
+    });
+    if let Some((group, enabled)) = unified::shared(&hierarchies) {
+        info["shared"] = json!({"group": group, "enabled": enabled});
+    }
+    call.line(&info)
 }
 
 /// All ids that have a group in any hierarchy.
 pub(crate) fn ids(hierarchies: &Hierarchies) -> BTreeSet<Id> {
     hierarchies
         .iter()
-        .filter_map(|h| fs::read_dir(&h.mount).ok())
+        .filter_map(|h| fs::read_dir(&h.parent).ok())
         .flat_map(|entries| entries.flatten())
         .filter_map(|entry| Id::parse(entry.file_name().to_str()?).ok())
         .filter(Id::is_container)
@@ -64,5 +70,5 @@ pub(crate) fn paths(hierarchies: &Hierarchies, id: &Id) -> BTreeMap<&'static str
 pub(crate) fn is_frozen(hierarchies: &Hierarchies, id: &Id) -> bool {
     hierarchies
         .of(Controller::Freezer)
-        .is_some_and(|mount| freezer::is_frozen(&mount.join(id)))
+        .is_some_and(|parent| freezer::is_frozen(hierarchies.version(), &parent.join(id)))
 }

@@ -12,19 +12,17 @@ use crate::controller::{ALL, Controller, RESOURCES};
 use crate::hierarchies::Hierarchies;
 use crate::request::Request;
 
-/// The version of the member.
-const VERSION: u64 = 1;
 const CGROUPS_PATH: &str = "/linux/cgroupsPath";
 const LINUX_RESOURCES: &str = "/linux/resources";
 
 /// `bocker.cg`.
 #[derive(Debug, Serialize)]
 struct Member<'a> {
-    /// Of this member's shape.
+    /// Of cgroups.
     version: u64,
-    /// The group's path in every hierarchy.
+    /// The group's path below the mount of every hierarchy.
     path: &'a str,
-    /// The group's folder by controller. Into each one's `cgroup.procs` bocker-spawn writes the container.
+    /// The group's folder by controller; on v2 all are one. In each bocker-spawn lets the container begin.
     paths: BTreeMap<&'static str, PathBuf>,
     /// What was asked for.
     request: &'a Request,
@@ -40,23 +38,23 @@ pub(crate) struct Earlier {
 
 /// Adds the members.
 pub(crate) fn add(document: &mut Document, id: &Id, hierarchies: &Hierarchies, request: &Request) {
-    let path = format!("/{id}");
-    let mounted: Vec<(Controller, PathBuf)> = ALL
+    let (version, path) = (hierarchies.version(), hierarchies.path(id));
+    let there: Vec<(Controller, PathBuf)> = ALL
         .into_iter()
         .filter_map(|c| Some((c, hierarchies.of(c)?.to_owned())))
         .collect();
-    for (controller, mount) in &mounted {
-        if let Some((name, value)) = controller.resources(request, mount) {
+    for (controller, parent) in &there {
+        if let Some((name, value)) = controller.resources(version, request, parent) {
             document.set(&format!("{LINUX_RESOURCES}/{name}"), &value);
         }
     }
     document.set(CGROUPS_PATH, &path);
     let member = Member {
-        version: VERSION,
+        version: version.number(),
         path: &path,
-        paths: mounted
+        paths: there
             .into_iter()
-            .map(|(c, mount)| (c.name(), mount.join(id)))
+            .map(|(c, parent)| (c.name(), parent.join(id)))
             .collect(),
         request,
     };
@@ -86,7 +84,29 @@ mod tests {
             "1 1 0:30 / /cgroup/memory rw - cgroup cgroup rw,memory\n\
              2 1 0:31 / /cgroup/devices rw - cgroup cgroup rw,devices\n",
         )
-        .unwrap()
+    }
+
+    #[test]
+    fn on_version_2_every_controller_names_the_one_group() {
+        let unified = Hierarchies::parse("1 1 0:3 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let mut document = Document::new();
+        let request = Request {
+            devices: Some(crate::request::Devices::All),
+            ..Request::default()
+        };
+        add(&mut document, &Id::placeholder(), &unified, &request);
+        let group = "/sys/fs/cgroup/bocker/ps_dryrun";
+        let names = ["cpu", "devices", "freezer", "memory", "pids"];
+        let paths: BTreeMap<&str, &str> = names.map(|name| (name, group)).into();
+        assert_eq!(
+            document.value("/bocker/cg").unwrap(),
+            &json!({"version": 2, "path": "/bocker/ps_dryrun", "paths": paths,
+                "request": {"devices": "all"}})
+        );
+        assert_eq!(
+            document.value("/linux/cgroupsPath").unwrap(),
+            "/bocker/ps_dryrun"
+        );
     }
 
     #[test]

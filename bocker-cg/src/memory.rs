@@ -1,5 +1,5 @@
 //! The memory controller: a limit that counts swap too, and whether the kernel killed for want of memory.
-//! Kernel documentation: admin-guide/cgroup-v1/memory.
+//! Kernel documentation: admin-guide/cgroup-v1/memory, admin-guide/cgroup-v2 ("Memory").
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,9 @@ use std::path::Path;
 use bocker_pipe::{Error, Kind, Result};
 use serde_json::{Value, json};
 
-use crate::controller::Setting;
+use crate::controller::{Interface, Setting};
 use crate::group;
+use crate::hierarchies::Version;
 use crate::request::{Memory, Request, out_of_range};
 
 pub(crate) const NAME: &str = "memory";
@@ -16,11 +17,17 @@ pub(crate) const RESOURCES: &str = "memory";
 pub(crate) const WHY: &str =
     "limits memory, so that the container cannot take all of the machine's";
 
-pub(crate) const LIMIT: &str = "memory.limit_in_bytes";
+const LIMIT: &str = "memory.limit_in_bytes";
 /// Memory and swap together; a kernel without swap accounting lacks it.
 const SWAP_LIMIT: &str = "memory.memsw.limit_in_bytes";
 const OOM: &str = "memory.oom_control";
-/// The line of [`OOM`] that counts the killed.
+const MAX_V2: &str = "memory.max";
+/// Swap alone; a kernel without swap accounting lacks it, and the root group does.
+const SWAP_MAX: &str = "memory.swap.max";
+const EVENTS: &str = "memory.events";
+/// What a kernel that can swap has (proc_swaps(5)).
+const SWAPS: &str = "/proc/swaps";
+/// The line of [`OOM`] and [`EVENTS`] that counts the killed.
 const OOM_KILLS: &str = "oom_kill ";
 
 /// Less than this and no command can be started. Docker refuses less than 6 MB, for the sake of its runtime's own needs.
@@ -100,27 +107,54 @@ pub(crate) fn show(bytes: u64) -> String {
         })
 }
 
-/// Whether the kernel counts swap, in the hierarchy at `mount`.
-pub(crate) fn counts_swap(mount: &Path) -> bool {
-    mount.join(SWAP_LIMIT).exists()
+/// Whether the kernel counts swap. On v1 the root of the hierarchy shows it; on v2 any other group does, so that before
+/// [`parent`](crate::unified::PARENT) is made, what the kernel can do must answer.
+pub(crate) fn counts_swap(version: Version, parent: &Path) -> bool {
+    match version {
+        Version::V1 => parent.join(SWAP_LIMIT).exists(),
+        Version::V2 if parent.exists() => parent.join(SWAP_MAX).exists(),
+        Version::V2 => Path::new(SWAPS).exists(),
+    }
 }
 
-pub(crate) fn settings(request: &Request, mount: &Path) -> Vec<Setting> {
+pub(crate) const V1: Interface = Interface {
+    shown_by: Some(LIMIT),
+    settings: v1,
+};
+pub(crate) const V2: Interface = Interface {
+    shown_by: Some(MAX_V2),
+    settings: v2,
+};
+
+fn v1(request: &Request, parent: &Path) -> Vec<Setting> {
     let Some(memory) = &request.memory else {
         return Vec::new();
     };
     // In this order: the limit with swap may never be less than the one without.
     let mut settings = vec![Setting::new(LIMIT, memory.limit)];
-    if counts_swap(mount) {
+    if counts_swap(Version::V1, parent) {
         settings.push(Setting::new(SWAP_LIMIT, memory.limit));
     }
     settings
 }
 
-pub(crate) fn resources(request: &Request, mount: &Path) -> Option<Value> {
+/// Of memory and swap together nothing is left for swap.
+fn v2(request: &Request, parent: &Path) -> Vec<Setting> {
+    let Some(memory) = &request.memory else {
+        return Vec::new();
+    };
+    let mut settings = vec![Setting::new(MAX_V2, memory.limit)];
+    if counts_swap(Version::V2, parent) {
+        settings.push(Setting::new(SWAP_MAX, 0));
+    }
+    settings
+}
+
+/// As the OCI runtime-spec has it for both versions: `swap` is memory and swap together.
+pub(crate) fn resources(version: Version, request: &Request, parent: &Path) -> Option<Value> {
     let memory = request.memory.as_ref()?;
     let mut resources = json!({"limit": memory.limit});
-    if counts_swap(mount) {
+    if counts_swap(version, parent) {
         resources["swap"] = memory.limit.into();
     }
     Some(resources)
@@ -128,13 +162,16 @@ pub(crate) fn resources(request: &Request, mount: &Path) -> Option<Value> {
 
 /// How many processes in a group and beneath it the kernel has killed for want of memory.
 pub(crate) fn oom_kills(top: &Path) -> u64 {
-    let count = |group: &Path| -> u64 {
-        let text = fs::read_to_string(group.join(OOM)).unwrap_or_default();
-        text.lines()
-            .find_map(|line| line.strip_prefix(OOM_KILLS)?.parse().ok())
-            .unwrap_or(0)
+    let count = |path: &Path| -> Option<u64> {
+        let text = fs::read_to_string(path).ok()?;
+        let count = |line: &str| line.strip_prefix(OOM_KILLS)?.parse().ok();
+        Some(text.lines().find_map(count).unwrap_or(0))
     };
-    group::tree(top).iter().map(|group| count(group)).sum()
+    // On v2 a group counts for those beneath it, those that are gone included.
+    count(&top.join(EVENTS)).unwrap_or_else(|| {
+        let groups = group::tree(top);
+        groups.iter().filter_map(|g| count(&g.join(OOM))).sum()
+    })
 }
 
 /// What is said when the kernel has killed.
@@ -226,6 +263,43 @@ mod tests {
             "ps_3fa0c1 ran out of memory, limit 512 MB (default): the kernel killed 1 process"
         );
         assert!(oom_message("ps_3fa0c1", 2, Some(&memory(false))).contains("limit 512 MB: the"));
+    }
+
+    #[test]
+    fn on_version_2_nothing_is_left_for_swap_where_it_is_counted() {
+        let parent = tempfile::tempdir().unwrap();
+        let request = Request {
+            memory: Some(Memory {
+                limit: 64 << 20,
+                default: false,
+            }),
+            ..Request::default()
+        };
+        let limit = Setting::new("memory.max", 64 << 20);
+        assert_eq!(v2(&request, parent.path()), std::slice::from_ref(&limit));
+        fs::write(parent.path().join("memory.swap.max"), "max\n").unwrap();
+        let both = [limit, Setting::new("memory.swap.max", 0)];
+        assert_eq!(v2(&request, parent.path()), both);
+        let resources = |version| resources(version, &request, parent.path()).unwrap();
+        let total = json!({"limit": 64 << 20, "swap": 64 << 20});
+        assert_eq!(resources(Version::V2), total);
+        assert_eq!(resources(Version::V1), json!({"limit": 64 << 20}));
+    }
+
+    #[test]
+    fn kills_are_counted_in_both_versions() {
+        let top = tempfile::tempdir().unwrap();
+        let (top, beneath) = (top.path(), top.path().join("beneath"));
+        fs::create_dir(&beneath).unwrap();
+        assert_eq!(oom_kills(top), 0);
+        for group in [top, &beneath] {
+            fs::write(group.join(OOM), "oom_kill_disable 0\noom_kill 2\n").unwrap();
+        }
+        assert_eq!(oom_kills(top), 4);
+        for group in [top, &beneath] {
+            fs::write(group.join(EVENTS), "oom 7\noom_kill 3\noom_group_kill 0\n").unwrap();
+        }
+        assert_eq!(oom_kills(top), 3, "what is beneath is counted already");
     }
 
     proptest! {

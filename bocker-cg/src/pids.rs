@@ -1,9 +1,12 @@
-//! The pids controller: how many processes and threads there may be. Kernel documentation: admin-guide/cgroup-v1/pids.
+//! The pids controller: how many processes and threads there may be. Kernel documentation: admin-guide/cgroup-v1/pids,
+//! admin-guide/cgroup-v2 ("PID").
+
+use std::path::Path;
 
 use bocker_pipe::Result;
 use serde_json::{Value, json};
 
-use crate::controller::Setting;
+use crate::controller::{Interface, Setting};
 use crate::request::{Request, out_of_range};
 
 pub(crate) const NAME: &str = "pids";
@@ -11,7 +14,7 @@ pub(crate) const RESOURCES: &str = "pids";
 pub(crate) const WHY: &str =
     "counts processes and threads, so that a fork bomb ends with the container";
 
-pub(crate) const MAX: &str = "pids.max";
+const MAX: &str = "pids.max";
 /// What the file takes for any number.
 const ANY: &str = "max";
 /// The option's value for any number, as Docker has it.
@@ -28,7 +31,13 @@ pub(crate) fn check(pids: i64) -> Result<()> {
     Err(out_of_range("--pids-limit", &pids.to_string(), &range))
 }
 
-pub(crate) fn settings(request: &Request) -> Vec<Setting> {
+/// Both versions have the same file.
+pub(crate) const BOTH: Interface = Interface {
+    shown_by: Some(MAX),
+    settings,
+};
+
+fn settings(request: &Request, _: &Path) -> Vec<Setting> {
     match request.pids {
         None => Vec::new(),
         Some(UNLIMITED) => vec![Setting::new(MAX, ANY)],

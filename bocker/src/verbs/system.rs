@@ -58,8 +58,17 @@ pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
         Verb::Prune(args) => prune(session, args),
         Verb::Info => info(session),
         Verb::Reset(force) => reset(session, force),
-        Verb::Setup => session.become_stage(&session.tool(Piece::Net, "setup")?),
+        Verb::Setup => setup(session),
     }
+}
+
+/// Makes what every root shares.
+fn setup(session: &Session) -> Result<u8> {
+    let mut code = 0;
+    for piece in [Piece::Cg, Piece::Net] {
+        code = code.max(session.run(&Pipeline::new([session.tool(piece, "setup")?]))?);
+    }
+    Ok(code)
 }
 
 /// Lists first, asks, and removes no container that was not on the list.
@@ -143,7 +152,7 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
     let mut code = remove_all(session, &ids, true)?;
     let makers = [Piece::Spawn, Piece::Cg, Piece::Net, Piece::Snap];
     code = code.max(collect(session, &makers, &["--grace", "0", "--force"])?);
-    for piece in [Piece::Snap, Piece::Net] {
+    for piece in [Piece::Snap, Piece::Cg, Piece::Net] {
         let status = session.run(&Pipeline::new([session.tool(piece, "reset")?]).discarded())?;
         code = code.max(status);
     }
