@@ -1,13 +1,18 @@
-//! What is read of a container's cgroups, which bocker-cg makes: who is in them, whether they stand still. The one write
-//! is of a process that joins.
+//! What is read of a container's cgroups, which bocker-cg makes: who is in them, whether they stand still. What is written:
+//! a process joins, and on v2 all of them are killed.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use bocker_pipe::{Doing, Result};
+use bocker_pipe::{Doing, Error, Result};
+use nix::errno::Errno;
+use rustix::fs::{Mode, OFlags};
 
 use crate::plan::Cgroups;
+use crate::spec;
+use crate::sys::{self, Side};
 
 /// cgroups(7): the processes; writing a number moves that process, 0 the writer.
 const PROCS: &str = "cgroup.procs";
@@ -16,16 +21,76 @@ const TASKS_V1: &str = "tasks";
 /// cgroup-v1/freezer-subsystem.
 const FREEZER_V1: &str = "freezer.state";
 const FROZEN_V1: &str = "FROZEN";
-/// cgroup-v2: a line of it.
+/// cgroup-v2: lines of it.
 const EVENTS_V2: &str = "cgroup.events";
 const FROZEN_V2: &str = "frozen 1";
+const POPULATED_V2: &str = "populated 1";
+/// cgroup-v2, since Linux 5.14: 1 kills all processes in the group and beneath it, those that fork meanwhile included.
+const KILL_V2: &str = "cgroup.kill";
+
+/// Makes a process in new namespaces, which on v2 is in the container's cgroup from birth. Answers whether it is; otherwise
+/// it has to [`join`].
+pub(crate) fn clone(cgroups: &Cgroups, flags: i32) -> Result<(Side, bool)> {
+    if let Some((path, group)) = unified(cgroups)? {
+        match sys::clone(flags, Some(group.as_fd())) {
+            Ok(side) => return Ok((side, true)),
+            // The kernel, or a filter before it, does not know this yet.
+            Err(error) if is_unknown(&error) => {}
+            Err(error) => {
+                return Err(error)
+                    .doing(|| format!("make a process in {}", path.display()))
+                    .map_err(|error| explained(error, path));
+            }
+        }
+    }
+    let side = sys::clone(flags, None).doing(|| "make a process".into())?;
+    Ok((side, false))
+}
+
+/// The container's one cgroup, if it is of v2 (the superblock's magic, as statfs(2) shows it).
+fn unified(cgroups: &Cgroups) -> Result<Option<(&Path, OwnedFd)>> {
+    let [path] = cgroups.unique()[..] else {
+        return Ok(None);
+    };
+    if !spec::is_unified(path) {
+        return Ok(None);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let group = rustix::fs::open(path, flags, Mode::empty())
+        .doing(|| format!("open the cgroup {}", path.display()))?;
+    Ok(Some((path, group)))
+}
+
+/// CLONE_INTO_CGROUP came with Linux 5.7: before, the structure was shorter, or the flag had no meaning (clone3(2)).
+fn is_unknown(error: &io::Error) -> bool {
+    let unknown = [Errno::EINVAL, Errno::E2BIG, Errno::ENOSYS];
+    unknown
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+/// What the kernel means when it keeps a process out of a group of v2 (cgroup-v2, "No Internal Process Constraint").
+fn explained(error: Error, path: &Path) -> Error {
+    let path = path.display();
+    if error.is(Errno::EBUSY) {
+        return error.hint(format!(
+            "a group that hands controllers down holds no processes: see {path}/cgroup.subtree_control"
+        ));
+    }
+    if error.is(Errno::EOPNOTSUPP) {
+        return error.hint(format!("see {path}/cgroup.type"));
+    }
+    error
+}
 
 /// Moves the calling process, which has one thread, into every one of them. Whoever moves another, or a whole process,
 /// makes the kernel wait until no process anywhere is forking (an RCU grace period, 5 to 15 ms when nobody did so just
 /// before); a thread that moves itself does not (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c, since Linux 5.5).
 pub(crate) fn join(cgroups: &Cgroups) -> Result<()> {
     for path in cgroups.unique() {
-        enter(path).doing(|| format!("put the process into {}", path.display()))?;
+        enter(path)
+            .doing(|| format!("put the process into {}", path.display()))
+            .map_err(|error| explained(error, path))?;
     }
     Ok(())
 }
@@ -57,13 +122,103 @@ pub(crate) fn processes(cgroups: &Cgroups) -> Vec<i32> {
     pids
 }
 
+/// Whether anything is left in them; on v2 what is in groups that the container has made beneath counts too.
+pub(crate) fn are_populated(cgroups: &Cgroups) -> bool {
+    let says = |path: &Path| has_line(&path.join(EVENTS_V2), POPULATED_V2);
+    cgroups.unique().into_iter().any(says) || !processes(cgroups).is_empty()
+}
+
 /// Whether everything in them stands still.
 pub(crate) fn are_frozen(cgroups: &Cgroups) -> bool {
-    let has = |path: &Path, name: &str, word: &str| {
-        fs::read_to_string(path.join(name)).is_ok_and(|text| text.lines().any(|line| line == word))
+    let is_frozen = |path: &Path| {
+        has_line(&path.join(FREEZER_V1), FROZEN_V1) || has_line(&path.join(EVENTS_V2), FROZEN_V2)
     };
-    cgroups
-        .unique()
-        .into_iter()
-        .any(|path| has(path, FREEZER_V1, FROZEN_V1) || has(path, EVENTS_V2, FROZEN_V2))
+    cgroups.unique().into_iter().any(is_frozen)
+}
+
+fn has_line(path: &Path, wanted: &str) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line == wanted))
+}
+
+/// Kills all processes in them at once, if the kernel can do that. Answers whether it did.
+pub(crate) fn kill_at_once(cgroups: &Cgroups) -> bool {
+    let kill = |path: &Path| {
+        let file = OpenOptions::new().write(true).open(path.join(KILL_V2));
+        file.and_then(|mut file| file.write_all(b"1")).is_ok()
+    };
+    // On v2 there is one group, and the file is nowhere else.
+    cgroups.unique().into_iter().any(kill)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_that_does_not_know_the_flag_is_asked_again_without() {
+        let unknown = |errno: Errno| is_unknown(&io::Error::from_raw_os_error(errno as i32));
+        assert!(
+            [Errno::EINVAL, Errno::E2BIG, Errno::ENOSYS]
+                .map(unknown)
+                .iter()
+                .all(|u| *u)
+        );
+        for refused in [
+            Errno::EBUSY,
+            Errno::EOPNOTSUPP,
+            Errno::EACCES,
+            Errno::EAGAIN,
+        ] {
+            assert!(!unknown(refused), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_allow_in_a_group_is_explained() {
+        let hint = |errno| {
+            let error = Error::system("make a process in /g", errno);
+            explained(error, Path::new("/g"))
+                .hint_text()
+                .map(str::to_owned)
+        };
+        assert!(
+            hint(Errno::EBUSY)
+                .unwrap()
+                .contains("/g/cgroup.subtree_control")
+        );
+        assert!(hint(Errno::EOPNOTSUPP).unwrap().contains("/g/cgroup.type"));
+        assert_eq!(hint(Errno::ENOENT), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_group_of_version_2_is_not_born_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |paths: &[&Path]| Cgroups {
+            paths: paths
+                .iter()
+                .map(|p| (p.display().to_string(), (*p).to_owned()))
+                .collect(),
+            ..Cgroups::default()
+        };
+        assert!(unified(&at(&[])).unwrap().is_none());
+        assert!(unified(&at(&[folder.path()])).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_group_that_is_populated_beneath_is_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let cgroups = Cgroups {
+            paths: [("devices".to_owned(), folder.path().to_owned())].into(),
+            ..Cgroups::default()
+        };
+        fs::write(folder.path().join(PROCS), "").unwrap();
+        assert!(!are_populated(&cgroups));
+        fs::write(folder.path().join(EVENTS_V2), "populated 0\nfrozen 1\n").unwrap();
+        assert!(!are_populated(&cgroups) && are_frozen(&cgroups));
+        fs::write(folder.path().join(EVENTS_V2), "populated 1\nfrozen 0\n").unwrap();
+        assert!(are_populated(&cgroups) && !are_frozen(&cgroups));
+        fs::write(folder.path().join(EVENTS_V2), "populated 0\n").unwrap();
+        fs::write(folder.path().join(PROCS), "7\n").unwrap();
+        assert!(are_populated(&cgroups), "version 1");
+    }
 }

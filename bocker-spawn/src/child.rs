@@ -54,9 +54,15 @@ pub(crate) const PARTS: [&str; 7] = [
 ];
 
 /// Sets everything up, waits for the word, and executes the command. Never returns.
-pub(crate) fn enter(plan: &Plan, channel: &Channel, stdio: Option<Stdio>, joins: &[OwnedFd]) -> ! {
+pub(crate) fn enter(
+    plan: &Plan,
+    channel: &Channel,
+    stdio: Option<Stdio>,
+    joins: &[OwnedFd],
+    born_in_cgroup: bool,
+) -> ! {
     let mut parts = 0;
-    let result = set_up(plan, channel, stdio, joins, &mut parts);
+    let result = set_up(plan, channel, stdio, joins, born_in_cgroup, &mut parts);
     if let Err(error) = result {
         // Without a supervisor there is nobody to tell.
         let _ = channel.failed(parts, &error);
@@ -69,9 +75,13 @@ fn set_up(
     channel: &Channel,
     stdio: Option<Stdio>,
     joins: &[OwnedFd],
+    born_in_cgroup: bool,
     parts: &mut usize,
 ) -> Result<()> {
-    part(parts, || cgroups::join(&plan.cgroups))?;
+    part(parts, || match born_in_cgroup {
+        true => Ok(()),
+        false => cgroups::join(&plan.cgroups),
+    })?;
     let root = part(parts, || {
         sys::reset_signals();
         setsid().doing(|| "begin a session".into())?;

@@ -60,8 +60,7 @@ impl Container {
 
     /// In its cgroups; without any, process 1 alone is asked for.
     fn has_processes(&self) -> bool {
-        !cgroups::processes(&self.cgroups).is_empty()
-            || self.process().is_ok_and(|found| found.is_some())
+        cgroups::are_populated(&self.cgroups) || self.process().is_ok_and(|found| found.is_some())
     }
 
     /// Process 1, by a descriptor that names it for good. A number alone is never believed: its start time and the boot
@@ -101,6 +100,9 @@ impl Container {
         if let Some((_, pidfd)) = self.process()? {
             // It may just have ended.
             let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
+        }
+        if cgroups::kill_at_once(&self.cgroups) {
+            return Ok(());
         }
         for number in cgroups::processes(&self.cgroups) {
             let Some(pid) = Pid::from_raw(number) else {

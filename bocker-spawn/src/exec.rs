@@ -226,11 +226,14 @@ fn agent(
     // Of a pid namespace only children become members.
     enter(ThreadNameSpaceType::PROCESS_ID)?;
     let (here, there) = Channel::pair()?;
-    let pidfd = match sys::fork().doing(|| "make the command's process".into())? {
+    let (side, born_in_cgroup) = cgroups::clone(&container.cgroups, 0)?;
+    let pidfd = match side {
         Side::Child => {
             drop(here);
             let result = inside(program, stdio, &there, || {
-                cgroups::join(&container.cgroups)?;
+                if !born_in_cgroup {
+                    cgroups::join(&container.cgroups)?;
+                }
                 enter(
                     ThreadNameSpaceType::MOUNT
                         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME

@@ -15,7 +15,7 @@ use crate::privileges::Stdio;
 use crate::record::{self, SpawnMember};
 use crate::streams::Streams;
 use crate::sys::{self, Side};
-use crate::{STAGE, child, files, process, procfs, seal, show, spec, tty};
+use crate::{STAGE, cgroups, child, files, process, procfs, seal, show, spec, tty};
 
 /// What the steps work on.
 pub(crate) struct Context {
@@ -256,11 +256,12 @@ fn start(context: &mut Context) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     let (here, there) = Channel::pair()?;
-    match sys::clone(plan.new).doing(|| "make the container's process".into())? {
+    let (side, born_in_cgroup) = cgroups::clone(&plan.cgroups, plan.new)?;
+    match side {
         Side::Child => {
             drop(here);
             drop(ends);
-            child::enter(plan, &there, stdio, &joins)
+            child::enter(plan, &there, stdio, &joins, born_in_cgroup)
         }
         Side::Parent(pid, pidfd) => {
             context.member.pid = Some(pid.as_raw_nonzero().get());

@@ -16,14 +16,21 @@ pub(crate) enum Side {
     Parent(Pid, OwnedFd),
 }
 
-/// clone3(2) without shared memory: fork(2) into new namespaces. `flags` are `CLONE_NEW*`.
-pub(crate) fn clone(flags: i32) -> io::Result<Side> {
+/// Birth in a cgroup (linux/sched.h); more than 32 bits, which `libc` gives it.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// clone3(2) without shared memory: fork(2) into new namespaces. `flags` are `CLONE_NEW*`, `cgroup` is a folder of v2.
+pub(crate) fn clone(flags: i32, cgroup: Option<BorrowedFd>) -> io::Result<Side> {
     let mut pidfd: RawFd = -1;
     // SAFETY: a structure of integers, for which all zeroes is a valid value (clone3(2): zero means absent).
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags as u64 | libc::CLONE_PIDFD as u64;
     args.pidfd = ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: without CLONE_VM the child gets a copy of the address space, as after fork(2), and this program is
     // single-threaded, so that no lock can be held by a thread that the child lacks. `args` outlives the call and its
     // `pidfd` points to a live integer.
