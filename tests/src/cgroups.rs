@@ -1,11 +1,13 @@
-//! A private cgroup v1 view for a test: a group of its own in every hierarchy, made the root of `/sys/fs/cgroup`
+//! A private view of the cgroups for a test: a group of its own in every hierarchy, made the root of `/sys/fs/cgroup`
 //! by a cgroup namespace, so that tests that run side by side do not see each other's groups and processes.
 //!
-//! On v1 one thread can be moved alone (`tasks`), which is what makes this possible inside a test runner.
+//! On v1 one thread can be moved alone (`tasks`), which is what makes this possible inside a test runner. On v2 only whole
+//! processes can, so the tests of one process have their views one after the other there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,12 +31,50 @@ const NOT_CONTROLLERS: [&str; 6] = [
     "cpuset_v2_mode",
 ];
 
-/// One mounted v1 hierarchy.
+/// Where the only hierarchy of version 2 is mounted.
+const UNIFIED: &str = "/sys/fs/cgroup";
+
+/// The group of version 2 in which a test itself is: one that has children with controllers may hold no process, unless
+/// it is the root of all, and the root of a view is not.
+const LEAF: &str = "test";
+
+/// Held by the thread whose view the process has on v2.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The folder of the hierarchy that counts processes, as a test sees it.
+#[must_use]
+pub fn pids_hierarchy() -> &'static str {
+    let own = "/sys/fs/cgroup/pids";
+    if Path::new(own).exists() {
+        own
+    } else {
+        UNIFIED
+    }
+}
+
+/// The two interfaces of the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    fn file_system(self) -> &'static str {
+        match self {
+            Version::V1 => "cgroup",
+            Version::V2 => "cgroup2",
+        }
+    }
+}
+
+/// One mounted hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
+    version: Version,
     /// Where it is mounted.
     mount: PathBuf,
-    /// What `mount -t cgroup -o` takes: `cpu,cpuacct`, or `none,name=systemd`.
+    /// What `mount -o` takes: `cpu,cpuacct`, or `none,name=systemd`; on v2 nothing.
     options: String,
     /// The group the thread came from, as a path outside the view.
     outer: PathBuf,
@@ -42,62 +82,84 @@ struct Hierarchy {
     group: PathBuf,
 }
 
+impl Hierarchy {
+    /// Moves the calling thread into a group, on v2 with all other threads of its process.
+    fn enter(&self, group: &Path) -> std::io::Result<()> {
+        match self.version {
+            Version::V1 => move_thread(gettid(), group),
+            Version::V2 => fs::write(group.join("cgroup.procs"), std::process::id().to_string()),
+        }
+    }
+}
+
 /// The groups of one test.
 #[derive(Debug)]
 pub(crate) struct View {
     hierarchies: Vec<Hierarchy>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl View {
-    /// Makes a group in every v1 hierarchy and moves the calling thread there.
+    /// Makes a group in every hierarchy and moves the calling thread there, on v2 its process.
     pub(crate) fn enter() -> View {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{count}", std::process::id());
-        let mut view = View {
-            hierarchies: Vec::new(),
-        };
-        for (mount, options, outer) in mounted() {
-            for left in left_behind(&outer) {
+        let found = mounted();
+        let turn = found
+            .iter()
+            .any(|h| h.version == Version::V2)
+            .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut hierarchies = Vec::new();
+        for mut h in found {
+            // Where groups with controllers can be made: on v2, not beside processes.
+            let parent = match h.version {
+                Version::V1 => &h.outer,
+                Version::V2 => &h.mount,
+            };
+            for left in left_behind(parent) {
                 for pid in pids(&left) {
                     _ = kill(pid, Signal::SIGKILL);
                 }
                 remove(&left);
             }
-            let group = outer.join(&name);
-            fs::create_dir(&group).unwrap_or_else(|e| panic!("mkdir {}: {e}", group.display()));
-            // A new cpuset admits nobody until it has been given something.
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                if let Ok(value) = fs::read_to_string(outer.join(file)) {
-                    _ = fs::write(group.join(file), value);
-                }
+            h.group = parent.join(&name);
+            fs::create_dir(&h.group).unwrap_or_else(|e| panic!("mkdir {}: {e}", h.group.display()));
+            match h.version {
+                Version::V1 => admit(parent, &h.group),
+                Version::V2 => delegate(parent),
             }
-            view.hierarchies.push(Hierarchy {
-                mount,
-                options,
-                outer,
-                group,
-            });
+            hierarchies.push(h);
         }
-        for h in &view.hierarchies {
-            move_thread(gettid(), &h.group)
+        for h in &hierarchies {
+            h.enter(&h.group)
                 .unwrap_or_else(|e| panic!("enter {}: {e}", h.group.display()));
         }
-        view
+        View {
+            hierarchies,
+            _turn: turn,
+        }
     }
 
     /// Mounts every hierarchy anew; in the new cgroup and mount namespaces each shows the test's group as its root.
     pub(crate) fn mount(&self) {
         for h in &self.hierarchies {
             umount2(&h.mount, MntFlags::MNT_DETACH).expect("unmount a cgroup hierarchy");
+            let kind = h.version.file_system();
             mount(
-                Some("cgroup"),
+                Some(kind),
                 &h.mount,
-                Some("cgroup"),
+                Some(kind),
                 MsFlags::empty(),
                 Some(h.options.as_str()),
             )
-            .unwrap_or_else(|e| panic!("mount -t cgroup -o {}: {e}", h.options));
+            .unwrap_or_else(|e| panic!("mount -t {kind} -o '{}': {e}", h.options));
+            if h.version == Version::V2 {
+                let leaf = h.mount.join(LEAF);
+                fs::create_dir(&leaf)
+                    .and_then(|()| h.enter(&leaf))
+                    .unwrap_or_else(|e| panic!("enter {}: {e}", leaf.display()));
+            }
         }
     }
 
@@ -125,6 +187,11 @@ impl View {
     /// outside the view.
     pub(crate) fn leave(&self) {
         for h in &self.hierarchies {
+            if h.version == Version::V2
+                && let Err(e) = h.enter(&h.outer)
+            {
+                eprintln!("enter {}: {e}", h.outer.display());
+            }
             for thread in own_threads(&h.group) {
                 // It may just have ended.
                 _ = move_thread(thread, &h.outer);
@@ -195,6 +262,27 @@ fn remove(group: &Path) -> bool {
     fs::remove_dir(group).is_ok() || !group.exists()
 }
 
+/// A new cpuset of v1 admits nobody until it has been given something.
+fn admit(parent: &Path, group: &Path) {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if let Ok(value) = fs::read_to_string(parent.join(file)) {
+            _ = fs::write(group.join(file), value);
+        }
+    }
+}
+
+/// Gives the children of a group of v2 all the controllers that it has, as systemd does at the root. In a container, whose
+/// processes are at what it sees as the root, the kernel refuses.
+fn delegate(group: &Path) {
+    let controllers = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    for controller in controllers.split_whitespace() {
+        _ = fs::write(
+            group.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
+    }
+}
+
 fn move_thread(thread: Pid, group: &Path) -> std::io::Result<()> {
     fs::write(group.join("tasks"), thread.to_string())
 }
@@ -210,42 +298,66 @@ fn own_threads(group: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// Mount point, options and the calling thread's group of each v1 hierarchy; the first mount of each counts.
-fn mounted() -> Vec<(PathBuf, String, PathBuf)> {
+/// The mounted hierarchies, without a group of the test's yet: those of v1 with their controllers, each once; where there
+/// is none, that of v2.
+fn mounted() -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
     let groups = fs::read_to_string("/proc/thread-self/cgroup").expect("/proc/thread-self/cgroup");
-    let mut found: Vec<(PathBuf, String, PathBuf)> = Vec::new();
+    // The calling thread's group in the hierarchy with these controllers, seen through a mount of `root`.
+    let own = |controllers: &str, root: &str, mount: &str| {
+        let inside = groups.lines().find_map(|l| {
+            let mut fields = l.splitn(3, ':').skip(1);
+            let (names, path) = (fields.next()?, fields.next()?);
+            (names == controllers).then_some(path)
+        })?;
+        let inside = inside
+            .strip_prefix(root.trim_end_matches('/'))
+            .unwrap_or(inside);
+        Some(Path::new(mount).join(inside.trim_start_matches('/')))
+    };
+    let mut found: Vec<Hierarchy> = Vec::new();
+    let mut unified = None;
     for line in mounts.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
         };
         let left: Vec<&str> = left.split(' ').collect();
         let right: Vec<&str> = right.split(' ').collect();
-        let ([_, _, _, root, mount, ..], ["cgroup", _, options]) = (&left[..], &right[..]) else {
+        let ([_, _, _, root, mount, ..], [kind, _, options]) = (&left[..], &right[..]) else {
             continue;
         };
+        let hierarchy = |version, options, outer| Hierarchy {
+            version,
+            mount: mount.into(),
+            options,
+            outer,
+            group: PathBuf::new(),
+        };
+        if *kind == "cgroup2" && *mount == UNIFIED {
+            unified =
+                own("", root, mount).map(|outer| hierarchy(Version::V2, String::new(), outer));
+        }
+        if *kind != "cgroup" {
+            continue;
+        }
         let controllers: Vec<&str> = options
             .split(',')
             .filter(|o| !NOT_CONTROLLERS.contains(o) && !o.starts_with("release_agent="))
             .collect();
-        let options = match controllers.iter().any(|c| c.starts_with("name=")) {
-            true => format!("none,{}", controllers.join(",")),
-            false => controllers.join(","),
-        };
-        let inside = groups.lines().find_map(|l| {
-            let mut fields = l.splitn(3, ':').skip(1);
-            let (names, path) = (fields.next()?, fields.next()?);
-            (names == controllers.join(",")).then_some(path)
-        });
-        let Some(inside) = inside else { continue };
-        if found.iter().any(|(_, seen, _)| *seen == options) {
+        let controllers = controllers.join(",");
+        let Some(outer) = own(&controllers, root, mount) else {
             continue;
+        };
+        let options = match controllers.contains("name=") {
+            true => format!("none,{controllers}"),
+            false => controllers,
+        };
+        if !found.iter().any(|seen| seen.options == options) {
+            found.push(hierarchy(Version::V1, options, outer));
         }
-        let inside = inside
-            .strip_prefix(root.trim_end_matches('/'))
-            .unwrap_or(inside);
-        let outer = Path::new(mount).join(inside.trim_start_matches('/'));
-        found.push((PathBuf::from(*mount), options, outer));
+    }
+    if found.is_empty() {
+        found.extend(unified);
     }
     found
 }

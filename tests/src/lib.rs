@@ -24,6 +24,7 @@ mod registry;
 mod session;
 
 pub use bins::bin_dir;
+pub use cgroups::pids_hierarchy;
 pub use command::{Call, Output, Running};
 pub use fingerprint::Fingerprint;
 pub use fixture::{Image, Layer, Node, Platform};

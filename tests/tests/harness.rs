@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use bocker_tests::{Host, Image, Registry, need};
+use bocker_tests::{Host, Image, Registry, need, pids_hierarchy};
 
 /// Makes something, expects the picture to show it under `subject` as a line that holds `text`, takes it back, and
 /// expects the picture to be as before.
@@ -74,11 +74,12 @@ fn a_leaked_pinned_namespace_is_noticed() {
 
 #[test]
 fn a_leaked_cgroup_is_noticed() {
+    let group = format!("{}/leaked", pids_hierarchy());
     notices(
         "cgroups",
-        "/memory/leaked",
-        "mkdir /sys/fs/cgroup/memory/leaked",
-        "rmdir /sys/fs/cgroup/memory/leaked",
+        &group,
+        &format!("mkdir {group}"),
+        &format!("rmdir {group}"),
     );
 }
 
@@ -136,13 +137,16 @@ fn a_changed_lease_is_noticed() {
 
 #[test]
 fn a_leaked_process_is_noticed_wherever_it_went() {
+    let group = format!("{}/deep", pids_hierarchy());
     notices(
         "processes",
         "sleep 987",
-        "mkdir /sys/fs/cgroup/pids/deep
-         setsid -f sh -c 'echo $$ > /sys/fs/cgroup/pids/deep/cgroup.procs; exec sleep 987' >/dev/null 2>&1 </dev/null
-         sleep 0.3",
-        "kill $(cat /sys/fs/cgroup/pids/deep/cgroup.procs); sleep 0.3; rmdir /sys/fs/cgroup/pids/deep",
+        &format!(
+            "mkdir {group}
+             setsid -f sh -c 'echo $$ > {group}/cgroup.procs; exec sleep 987' >/dev/null 2>&1 </dev/null
+             sleep 0.3"
+        ),
+        &format!("kill $(cat {group}/cgroup.procs); sleep 0.3; rmdir {group}"),
     );
 }
 
@@ -163,8 +167,11 @@ fn a_dropped_host_leaves_nothing_on_the_machine() {
     let host = Host::new();
     assert_ne!(netns(), outside.1);
     let root = host.root();
-    host.sh("mkdir /sys/fs/cgroup/pids/left; mount -t tmpfs x $BOCKER_ROOT; : > $BOCKER_ROOT/f; setsid -f sleep 600 >/dev/null 2>&1")
-        .ok();
+    host.sh(&format!(
+        "mkdir {}/left; mount -t tmpfs x $BOCKER_ROOT; : > $BOCKER_ROOT/f; setsid -f sleep 600 >/dev/null 2>&1",
+        pids_hierarchy()
+    ))
+    .ok();
     drop(host);
     assert_eq!((groups(), netns()), outside);
     assert!(!root.exists());
@@ -272,7 +279,7 @@ fn what_a_killed_test_has_left_is_removed_by_the_next() {
     child.wait().expect("true");
     let name = format!("bocker-test-{}-0", child.id());
     let left = [
-        format!("/sys/fs/cgroup/pids/{name}/deep"),
+        format!("{}/{name}/deep", pids_hierarchy()),
         format!("/var/tmp/{name}/root"),
     ];
     for folder in &left {
