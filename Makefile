@@ -1,5 +1,6 @@
 # make run      builds, and runs a container on a copy-on-write view of this machine's root
 # make test     installs what the tests need, builds, runs all tests (as root)
+# make guest    gives a shell in the tests' virtual machine, which has cgroup v2 and the programs (Ctrl-A x ends it)
 # make bench    compares the start of a container with bwrap, crun, runc, podman and docker (as root)
 # make install  puts the programs into $(DESTDIR)$(PREFIX)/bin; make uninstall removes them
 
@@ -11,36 +12,52 @@ CARGOFLAGS ?=
 PROGRAMS = bocker bocker-pull bocker-snap bocker-net bocker-cg bocker-spawn
 TUPLE := $(shell rustc -vV | sed -n 's/^host: //p')
 # Absolute, whether CARGO_TARGET_DIR is set or not.
-BIN = $(or $(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)/$(TUPLE)/release
+BUILT = $(or $(abspath $(CARGO_TARGET_DIR)),$(CURDIR)/target)/$(TUPLE)
+BIN = $(BUILT)/release
 
 # Program=package of each peer and tool that the tests drive. The fixtures are made of a static busybox.
 NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci runc=runc crun=crun \
 	nft=nftables ip=iproute2 sysctl=procps zstd=zstd jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils \
 	nsenter=util-linux xargs=findutils
+# What a virtual machine takes; the kernel comes by .ci/guest-kernel.
+GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-bin busybox=busybox-static
+# The files of tests that run there too, one machine each, and the tests among them.
+GUEST_TESTS = harness
+GUEST_FILTER = noticed
 
 # The same for make bench, and who is compared: without one of these it does.
 BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
 BENCH_PEERS = bwrap=bubblewrap crun=crun podman=podman dockerd=docker.io
 
-.PHONY: all build run test needed bench install uninstall clean
+.PHONY: all build run test needed guest guest-needed bench install uninstall clean
 
 all: build
 
 build:
-	$(CARGO) build $(CARGOFLAGS) --workspace --release --bins
+	$(CARGO) build $(CARGOFLAGS) --release $(PROGRAMS:%=--bin %)
 
 run: build
 	@PATH="$(BIN):$$PATH" sh .ci/first-minute
 
-# The tests are built without optimization, which is fastest, and drive the programs as they are installed.
-test: needed build
-	BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 sh -c '\
+# The tests are built without optimization, which is fastest, and drive the programs as they are installed: on this machine,
+# then, whatever came of it, in the virtual one.
+test: needed guest-needed build
+	@BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 sh -c '\
 		if $(CARGO) nextest --version >/dev/null 2>&1; \
 		then $(CARGO) nextest run $(CARGOFLAGS) --workspace --no-fail-fast; \
-		else $(CARGO) test $(CARGOFLAGS) --workspace --no-fail-fast; fi'
+		else $(CARGO) test $(CARGOFLAGS) --workspace --no-fail-fast; fi; here=$$?; \
+		$(CARGO) test $(CARGOFLAGS) --no-fail-fast --config "target.$(TUPLE).runner=[\"$(BUILT)/debug/in-guest\"]" \
+			--package bocker-tests $(GUEST_TESTS:%=--test %) -- --test-threads=1 $(GUEST_FILTER) && exit $$here'
+
+guest: guest-needed build
+	@BOCKER_BIN_DIR="$(BIN)" $(CARGO) run --quiet $(CARGOFLAGS) --package bocker-tests -- -t sh
 
 needed:
 	@sh .ci/needed $(NEEDED)
+
+guest-needed:
+	@sh .ci/needed $(GUEST_NEEDED)
+	@sh .ci/guest-kernel "$(BUILT)/tmp/kernel"
 
 bench: build
 	$(CARGO) build $(CARGOFLAGS) --release -p bocker-pipe --example copies

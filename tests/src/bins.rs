@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// The programs under test.
-const TOOLS: [&str; 6] = [
+pub(crate) const TOOLS: [&str; 6] = [
     "bocker",
     "bocker-pull",
     "bocker-snap",
@@ -51,13 +51,15 @@ pub(crate) fn cache_dir() -> PathBuf {
     profile.parent().unwrap_or(&profile).join("tmp")
 }
 
-/// `<target>/<tuple>/<profile>`, of which the running test is `deps/<name>-<hash>`.
+/// `<target>/<tuple>/<profile>`, of which a running test is `deps/<name>-<hash>` and a running program `<name>`.
 fn profile_dir() -> PathBuf {
     let exe = env::current_exe().expect("the path of the running test");
-    exe.ancestors()
-        .nth(2)
-        .expect("a test lies in <target>/<tuple>/<profile>/deps")
-        .to_path_buf()
+    let dir = exe.parent().expect("a program lies in a folder");
+    match dir.ends_with("deps") {
+        true => dir.parent().unwrap_or(dir),
+        false => dir,
+    }
+    .to_path_buf()
 }
 
 fn has_tools(dir: &Path) -> bool {

@@ -16,7 +16,7 @@ use tar::{Builder, EntryType, Header};
 use crate::bins::cache_dir;
 
 /// A static busybox: all the programs of the images.
-const BUSYBOX: &str = "/bin/busybox";
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
 
 /// The time of every file: images are the same bytes on every run.
 const MTIME: u64 = 1_420_070_400;

@@ -18,6 +18,11 @@ pub fn need(programs: &str) -> bool {
         .split_whitespace()
         .filter(|p| find(p).is_none())
         .collect();
+    require(&missing)
+}
+
+/// Whether nothing is missing.
+pub(crate) fn require(missing: &[&str]) -> bool {
     if missing.is_empty() {
         return true;
     }
