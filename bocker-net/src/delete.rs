@@ -10,10 +10,11 @@ use crate::firewall::{self, Firewall};
 use crate::member::{Attachment, CniIp};
 use crate::publish::Publish;
 use crate::subnet::Subnet;
-use crate::{BRIDGE, MEMBER, STAGE, files, host_end, lease, netns, ruleset};
+use crate::{BRIDGE, MEMBER, STAGE, files, gc, host_end, lease, netns, ruleset};
 
 /// Where our member is.
 const POINTER: &str = "/bocker/net";
+const ATTACHMENTS: &str = "/bocker/net/attachments";
 /// In a pipeline, the stage before this one holds its lock until its process has ended, a moment after it passed the document on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -148,6 +149,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         return call.write();
     }
     let attachments = attachments(document)?;
+    let is_told = document.value(ATTACHMENTS).is_some();
     let id = document.id()?;
     if !force && !call.dry_run() {
         let in_pipeline = name.is_none();
@@ -169,7 +171,11 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         }
         remains.ports.extend(attachment.request.publish);
     }
-    let steps = remains.steps();
+    let steps = match is_told {
+        true => remains.steps(),
+        // The document was lost, and this one made for the id alone.
+        false => gc::steps(&mut remains)?,
+    };
     call.delete(remains, steps, |document, remains| {
         strip(document, &remains.id);
         Ok(())
@@ -194,11 +200,10 @@ fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
 
 /// The attachments to our bridge. Others, of whatever shape, are for those to remove who made them.
 fn attachments(document: &Document) -> Result<Vec<Attachment>> {
-    let pointer = format!("{POINTER}/attachments");
-    let all = document.value(&pointer).and_then(Value::as_array);
+    let all = document.value(ATTACHMENTS).and_then(Value::as_array);
     let mut ours = Vec::new();
     for place in 0..all.map_or(0, Vec::len) {
-        let pointer = format!("{pointer}/{place}");
+        let pointer = format!("{ATTACHMENTS}/{place}");
         let network = document.value(&format!("{pointer}/network"));
         if network.is_some_and(|network| network == BRIDGE) {
             ours.extend(document.get(&pointer)?);

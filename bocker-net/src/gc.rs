@@ -182,18 +182,33 @@ fn remove(call: &Call, found: &Found, force: bool) -> Result<()> {
     if !force && lock::is_alive(&found.id) {
         return Err(Error::new(Kind::InUse, format!("{} is running", found.id)));
     }
-    remains.leases.clone_from(&found.leases);
-    remains.masqueraded.clone_from(&found.masqueraded);
-    remains.ports.clone_from(&found.publish);
-    let mut steps = remains.steps();
-    if found.link.is_some() && found.netns.is_none() {
-        // Its namespace is pinned no more, and some process still holds it.
-        let (shown, name) = (host_end(&found.id), host_end(&found.id));
-        steps.push(
-            Step::new("net.veth", "the cable is pulled out")
-                .command(move |_| vec![format!("ip link delete {shown}")])
-                .apply(move |_| Route::open()?.delete_link(&name)),
-        );
-    }
+    let steps = found.steps(&mut remains);
     call.engine().tear_down(&mut remains, steps)
+}
+
+/// The steps that remove all that is found by the id, for one whose document does not tell.
+pub(crate) fn steps(remains: &mut Remains) -> Result<Vec<Step<Remains>>> {
+    Ok(match find()?.0.remove(&remains.id) {
+        Some(found) => found.steps(remains),
+        None => remains.steps(),
+    })
+}
+
+impl Found {
+    fn steps(&self, remains: &mut Remains) -> Vec<Step<Remains>> {
+        remains.leases.clone_from(&self.leases);
+        remains.masqueraded.clone_from(&self.masqueraded);
+        remains.ports.clone_from(&self.publish);
+        let mut steps = remains.steps();
+        if self.link.is_some() && self.netns.is_none() {
+            // Its namespace is pinned no more, and some process still holds it.
+            let (shown, name) = (host_end(&self.id), host_end(&self.id));
+            steps.push(
+                Step::new("net.veth", "the cable is pulled out")
+                    .command(move |_| vec![format!("ip link delete {shown}")])
+                    .apply(move |_| Route::open()?.delete_link(&name)),
+            );
+        }
+        steps
+    }
 }

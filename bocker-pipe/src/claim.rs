@@ -12,14 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{Id, Prefix};
+use crate::lock::Supervisor;
 use crate::{lock, paths};
 
 /// In a claim's folder: the record.
 const RECORD: &str = "claim";
-/// In a claim's folder: whom the supervisor keeps company, written by bocker-spawn.
-pub const PID: &str = "pid";
 /// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
-const OWN: [&str; 4] = [PID, lock::VERBS, lock::ALIVE, RECORD];
+const OWN: [&str; 4] = [lock::VERBS, lock::ALIVE_NEW, lock::ALIVE, RECORD];
 /// What the name of a claim's folder begins with as long as it must not be seen.
 const HIDDEN: &str = ".";
 /// How many random ids are tried: with 30 bits, a second try is already rare.
@@ -68,9 +67,13 @@ impl Claim {
             .is_some_and(|record| record.boot_id != boot_id)
     }
 
-    /// Whether `gc` may take it while it is still `creating`: ours, and of another boot or older than the grace.
+    /// Whether `gc` may take it while it is still `creating`: ours, and of another boot, older than the grace, or given up
+    /// by a bocker-spawn that was killed.
     pub fn is_stale(&self, boot_id: &str, grace: Duration) -> bool {
-        self.is_ours() && (self.is_of_another_boot(boot_id) || self.age >= grace)
+        self.is_ours()
+            && (self.is_of_another_boot(boot_id)
+                || self.age >= grace
+                || lock::supervisor(&self.id) == Supervisor::Lost)
     }
 }
 
@@ -252,6 +255,14 @@ fn entries() -> Result<Vec<DirEntry>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).doing(|| format!("read {}", paths::run().display())),
     }
+}
+
+/// The ids that are claimed on this machine, sorted.
+pub(crate) fn ids() -> Result<Vec<Id>> {
+    let id = |entry: DirEntry| Id::parse(entry.file_name().to_str()?).ok();
+    let mut ids: Vec<Id> = entries()?.into_iter().filter_map(id).collect();
+    ids.sort();
+    Ok(ids)
 }
 
 /// All claims on this machine, those of other roots included, by id.

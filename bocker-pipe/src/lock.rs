@@ -3,9 +3,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
@@ -18,6 +17,10 @@ use crate::paths;
 pub(crate) const VERBS: &str = "lock";
 /// In a claim's folder: locked by the supervisor as long as it lives.
 pub(crate) const ALIVE: &str = "alive";
+/// The same before it is locked.
+pub(crate) const ALIVE_NEW: &str = "alive.new";
+/// The byte of it that is locked as long as the container runs; those after it, as long as the supervisor does.
+const RUNS: libc::off_t = 0;
 
 /// An exclusive lock on a file, released when dropped or when the process ends.
 #[derive(Debug)]
@@ -106,55 +109,103 @@ pub fn verbs(id: &Id) -> Result<Lock> {
     }
 }
 
-/// The supervisor's sign of life: an open-file-description lock (fcntl(2), F_OFD_SETLK).
-/// A child that inherits the descriptor keeps it held, and asking for it takes nothing, so that nobody asking is in the way.
+/// The supervisor's sign of life: an open-file-description lock (fcntl(2), F_OFD_SETLK) on a file that is there from the moment
+/// at which bocker-spawn takes a container over until nothing is left to do for it. Whoever finds the file unlocked knows that
+/// the supervisor was killed. Asking takes nothing, so that nobody asking is in the way.
 #[derive(Debug)]
-pub struct Alive(File);
+pub struct Alive {
+    file: File,
+    path: PathBuf,
+}
+
+/// What [`Alive`] shows of a container's supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supervisor {
+    /// There is none: bocker-spawn has not begun, or has let go in good order.
+    Absent,
+    /// The container runs, or is being started.
+    Runs,
+    /// The container has ended, and what comes after has not.
+    Tidies,
+    /// It was killed, and nobody has cleaned up after it.
+    Lost,
+}
 
 impl Alive {
-    /// Takes the lock. Fails with [`Kind::InUse`] when another supervisor holds it.
+    /// Takes the lock, for one who holds that of [`verbs`]. Fails with [`Kind::InUse`] when another supervisor has it.
     pub fn take(id: &Id) -> Result<Alive> {
-        let path = paths::claim(id).join(ALIVE);
-        let file = open(&path).doing(|| format!("open {}", path.display()))?;
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-            Ok(_) => Ok(Alive(file)),
-            Err(Errno::EAGAIN | Errno::EACCES) => {
-                Err(Error::new(Kind::InUse, format!("{id} is running already")))
-            }
-            Err(errno) => Err(errno).doing(|| format!("lock {}", path.display())),
+        if let Supervisor::Runs | Supervisor::Tidies = supervisor(id) {
+            let what = format!("{id} is running already, or being cleaned up");
+            return Err(Error::new(Kind::InUse, what));
         }
+        let folder = paths::claim(id);
+        let (path, new) = (folder.join(ALIVE), folder.join(ALIVE_NEW));
+        let doing = || format!("lock {}", path.display());
+        let file = open(&new).doing(doing)?;
+        fcntl(&file, FcntlArg::F_OFD_SETLK(&lock_of(libc::F_WRLCK, 0, 0))).doing(doing)?;
+        // Under its own name only when locked: unlocked, it would be that of a supervisor that was killed.
+        fs::rename(&new, &path).doing(doing)?;
+        Ok(Alive { file, path })
+    }
+
+    /// The container has ended: it is [`Supervisor::Tidies`] from now on.
+    pub fn ended(&self) -> Result<()> {
+        let unlock = lock_of(libc::F_UNLCK, RUNS, 1);
+        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&unlock))
+            .map(drop)
+            .doing(|| format!("unlock {}", self.path.display()))
+    }
+
+    /// Nothing is left to do. Whoever drops it without a word leaves it [`Supervisor::Lost`].
+    pub fn let_go(self) -> Result<()> {
+        // If the claim is released by now, the file went with it.
+        remove(&self.path)
     }
 }
 
-impl AsFd for Alive {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+/// Forgets a supervisor that was killed, for one who has done what it left undone and holds the lock of [`verbs`].
+pub fn forget(id: &Id) -> Result<()> {
+    remove(&paths::claim(id).join(ALIVE))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("remove {}", path.display())),
     }
 }
 
-/// Whether a supervisor holds the container's lock now.
-pub fn is_alive(id: &Id) -> bool {
-    let path = paths::claim(id).join(ALIVE);
-    let Ok(file) = OpenOptions::new()
+/// What the container's supervisor does now.
+pub fn supervisor(id: &Id) -> Supervisor {
+    let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-    else {
-        return false;
+        .open(paths::claim(id).join(ALIVE));
+    let Ok(file) = file else {
+        return Supervisor::Absent;
     };
-    let mut question = whole_file(libc::F_WRLCK);
+    // The kernel answers with the first lock that is in the way.
+    let mut question = lock_of(libc::F_WRLCK, 0, 0);
     match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut question)) {
-        Ok(_) => i32::from(question.l_type) != libc::F_UNLCK,
-        Err(_) => false,
+        Ok(_) if i32::from(question.l_type) == libc::F_UNLCK => Supervisor::Lost,
+        Ok(_) if question.l_start > RUNS => Supervisor::Tidies,
+        Ok(_) => Supervisor::Runs,
+        Err(_) => Supervisor::Absent,
     }
 }
 
-fn whole_file(kind: i32) -> libc::flock {
+/// Whether the container runs under a supervisor, or is being started.
+pub fn is_alive(id: &Id) -> bool {
+    supervisor(id) == Supervisor::Runs
+}
+
+/// A lock on bytes of a file; a length of 0 is as far as there are any.
+fn lock_of(kind: i32, start: libc::off_t, length: libc::off_t) -> libc::flock {
     libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
+        l_start: start,
+        l_len: length,
         l_pid: 0,
     }
 }

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Result;
 use crate::id::Id;
-use crate::{containers, lock, paths};
+use crate::lock::Supervisor;
+use crate::{claim, containers, lock, paths};
 
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +47,7 @@ impl State {
         State::decide(
             lock::is_alive(id),
             has(containers::CONFIG),
-            || has(containers::STATUS) || was_started(id),
+            || has(containers::STATUS) || said(id).is_some_and(|state| state != State::Created),
             has_processes,
             is_frozen,
         )
@@ -69,13 +71,31 @@ impl State {
     }
 }
 
-/// A document that says it ran, without a recorded end, is of a supervisor that was killed, or of another boot.
-fn was_started(id: &Id) -> bool {
-    containers::load(id).is_ok_and(|document| {
-        document
-            .value("/bocker/state")
-            .is_some_and(|state| state == "running")
-    })
+/// The containers of our `BOCKER_ROOT` that bocker-spawn began and nobody is left to finish: its supervisor was killed, or
+/// the machine stopped. Every command asks, so it is one system call for a container about which nothing is wrong.
+pub fn abandoned() -> Result<Vec<Id>> {
+    let mut ids = containers::list()?;
+    let claimed = claim::ids()?;
+    ids.retain(|id| match claimed.binary_search(id) {
+        // The claim may be another root's, on an id that was ours before a restart.
+        Ok(_) => {
+            lock::supervisor(id) == Supervisor::Lost
+                && claim::read(id).is_some_and(|claim| claim.root == paths::root())
+        }
+        Err(_) => {
+            !paths::container(id).join(containers::STATUS).exists()
+                && said(id) == Some(State::Running)
+                // It may have been started since.
+                && lock::supervisor(id) == Supervisor::Absent
+        }
+    });
+    Ok(ids)
+}
+
+/// What its document says. That it runs or has run, without a recorded end, is of a supervisor that was killed, or of
+/// another boot.
+fn said(id: &Id) -> Option<State> {
+    containers::load(id).ok()?.member("state").ok().flatten()
 }
 
 #[cfg(test)]

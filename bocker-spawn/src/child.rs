@@ -78,6 +78,8 @@ fn set_up(
     born_in_cgroup: bool,
     parts: &mut usize,
 ) -> Result<()> {
+    // The change of user clears it, and it is set once more after that.
+    privileges::end_with_parent()?;
     part(parts, || match born_in_cgroup {
         true => Ok(()),
         false => cgroups::join(&plan.cgroups),

@@ -47,14 +47,18 @@ impl Container {
         )
     }
 
-    /// What it is now, with a document no older than that: the end is recorded before the supervisor's lock is free.
+    /// What it is now, with a document no older than that, and how it ended even where nobody has recorded it.
     pub(crate) fn observe(self) -> Result<(Container, State)> {
         let state = self.state();
-        let is_stale = state == State::Exited && self.document.value("/bocker/exit").is_none();
-        let container = match is_stale {
-            true => Container::load(self.id, &self.name)?,
-            false => self,
-        };
+        if state != State::Exited || self.document.value("/bocker/exit").is_some() {
+            return Ok((self, state));
+        }
+        // The end is recorded before the supervisor's lock is free.
+        let mut container = Container::load(self.id, &self.name)?;
+        if !container.is_recorded() {
+            let exit = container.unrecorded_exit(state);
+            container.document.set_member("exit", &exit);
+        }
         Ok((container, state))
     }
 

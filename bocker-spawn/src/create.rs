@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bocker_pipe::state::State;
 use bocker_pipe::{
     Arg, Call, Document, Error, Id, Kind, Result, Step, claim, containers, lock, paths,
 };
@@ -13,7 +14,6 @@ use crate::{STAGE, files, log, show, spec};
 
 /// The host name of a container that nobody has given an id.
 const NAMELESS: &str = "bocker";
-const CREATED: &str = "created";
 
 struct Options {
     request: Request,
@@ -87,7 +87,7 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
         ..member
     };
     document.set_member("spawn", &member);
-    document.set_member("state", CREATED);
+    document.set_member("state", &State::Created);
     let context = Context {
         folder: paths::container(&id),
         id,

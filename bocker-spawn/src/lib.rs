@@ -17,6 +17,7 @@ mod plan;
 mod privileges;
 mod process;
 mod procfs;
+mod reap;
 mod record;
 mod report;
 mod rooted;
@@ -60,11 +61,12 @@ pub static TOOL: Tool = Tool {
         verb("create", VerbKind::Creates, create::create),
         verb("spec", VerbKind::Creates, create::spec),
         verb("exec", VerbKind::Reports, exec::exec),
+        verb("reap", VerbKind::Deletes, reap::reap),
         verb("state", VerbKind::Reports, report::state),
         verb("kill", VerbKind::Reports, report::kill),
         verb("list", VerbKind::Reports, report::list),
         verb("logs", VerbKind::Reports, report::logs),
-        verb("gc", VerbKind::Reports, report::gc),
+        verb("gc", VerbKind::Reports, reap::gc),
     ],
     default_verb: None,
 };

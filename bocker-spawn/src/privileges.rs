@@ -119,7 +119,11 @@ pub(crate) fn prepare(program: &Program, root: &Root, stdio: Stdio) -> Result<()
     if program.no_new_privileges {
         rustix::thread::set_no_new_privs(true).doing(|| "set no_new_privs".into())?;
     }
-    // A fast path for a supervisor that is killed; a change of user, which is behind us, would clear it.
+    end_with_parent()
+}
+
+/// The fast path when the parent is killed: prctl(2), PR_SET_PDEATHSIG. A change of user clears it.
+pub(crate) fn end_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .doing(|| "set the parent-death signal".into())
 }

@@ -6,15 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::document::ExitMember;
+use bocker_pipe::state::State;
 use bocker_pipe::{Document, Doing, Result, containers};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-
-/// `bocker.state` of a container whose command runs.
-pub(crate) const RUNNING: &str = "running";
-/// Of one that is over.
-const EXITED: &str = "exited";
 
 /// `bocker.spawn`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,13 +62,19 @@ pub(crate) fn record_end(
     member.boot_id = None;
     member.started = None;
     document.set_member("exit", exit);
-    document.set_member("state", EXITED);
+    document.set_member("state", &State::Exited);
     document.set_member("spawn", member);
     let status = serde_json::to_vec(exit)
         .map_err(std::io::Error::from)
         .doing(|| "write the status".into())?;
     files::replace(&folder.join(containers::STATUS), &status)?;
     files::replace(&folder.join(containers::CONFIG), &bytes(document)?)
+}
+
+/// How it ended, as [`record_end`] wrote it first.
+pub(crate) fn status(folder: &Path) -> Option<ExitMember> {
+    let bytes = files::read(&folder.join(containers::STATUS)).ok()??;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// Makes a container's folder if it is not there. Whether it was not.

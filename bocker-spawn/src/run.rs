@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
-use bocker_pipe::{Call, Document, Doing, Result, paths, timing};
+use bocker_pipe::lock::Alive;
+use bocker_pipe::{Call, Document, Doing, Error, Kind, Result, paths, timing};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::options::{self, Options};
@@ -39,9 +41,14 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         }
     };
     call.set_exit_code(exit.code);
-    let document = finish(context, &exit, true);
+    let document = finish(&mut context, &exit, true);
     call.adopt(document);
-    Ok(())
+    // Until the next stage has it, nobody else would clean up.
+    call.write()?;
+    match context.alive {
+        Some(alive) => alive.let_go(),
+        None => Ok(()),
+    }
 }
 
 /// The supervisor is a process of its own, in its own session. The caller returns when it has said how it began.
@@ -90,12 +97,14 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
             sys::exit(i32::from(bocker_pipe::error::EXIT_FAILED));
         }
     };
-    let document = finish(context, &exit, false);
-    let handed = on_exit.map_or(Ok(()), |(program, args)| {
-        hand_over(&document, &program, &args)
-    });
+    let document = finish(&mut context, &exit, false);
+    let result = on_exit
+        .map_or(Ok(()), |(program, args)| {
+            hand_over(&document, &program, &args)
+        })
+        .and_then(|()| context.alive.map_or(Ok(()), Alive::let_go));
     sys::exit(i32::from(
-        handed.map_or_else(|error| error.exit_code(), |()| 0),
+        result.map_or_else(|error| error.exit_code(), |()| 0),
     ))
 }
 
@@ -109,14 +118,14 @@ fn let_go() -> Result<()> {
     Ok(())
 }
 
-/// Executes the program that the caller named, in our place, with the finished document on its stdin.
+/// Executes the program that the caller named, with the finished document on its stdin. How it ends is its own affair, unless
+/// it is killed: then what it was to do is left.
 fn hand_over(document: &Document, program: &str, args: &[String]) -> Result<()> {
     let (reader, mut writer) = std::io::pipe().doing(|| "make a pipe".into())?;
     let mut bytes = Vec::new();
     document
         .write(&mut bytes, false)
         .doing(|| "write the document".into())?;
-    sys::reset_signals();
     let mut child = std::process::Command::new(program)
         .args(args)
         .stdin(reader)
@@ -125,6 +134,12 @@ fn hand_over(document: &Document, program: &str, args: &[String]) -> Result<()> 
     // One that does not read its document has its reasons.
     let _ = writer.write_all(&bytes);
     drop(writer);
-    let _ = child.wait();
-    Ok(())
+    let status = child.wait().doing(|| format!("wait for {program}"))?;
+    match status.signal() {
+        None => Ok(()),
+        Some(signal) => Err(Error::new(
+            Kind::Interrupted(signal),
+            format!("{program} was killed by signal {signal}"),
+        )),
+    }
 }

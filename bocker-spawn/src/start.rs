@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use bocker_pipe::lock::{self, Alive, Lock};
+use bocker_pipe::state::State;
 use bocker_pipe::{Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, paths};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -34,7 +35,7 @@ pub(crate) struct Context {
     pub(crate) claim_is_new: bool,
     pub(crate) folder_is_new: bool,
     /// The files as they were, to be put back.
-    pub(crate) before: Option<[(PathBuf, Option<Vec<u8>>); 3]>,
+    pub(crate) before: Option<[(PathBuf, Option<Vec<u8>>); 2]>,
     pub(crate) dry_run: bool,
 }
 
@@ -222,14 +223,16 @@ fn begin_alone(context: &mut Context, id: &Id) -> Result<()> {
 }
 
 fn release_claim(context: &mut Context) -> Result<()> {
-    context.alive = None;
     if context.folder_is_new {
         remove_folder(context)?;
     }
-    context.lock = None;
+    if let Some(alive) = context.alive.take() {
+        alive.let_go()?;
+    }
     if context.claim_is_new {
         claim::release_own(context.id()?, STAGE)?;
     }
+    context.lock = None;
     Ok(())
 }
 
@@ -245,8 +248,8 @@ pub(crate) fn remove_folder(context: &mut Context) -> Result<()> {
 fn start(context: &mut Context) -> Result<()> {
     let mut ends = Ends::default();
     let stdio = stdio(context, &mut ends)?;
-    let plan = context.plan()?;
-    let joins: Vec<OwnedFd> = plan
+    let joins: Vec<OwnedFd> = context
+        .plan()?
         .joins
         .iter()
         .map(|join| {
@@ -256,14 +259,20 @@ fn start(context: &mut Context) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     let (here, there) = Channel::pair()?;
-    let (side, born_in_cgroup) = cgroups::clone(&plan.cgroups, plan.new)?;
-    match side {
-        Side::Child => {
-            drop(here);
-            drop(ends);
+    // A lock that is inherited is held by both, and would outlive a supervisor that is killed.
+    let locks = (context.alive.take(), context.lock.take());
+    let plan = context.plan()?;
+    match cgroups::clone(&plan.cgroups, plan.new) {
+        Ok((Side::Child, born_in_cgroup)) => {
+            drop((locks, here, ends));
             child::enter(plan, &there, stdio, &joins, born_in_cgroup)
         }
-        Side::Parent(pid, pidfd) => {
+        Err(error) => {
+            (context.alive, context.lock) = locks;
+            return Err(error);
+        }
+        Ok((Side::Parent(pid, pidfd), _)) => {
+            (context.alive, context.lock) = locks;
             context.member.pid = Some(pid.as_raw_nonzero().get());
             context.child = Some(Child {
                 pid,
@@ -410,9 +419,9 @@ fn take_terminal(context: &mut Context, master: OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Writes the document and the pid, so that others find the container from the moment at which it runs.
+/// Writes the document, so that others find the container from the moment at which it runs. How it ended before goes first:
+/// it is not how this ends.
 fn keep(context: &mut Context) -> Result<()> {
-    let id = context.id()?.clone();
     let pid = context.child()?.pid;
     context.member.start_time = Some(procfs::start_time(pid.as_raw_nonzero().get())?);
     context.member.boot_id = Some(claim::boot_id()?);
@@ -420,23 +429,20 @@ fn keep(context: &mut Context) -> Result<()> {
     context.member.created.get_or_insert_with(|| now.clone());
     context.member.started = Some(now);
     context.document.set_member("spawn", &context.member);
-    context.document.set_member("state", record::RUNNING);
+    context.document.set_member("state", &State::Running);
     context.document.remove_member("exit");
     let paths = [
         context.folder.join(containers::CONFIG),
         context.folder.join(containers::STATUS),
-        paths::claim(&id).join(claim::PID),
     ];
-    let [config, status, pid_file] = paths;
+    let [config, status] = paths;
     let before = [
         (config.clone(), files::read(&config)?),
         (status.clone(), files::read(&status)?),
-        (pid_file.clone(), files::read(&pid_file)?),
     ];
     context.before = Some(before);
-    let result = files::replace(&config, &record::bytes(&context.document)?)
-        .and_then(|()| files::remove(&status))
-        .and_then(|()| files::replace(&pid_file, format!("{}\n", pid.as_raw_nonzero()).as_bytes()));
+    let bytes = record::bytes(&context.document)?;
+    let result = files::remove(&status).and_then(|()| files::replace(&config, &bytes));
     if result.is_err() {
         let _ = forget(context);
     }

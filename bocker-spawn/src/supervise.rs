@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use bocker_pipe::document::ExitMember;
-use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, paths};
+use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, lock};
 use nix::sys::signalfd::SignalFd;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -12,7 +12,7 @@ use crate::record;
 use crate::signals::{Attitude, Judge, Verdict};
 use crate::start::{self, Context, caller};
 use crate::streams::{After, Event};
-use crate::{STAGE, files, log, oom, say, signals, sys, tty};
+use crate::{STAGE, log, oom, say, signals, sys, tty};
 
 /// Copies and forwards until the container has ended.
 pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
@@ -106,8 +106,9 @@ pub(crate) fn code(status: Option<i32>, signal: Option<i32>) -> u8 {
     }
 }
 
-/// Records the end, lets go of what this tool holds, and answers with the finished document.
-pub(crate) fn finish(mut context: Context, exit: &ExitMember, is_foreground: bool) -> Document {
+/// Records the end, and answers with the finished document. The supervisor's lock, which says no longer that the container
+/// runs, stays in the context for as long as there is something left to do.
+pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bool) -> Document {
     let complain = |result: Result<()>| {
         if let Err(error) = result {
             say(&error);
@@ -119,15 +120,19 @@ pub(crate) fn finish(mut context: Context, exit: &ExitMember, is_foreground: boo
         exit,
         &context.folder,
     ));
+    if let Some(alive) = &context.alive {
+        complain(alive.ended());
+    }
     if let Ok(id) = context.id().cloned() {
-        complain(files::remove(&paths::claim(&id).join(claim::PID)));
-        context.alive = None;
         // What nobody else began leaves nothing, as unshare(1) would.
         if is_foreground && context.member.made_folder {
-            complain(start::remove_folder(&mut context));
+            complain(start::remove_folder(context));
             context.document.remove_member("spawn");
         }
-        complain(claim::release_own(&id, STAGE));
+        if claim::read(&id).is_some_and(|record| record.by == STAGE) {
+            let _lock = lock::verbs(&id).ok();
+            complain(claim::release(&id).map(drop));
+        }
     }
-    context.document
+    context.document.clone()
 }

@@ -90,13 +90,23 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         .hint("run it as root"));
     }
     let session = &session;
+    if is_for_people(&verb) {
+        verbs::cleanup::abandoned(session)?;
+    }
     match verb {
         Verb::Pull(args) => verbs::pull::run(session, &args),
         Verb::Init(args) => verbs::init::run(session, &args),
         Verb::Images(args) => verbs::images::run(session, &args),
         Verb::Tag(args) => verbs::tag::run(session, &args),
         Verb::Rmi(args) => verbs::rmi::run(session, &args),
-        Verb::Run(words) => verbs::run::run(session, &words, args),
+        Verb::Run(words) => {
+            let code = verbs::run::run(session, &words, args)?;
+            // A stage that was killed leaves those after it without a document.
+            if code == EXIT_FAILED {
+                verbs::cleanup::abandoned(session)?;
+            }
+            Ok(code)
+        }
         Verb::Ps(args) => verbs::ps::run(session, &args),
         Verb::Exec(args) => verbs::exec::run(session, &args),
         Verb::Logs(args) => verbs::logs::run(session, &args),
@@ -112,6 +122,11 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Version => verbs::help::version(),
         Verb::Other(words) => verbs::other::run(session, &words),
     }
+}
+
+/// Whether it is no stage of a pipeline.
+fn is_for_people(verb: &Verb) -> bool {
+    needs_root(verb) && !matches!(verb, Verb::Cleanup(_))
 }
 
 fn needs_root(verb: &Verb) -> bool {

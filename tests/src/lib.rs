@@ -23,6 +23,7 @@ mod killer;
 mod need;
 mod registry;
 mod session;
+mod steps;
 
 pub use bins::bin_dir;
 pub use cgroups::pids_hierarchy;
@@ -36,3 +37,4 @@ pub use killer::Struck;
 pub use need::need;
 pub use registry::Registry;
 pub use session::Session;
+pub use steps::step_names;

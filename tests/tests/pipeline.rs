@@ -1,9 +1,7 @@
 //! The one-line pipeline typed in `sh`, teardown included; broken at every step there is, by Ctrl-C at every stage, and by a
 //! mistyped option in every stage: the machine is as it was.
 
-use std::collections::BTreeSet;
-
-use bocker_tests::{Fingerprint, Host, Output};
+use bocker_tests::{Fingerprint, Host, Output, step_names};
 use nix::sys::signal::Signal;
 
 /// The stages of a whole `bocker run --rm`, in order: the tool, the verb, its options.
@@ -236,22 +234,4 @@ fn a_stage_that_ends_without_a_document_is_said_by_the_next_one() {
             .exits(125)
             .says("the stage before ended without a document");
     }
-}
-
-/// The names in the lines `# net.veth: why` of `--explain`.
-fn step_names(explained: &str) -> BTreeSet<String> {
-    explained
-        .lines()
-        .filter_map(|line| line.strip_prefix("# ")?.split_once(": "))
-        .map(|(name, _)| name.to_owned())
-        .filter(|name| {
-            name.split_once('.').is_some_and(|(stage, object)| {
-                ["snap", "net", "cg", "spawn"].contains(&stage)
-                    && !object.is_empty()
-                    && object
-                        .bytes()
-                        .all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'_')
-            })
-        })
-        .collect()
 }

@@ -977,7 +977,7 @@ fn an_orphan_that_outlives_its_supervisor_is_ended() {
         wait_for_state(&host, id, "orphaned");
         host.run(&["bocker-spawn", "gc"])
             .ok()
-            .says("lived without a supervisor");
+            .says("lost its supervisor: what was left of it was killed");
         // Reaped or not: that is for whoever inherited it.
         let status = fs::read_to_string(format!("/proc/{}/status", pid(&running)));
         assert!(status.is_ok_and(|text| text.contains("State:\tZ")) || !lives(pid(&running)));

@@ -3,18 +3,22 @@
 
 use std::io;
 
-use bocker_pipe::{Document, Result};
+use bocker_pipe::{Document, Id, Kind, Result, containers, state};
 
-use crate::container;
+use super::outcome::{Outcome, each};
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
 use crate::tools::Piece;
+
+/// The member of `bocker` that says that a container goes with its end.
+pub(crate) const RM: &str = "rm";
 
 /// Take down what a container that has ended left
 #[derive(Debug, clap::Args)]
 #[command(
     long_about = "Take down what a container that has ended left: its cgroups, network and mounts.\n\
-Without a name, the container is that of the document on stdin."
+Without a name, the container is that of the document on stdin. Of a named one that has lost its supervisor, what still\n\
+lives is killed first."
 )]
 pub(crate) struct Args {
     /// Id or name
@@ -29,12 +33,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     if let Some(name) = &args.name {
-        let (id, _) = container::find(name)?;
-        let mut stages = teardown(session, args.rm)?;
-        if let Some(first) = stages.stages.first_mut() {
-            first.args.push(id.as_str().into());
-        }
-        return session.run(&stages);
+        let id = containers::resolve(name)?;
+        return session.run(&of(session, &id, args.rm)?);
     }
     if !args.unless_running {
         return session.run(&teardown(session, args.rm)?);
@@ -59,4 +59,34 @@ pub(crate) fn teardown(session: &Session, remove: bool) -> Result<Pipeline> {
         session.stage(Piece::Snap, last)?.arg("--status"),
     ])
     .discarded())
+}
+
+/// The same for a container that nobody tears down, with its end, which nobody may have seen, before it.
+pub(crate) fn of(session: &Session, id: &Id, remove: bool) -> Result<Pipeline> {
+    let mut pipeline = teardown(session, remove)?;
+    let reap = session.stage(Piece::Spawn, "reap")?.arg(id.as_str());
+    pipeline.stages.insert(0, reap);
+    Ok(pipeline)
+}
+
+/// What every command begins with: tears down what nobody is left to tear down, because a supervisor was killed or the machine
+/// was restarted. What fails is said by its stage, and does not keep the caller from what it wants.
+pub(crate) fn abandoned(session: &Session) -> Result<()> {
+    let ids: Vec<String> = state::abandoned()?.iter().map(Id::to_string).collect();
+    each(&ids, |id| {
+        let id = Id::parse(id)?;
+        let remove = match containers::load(&id) {
+            Ok(document) => is_removed_at_its_end(&document),
+            // Killed while it was set up: nobody knows its id.
+            Err(error) => error.kind() == &Kind::NotFound,
+        };
+        session.run(&of(session, &id, remove)?)?;
+        Ok(Outcome::Done)
+    })
+    .map(drop)
+}
+
+/// Whether it was started with `--rm`.
+pub(crate) fn is_removed_at_its_end(document: &Document) -> bool {
+    document.member(RM).ok().flatten().unwrap_or(false)
 }

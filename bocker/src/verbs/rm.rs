@@ -1,12 +1,14 @@
 //! `rm`: containers, and images by their ids as the original did.
 
+use std::time::Duration;
+
 use bocker_pipe::document::VERSION;
-use bocker_pipe::{Error, Id, Kind, Result, containers, lock};
+use bocker_pipe::{Error, Id, Kind, Result, containers, lock, paths};
 use serde_json::json;
 
 use crate::image;
 use crate::pipeline::Pipeline;
-use crate::session::Session;
+use crate::session::{Session, say};
 use crate::tools::Piece;
 use crate::verbs::outcome::{Outcome, each};
 use crate::verbs::{rmi, stop};
@@ -41,6 +43,11 @@ pub(crate) fn remove(session: &Session, id: &Id, name: &str, force: bool) -> Res
     match containers::load(id) {
         Ok(_) => {
             end(session, id, name, force)?;
+            if !paths::container(id).exists() {
+                // One of 'run --rm' goes with its end.
+                say(&format!("Removed: {name}"))?;
+                return Ok(Outcome::Done);
+            }
             stages[0].args.push(id.as_str().into());
         }
         // It never reached bocker-spawn, or its document is damaged: what it may have is found by the id alone.
@@ -67,7 +74,7 @@ pub(crate) fn remove(session: &Session, id: &Id, name: &str, force: bool) -> Res
 /// Sees to it that the container does not run.
 fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
     match (lock::is_alive(id), force) {
-        (false, _) => Ok(()),
+        (false, _) => stop::wait(id, Duration::ZERO).map(drop),
         (true, true) => kill(session, id),
         (true, false) => Err(
             Error::new(Kind::InUse, format!("Container '{name}' is running")).hint(format!(

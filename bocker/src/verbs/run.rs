@@ -267,6 +267,9 @@ impl Args {
                 .collect();
             bocker.insert("labels".into(), labels.into());
         }
+        if self.rm {
+            bocker.insert(cleanup::RM.into(), true.into());
+        }
         bocker.insert("command".into(), as_typed(limits, line).into());
         json!({ "bocker": bocker }).to_string()
     }

@@ -4,7 +4,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bocker_pipe::error::EXIT_FAILED;
-use bocker_pipe::{Error, Id, Kind, Result, lock};
+use bocker_pipe::lock::{self, Supervisor};
+use bocker_pipe::{Error, Id, Kind, Result};
 
 use super::outcome::{Outcome, each};
 use crate::container;
@@ -17,6 +18,8 @@ const DEFAULT_SIGNAL: &str = "TERM";
 const TICK: Duration = Duration::from_millis(5);
 /// How long one may take to be gone after KILL.
 pub(crate) const KILLED: Duration = Duration::from_secs(10);
+/// How long the cleaning up after it may take. What is not done by then goes on.
+const TIDIED: Duration = Duration::from_secs(10);
 
 /// Stop running containers
 #[derive(Debug, clap::Args)]
@@ -69,6 +72,8 @@ fn stop(session: &Session, name: &str, seconds: u64) -> Result<Outcome> {
             }
         }
     }
+    // One that has just ended by itself may still be cleaned up after.
+    wait(&id, Duration::ZERO)?;
     say(name)?;
     Ok(Outcome::Done)
 }
@@ -92,12 +97,19 @@ pub(crate) fn signal(session: &Session, id: &Id, name: &str) -> Result<Pipeline>
         .arg(id.as_str())]))
 }
 
-/// Waits, at most so long, until the container's supervisor has let go: its end is recorded, and what is to be torn down is.
-/// Whether it has.
+/// Waits, at most so long, until the container has ended, and then until its supervisor has cleaned up. Whether it has ended.
 /// Fails with [`Kind::Interrupted`] when a signal ends the waiting.
 pub(crate) fn wait(id: &Id, patience: Duration) -> Result<bool> {
+    let ended = until(patience, || lock::supervisor(id) != Supervisor::Runs)?;
+    if ended {
+        until(TIDIED, || lock::supervisor(id) != Supervisor::Tidies)?;
+    }
+    Ok(ended)
+}
+
+fn until(patience: Duration, done: impl Fn() -> bool) -> Result<bool> {
     let begun = Instant::now();
-    while lock::is_alive(id) {
+    while !done() {
         signals::interrupted()?;
         if begun.elapsed() >= patience {
             return Ok(false);
