@@ -147,6 +147,13 @@ impl Base {
         serde_json::to_vec(config).map_err(unprintable)
     }
 
+    /// What the topmost layer is known by, if there is one.
+    pub(crate) fn chain_id(&self) -> Option<Digest> {
+        let diff_ids = self.config.pointer("/rootfs/diff_ids")?;
+        let diff_ids: Vec<Digest> = serde_json::from_value(diff_ids.clone()).ok()?;
+        layers::chain_ids(&diff_ids).pop()
+    }
+
     /// The manifest of the image, whose configuration is in the store.
     pub(crate) fn manifest(
         &self,

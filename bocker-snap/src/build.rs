@@ -1,7 +1,7 @@
 //! `init` and `commit`: a layer is written into the image store, and an image made of it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::{
@@ -10,16 +10,21 @@ use bocker_pipe::layout::{
 use bocker_pipe::reference::Reference;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Document, Doing, Error, Id, Kind, Result, Step, containers, paths};
+use rustix::fs::CWD;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::base::Base;
+use crate::btrfs::{self, Changes};
 use crate::change::{self, Change};
 use crate::container::{Folder, Snap};
+use crate::driver::Driver;
 use crate::ingest::Layer;
+use crate::layers::Draft;
+use crate::overlay::{self, Overlay};
 use crate::pack::Tree;
 use crate::tree::{open_child, open_directory};
-use crate::{cover, layers};
+use crate::{cover, ioctl, layers};
 
 /// What was made, as one JSON line.
 #[derive(Serialize)]
@@ -84,9 +89,18 @@ pub(crate) fn commit(call: &mut Call) -> Result<()> {
         snap: folder.snap()?,
         folder,
         document: containers::load(&id).unwrap_or_default(),
+        id: id.clone(),
     };
     let target = Target::find(&Layout::open(), image)?;
     Build::new(content, target, format!("bocker commit {id}"))?.run(call)
+}
+
+/// How much of its content a layer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    /// What differs from the layers below.
+    Difference,
 }
 
 /// What the layer holds.
@@ -97,6 +111,7 @@ enum Content {
     Stdin,
     /// What a container wrote, or all that it sees.
     Container {
+        id: Id,
         folder: Folder,
         snap: Snap,
         document: Document,
@@ -104,38 +119,85 @@ enum Content {
 }
 
 impl Content {
-    /// What the layer comes to lie upon, and so what it has to hold.
-    fn base(&self, layout: &Layout) -> Result<(Base, Tree)> {
+    /// What the layer comes to lie upon, and so how much it has to hold.
+    fn base(&self, layout: &Layout) -> Result<(Base, Extent)> {
         match self {
-            Content::Container { snap, document, .. } => {
-                match Base::of_container(layout, document, snap)? {
-                    Some(base) => Ok((base, Tree::Upper)),
-                    // The image's blobs are gone, or there never were any: all that the container sees becomes one layer.
-                    None => Ok((Base::flat(document)?, Tree::Whole)),
-                }
-            }
-            _ => Ok((Base::scratch(), Tree::Whole)),
+            Content::Container {
+                snap,
+                document,
+                folder,
+                ..
+            } => match Base::of_container(layout, document, snap)? {
+                Some(base) if has_lower(folder, snap)? => Ok((base, Extent::Difference)),
+                // The image's blobs are gone, or there never were any: all that the container sees becomes one layer.
+                _ => Ok((Base::flat(document)?, Extent::Whole)),
+            },
+            _ => Ok((Base::scratch(), Extent::Whole)),
         }
     }
 
-    fn write(&self, writer: &Writer, tree: Tree) -> Result<Layer> {
-        match self {
-            Content::Directory(source) => {
-                Layer::pack(writer, open_directory(&source.path)?, tree, &source.covers)
+    /// Whether the layer can be had as a snapshot at once.
+    fn is_subvolume(&self) -> bool {
+        matches!(self, Content::Container { snap, .. } if snap.driver == Driver::Btrfs)
+    }
+
+    /// Takes the snapshot. There is none of what holds subvolumes of its own, which it would show empty.
+    fn draft(&self) -> Result<Option<Draft>> {
+        let Content::Container { id, folder, .. } = self else {
+            return Ok(None);
+        };
+        let root = open_directory(&folder.root())?;
+        if btrfs::has_nested(&root)? {
+            ioctl::sync(&root).doing(|| "write the container's root to the disk".into())?;
+            return Ok(None);
+        }
+        Draft::take(id, &folder.root()).map(Some)
+    }
+
+    fn write(&self, writer: &Writer, extent: Extent, draft: Option<&Draft>) -> Result<Layer> {
+        let whole = Tree::Whole;
+        match (self, extent) {
+            (Content::Directory(source), _) => {
+                let root = open_directory(&source.path)?;
+                Layer::pack(writer, root.as_fd(), whole, &source.covers).map(|(layer, _)| layer)
             }
-            Content::Stdin => Layer::copy(writer, io::stdin()),
-            Content::Container { folder, snap, .. } => {
-                let root = match tree {
-                    Tree::Upper => open_directory(&folder.upper())?,
-                    Tree::Whole => merged(folder, snap)?,
+            (Content::Stdin, _) => Layer::copy(writer, io::stdin()),
+            (Content::Container { folder, snap, .. }, extent) if snap.driver == Driver::Overlay => {
+                let (root, tree) = match extent {
+                    Extent::Difference => (open_directory(&overlay::upper(folder))?, Tree::Upper),
+                    Extent::Whole => (merged(folder, snap)?, whole),
                 };
-                Layer::pack(writer, root, tree, &[])
+                Layer::pack(writer, root.as_fd(), tree, &[]).map(|(layer, _)| layer)
+            }
+            (Content::Container { folder, snap, .. }, extent) => {
+                let root = open_directory(&draft.map_or_else(|| folder.root(), Draft::tree))?;
+                let below = Folder::top(snap).filter(|_| extent == Extent::Difference);
+                let (layer, left_out) = match below {
+                    None => Layer::pack(writer, root.as_fd(), whole, &[])?,
+                    Some(below) => {
+                        let below = open_directory(&below)?;
+                        let find = || {
+                            let made = ioctl::info(open_child(CWD, folder.root().as_os_str())?)?;
+                            Changes::find(root.as_fd(), made.made_in, below.as_fd())
+                        };
+                        let changes = find().doing(|| "look for what was changed".into())?;
+                        let tree = Tree::Snapshot {
+                            below: below.as_fd(),
+                            changes: &changes,
+                        };
+                        Layer::pack(writer, root.as_fd(), tree, &[])?
+                    }
+                };
+                match draft {
+                    Some(draft) => draft.leave_out(&left_out).map(|()| layer),
+                    None => Ok(layer),
+                }
             }
         }
     }
 
     /// What packs it, written to stdout.
-    fn commands(&self, tree: Tree) -> (Option<&'static str>, String) {
+    fn commands(&self, extent: Extent) -> (Option<&'static str>, String) {
         let tar = |path: &Path, options: &str| {
             format!(
                 "tar -C {} --one-file-system --sort=name --numeric-owner --xattrs{options} -c . | gzip -1n",
@@ -152,11 +214,20 @@ impl Content {
                 let options: String = source.covers.iter().map(without).collect();
                 (None, tar(&source.path, &options))
             }
-            Content::Container { folder, .. } => match tree {
-                Tree::Whole => (None, tar(&folder.root(), "")),
-                Tree::Upper => (
+            Content::Container {
+                id, folder, snap, ..
+            } => match (snap.driver, extent) {
+                (Driver::Overlay, Extent::Whole) => (None, tar(&folder.root(), "")),
+                (Driver::Overlay, Extent::Difference) => (
                     Some("# what overlayfs hides becomes .wh. files, for which tar has no option"),
-                    tar(&folder.upper(), ""),
+                    tar(&overlay::upper(folder), ""),
+                ),
+                (Driver::Btrfs, Extent::Whole) => (None, tar(&Draft::place(id), "")),
+                (Driver::Btrfs, Extent::Difference) => (
+                    Some(
+                        "# only what differs from the layer below, and .wh. files for what is gone from it, for which tar has no option",
+                    ),
+                    tar(&Draft::place(id), ""),
                 ),
             },
         }
@@ -177,7 +248,9 @@ struct Build {
     created_by: String,
     annotations: Option<Value>,
     base: Base,
-    tree: Tree,
+    extent: Extent,
+    /// The container's root, as it is when the layer is made.
+    draft: Option<Draft>,
     writer: Option<Writer>,
     layer: Option<Layer>,
     config: Option<Blob>,
@@ -189,7 +262,7 @@ struct Build {
 impl Build {
     fn new(content: Content, target: Target, created_by: String) -> Result<Build> {
         let layout = Layout::open();
-        let (base, tree) = content.base(&layout)?;
+        let (base, extent) = content.base(&layout)?;
         Ok(Build {
             layout,
             content,
@@ -197,7 +270,8 @@ impl Build {
             created_by,
             annotations: None,
             base,
-            tree,
+            extent,
+            draft: None,
             writer: None,
             layer: None,
             config: None,
@@ -208,20 +282,20 @@ impl Build {
     }
 
     fn run(mut self, call: &Call) -> Result<()> {
-        let steps = vec![
-            store_step(),
-            layer_step(),
-            config_step(),
-            manifest_step(),
-            index_step(),
-        ];
+        let mut steps = vec![store_step()];
+        let mut after = Vec::new();
+        if self.content.is_subvolume() {
+            steps.push(snapshot_step());
+            after.push(publish_step());
+        }
+        steps.extend([layer_step(), config_step(), manifest_step(), index_step()]);
         change::run(call, &mut self, steps)?;
         // The image is made, and nothing that fails from here on takes it back.
         let replaced = matches!(self.target, Target::Existing(_));
-        let tidied = match replaced {
-            true => call.engine().tear_down(&mut self, vec![blobs_step()]),
-            false => Ok(()),
-        };
+        if replaced {
+            after.push(blobs_step());
+        }
+        let tidied = call.engine().tear_down(&mut self, after);
         if let Some(image) = self.made {
             call.line(&Made {
                 id: image.id,
@@ -275,7 +349,7 @@ fn store_step() -> Step<Build> {
         layers::make_folder(&paths::root())?;
         c.writer = Some(c.layout.writer()?);
         // What was seen before may be gone; what is seen now stays.
-        (c.base, c.tree) = c.content.base(&c.layout)?;
+        (c.base, c.extent) = c.content.base(&c.layout)?;
         Ok(())
     })
     // The store itself stays. All blobs go here: only together can they be checked against what else is in the store.
@@ -291,13 +365,68 @@ fn store_step() -> Step<Build> {
     })
 }
 
+fn snapshot_step() -> Step<Build> {
+    Step::new(
+        "snap.snapshot",
+        "the container's root stands still in a snapshot while it is read, and becomes the layer in the end",
+    )
+    .command(|c: &Build| match (&c.content, &c.draft) {
+        (Content::Container { id, folder, .. }, Some(_)) => {
+            let place = Draft::place(id);
+            let parent = place.parent().unwrap_or(&place).display().to_string();
+            vec![
+                format!("mkdir -m 700 {}", quote(&parent)),
+                btrfs::snapshot_command(&folder.root(), &place, false),
+            ]
+        }
+        _ => vec!["# a snapshot, unless subvolumes lie in the root: it would show them empty".into()],
+    })
+    .apply(|c| {
+        c.draft = c.content.draft()?;
+        Ok(())
+    })
+    .undo(|c| match c.draft.take() {
+        Some(draft) => draft.remove(),
+        None => Ok(()),
+    })
+}
+
+fn publish_step() -> Step<Build> {
+    let chain_id = |c: &Build| c.base.chain_id();
+    Step::new(
+        "snap.publish",
+        "the snapshot is the new image's topmost layer: a container made of it unpacks nothing",
+    )
+    .command(move |c: &Build| match (&c.content, chain_id(c)) {
+        (Content::Container { id, .. }, Some(chain_id)) if c.draft.is_some() => {
+            let place = Draft::place(id);
+            let parent = place.parent().unwrap_or(&place).display().to_string();
+            vec![
+                btrfs::snapshot_command(&place, &layers::path(&chain_id), true),
+                btrfs::destroy_command(&place),
+                format!("rmdir {}", quote(&parent)),
+            ]
+        }
+        _ => vec!["# a read-only snapshot, if there was one".into()],
+    })
+    .apply(move |c| match (c.draft.take(), chain_id(c)) {
+        (Some(draft), Some(chain_id)) => {
+            let published = draft.publish(&chain_id);
+            let removed = draft.remove();
+            c.draft = Some(draft);
+            published.and(removed)
+        }
+        _ => Ok(()),
+    })
+}
+
 fn layer_step() -> Step<Build> {
     Step::new(
         "snap.layer",
         "the files, as a compressed archive that is named by its digest",
     )
     .command(|c: &Build| {
-        let (note, pack) = c.content.commands(c.tree);
+        let (note, pack) = c.content.commands(c.extent);
         let new = c.layout.root().join("ingest/layer").display().to_string();
         let (new, blobs) = (quote(&new), c.layout.root().join("blobs/sha256"));
         let blobs = quote(&blobs.display().to_string());
@@ -313,7 +442,8 @@ fn layer_step() -> Step<Build> {
         None => "tar tf".to_owned(),
     })
     .apply(|c| {
-        c.layer = Some(c.content.write(done(&c.writer)?, c.tree)?);
+        let draft = c.draft.as_ref();
+        c.layer = Some(c.content.write(done(&c.writer)?, c.extent, draft)?);
         Ok(())
     })
 }
@@ -384,12 +514,27 @@ fn blobs_step() -> Step<Build> {
         })
 }
 
+/// Whether the layers are here of which the container's root was made, so that a difference from them can be told.
+fn has_lower(folder: &Folder, snap: &Snap) -> Result<bool> {
+    match (snap.driver, Folder::top(snap)) {
+        (Driver::Btrfs, Some(top)) => {
+            let root = open_directory(&folder.root())?;
+            let same = || -> rustix::io::Result<bool> {
+                let top = ioctl::info(open_child(CWD, top.as_os_str())?)?;
+                Ok(ioctl::info(root)?.parent_uuid == top.uuid)
+            };
+            Ok(same().unwrap_or(false))
+        }
+        _ => Ok(true),
+    }
+}
+
 /// What a container's processes see, whether it is mounted or not.
 fn merged(folder: &Folder, snap: &Snap) -> Result<OwnedFd> {
     if folder.is_mounted() {
         return open_directory(&folder.root());
     }
-    let detached = folder.overlay(snap)?.detached(&folder.root())?;
+    let detached = Overlay::of(folder, snap)?.detached(&folder.root())?;
     open_child(&detached, ".".as_ref()).doing(|| "open the container's root".into())
 }
 

@@ -10,28 +10,21 @@ use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, containers, lock, paths
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
-use crate::overlay::{Overlay, unmount_all};
-use crate::tree::{copy_attributes, open_directory, remove_path};
-use crate::{layers, volume};
+use crate::driver::Driver;
+use crate::overlay::{self, Overlay, unmount_all};
+use crate::tree::remove_path;
+use crate::{btrfs, layers, volume};
 
-/// What is mounted, and what commands see as `/`.
+/// What commands see as `/`: a mount point, or a subvolume.
 const ROOT: &str = "rootfs";
-/// What the container has written, as overlayfs keeps it.
-const UPPER: &str = "upper";
-/// Overlayfs' own folder.
-const WORK: &str = "work";
-/// In it: overlayfs was mounted volatile and perhaps did not end well (overlayfs.rst, "Volatile mount").
-const MARK: &str = "work/incompat";
-/// The lower directory of an image without layers.
-const EMPTY: &str = "empty";
 /// What the root is made of: read by `mount` and `gc`, and there before the first layer is counted on.
 const SNAP: &str = "snap.json";
 
 /// `bocker.snap`: what a container's root is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Snap {
-    /// How: always `overlay`.
-    pub(crate) driver: String,
+    /// How.
+    pub(crate) driver: Driver,
     /// The image, unless the root is a view of a directory.
     pub(crate) image: Option<Id>,
     /// Chain ids, lowest first.
@@ -48,9 +41,6 @@ pub(crate) struct Snap {
     pub(crate) volumes: Vec<volume::Request>,
 }
 
-/// The name of the only driver.
-pub(crate) const OVERLAY: &str = "overlay";
-
 /// A container's folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(PathBuf);
@@ -66,14 +56,9 @@ impl Folder {
         &self.0
     }
 
-    /// Where the root is mounted.
+    /// Where the root is.
     pub(crate) fn root(&self) -> PathBuf {
         self.0.join(ROOT)
-    }
-
-    /// What the container has written.
-    pub(crate) fn upper(&self) -> PathBuf {
-        self.0.join(UPPER)
     }
 
     /// Makes the folder and all in it, or nothing.
@@ -91,16 +76,12 @@ impl Folder {
     }
 
     fn fill(&self, snap: &Snap) -> Result<()> {
-        for name in [ROOT, UPPER, WORK] {
-            let folder = self.0.join(name);
+        if snap.driver == Driver::Overlay {
             DirBuilder::new()
                 .mode(0o755)
-                .create(&folder)
-                .doing(|| format!("make {}", folder.display()))?;
-        }
-        if snap.layers.is_empty() && snap.rootfs.is_none() {
-            let empty = self.0.join(EMPTY);
-            fs::create_dir(&empty).doing(|| format!("make {}", empty.display()))?;
+                .create(self.root())
+                .doing(|| format!("make {}", self.root().display()))?;
+            overlay::make_folders(self, snap)?;
         }
         // Read by others only under its own name, so that they see all of it or nothing.
         let (path, new) = (self.0.join(SNAP), self.0.join(format!("{SNAP}.new")));
@@ -157,50 +138,46 @@ impl Folder {
         })
     }
 
-    /// The lower directories, topmost first.
-    pub(crate) fn lower(&self, snap: &Snap) -> Vec<PathBuf> {
-        match &snap.rootfs {
-            Some(directory) => vec![directory.clone()],
-            None if snap.layers.is_empty() => vec![self.0.join(EMPTY)],
-            None => snap.layers.iter().rev().map(layers::path).collect(),
+    /// What the layers are below: the topmost one, if there is any.
+    pub(crate) fn top(snap: &Snap) -> Option<PathBuf> {
+        snap.layers.last().map(layers::path)
+    }
+
+    /// Makes the root that a new container begins with.
+    pub(crate) fn make_root(&self, snap: &Snap) -> Result<()> {
+        match (snap.driver, Folder::top(snap)) {
+            (Driver::Overlay, _) => {
+                overlay::dress(self, snap)?;
+                self.mount(snap)
+            }
+            (Driver::Btrfs, Some(top)) => btrfs::snapshot(&top, &self.root(), false),
+            (Driver::Btrfs, None) => btrfs::create(&self.root()),
         }
     }
 
-    /// Mounts the root. One that is mounted already is left as it is.
+    /// Takes back what [`Folder::make_root`] made.
+    pub(crate) fn unmake_root(&self, snap: &Snap) -> Result<()> {
+        match snap.driver {
+            Driver::Overlay => self.unmount(),
+            Driver::Btrfs => remove_path(&self.root()),
+        }
+    }
+
+    /// Mounts the root, which a snapshot does not need. One that is mounted already is left as it is.
     pub(crate) fn mount(&self, snap: &Snap) -> Result<()> {
-        if self.is_mounted() {
-            return Ok(());
+        match snap.driver {
+            Driver::Overlay if !self.is_mounted() => Overlay::of(self, snap)?.attach(&self.root()),
+            Driver::Btrfs if !self.root().is_dir() => Err(Error::new(
+                Kind::NotFound,
+                format!("the subvolume {} is gone", self.root().display()),
+            )),
+            _ => Ok(()),
         }
-        self.overlay(snap)?.attach(&self.root())
-    }
-
-    /// What is to be mounted.
-    pub(crate) fn overlay(&self, snap: &Snap) -> Result<Overlay> {
-        if snap.volatile {
-            // A mark of overlayfs from before, by which it refuses: what may be lost may be incomplete too.
-            remove_path(&self.0.join(WORK).join(MARK))?;
-        }
-        Ok(Overlay {
-            lower: self.lower(snap),
-            upper: self.upper(),
-            work: self.0.join(WORK),
-            volatile: snap.volatile,
-        })
     }
 
     /// Unmounts the root. Not mounted is success.
     pub(crate) fn unmount(&self) -> Result<()> {
         unmount_all(&self.root())
-    }
-
-    /// Gives the root the attributes of the directory that it shows, since overlayfs takes them from the upper one.
-    pub(crate) fn dress(&self, snap: &Snap) -> Result<()> {
-        let lower = self.lower(snap);
-        // There is always one: of an image without layers, the empty one.
-        let Some(top) = lower.first() else {
-            return Ok(());
-        };
-        copy_attributes(open_root(top)?, open_directory(&self.upper())?)
     }
 
     /// Whether something is mounted at the root.
@@ -212,45 +189,6 @@ impl Folder {
             StatxFlags::empty(),
         )
         .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
-    }
-}
-
-fn open_root(path: &Path) -> Result<fs::File> {
-    fs::File::open(path).doing(|| format!("open {}", path.display()))
-}
-
-/// The commands that mount what [`Folder::mount`] mounts.
-pub(crate) fn mount_command(folder: &Folder, snap: &Snap) -> String {
-    use bocker_pipe::step::quote;
-    let escape = |path: &Path| {
-        let text = path.display().to_string();
-        text.replace('\\', r"\\")
-            .replace(':', r"\:")
-            .replace(',', r"\,")
-    };
-    // Relative to their folder: options of mount(2) end with a page.
-    let layers = paths::layers();
-    let lower: Vec<String> = folder
-        .lower(snap)
-        .iter()
-        .map(|path| escape(path.strip_prefix(&layers).unwrap_or(path)))
-        .collect();
-    let options = format!(
-        "nodev,lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off,xino=off{}",
-        lower.join(":"),
-        escape(&folder.upper()),
-        escape(&folder.path().join(WORK)),
-        if snap.volatile { ",volatile" } else { "" }
-    );
-    let root = folder.root().display().to_string();
-    let mount = format!(
-        "mount -t overlay -o {} overlay {}",
-        quote(&options),
-        quote(&root)
-    );
-    match snap.layers.is_empty() {
-        true => mount,
-        false => format!("(cd {} && {mount})", quote(&layers.display().to_string())),
     }
 }
 

@@ -7,11 +7,12 @@ use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, paths};
 use serde_json::{Map, Value};
 
-use crate::container::{self, Folder, OVERLAY, Snap};
+use crate::container::{self, Folder, Snap};
 use crate::cover::{self, Source};
+use crate::driver::Driver;
 use crate::image::{self, ImageMember};
 use crate::layers::{self, Keep, Layer};
-use crate::{STAGE, tree, volume};
+use crate::{STAGE, btrfs, overlay, tree, volume};
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -119,7 +120,10 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
     labels.extend(options.labels);
     let layout = Layout::open();
     let mut snap = Snap {
-        driver: OVERLAY.into(),
+        driver: match options.rootfs {
+            Some(_) => Driver::Overlay,
+            None => Driver::here(),
+        },
         image: None,
         layers: Vec::new(),
         rootfs: None,
@@ -178,11 +182,8 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
     if context.name.is_some() {
         steps.push(name_step());
     }
-    for (index, layer) in context.layers.iter().enumerate() {
-        if !layers::is_here(&layer.chain_id) {
-            steps.push(layer_step(index));
-        }
-    }
+    let missing = layers::missing(context.snap.driver, &context.layers);
+    steps.extend(missing.into_iter().map(layer_step));
     if context
         .source
         .as_ref()
@@ -190,7 +191,10 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
     {
         steps.push(cover_step());
     }
-    steps.push(mount_step());
+    steps.push(match context.snap.driver {
+        Driver::Overlay => mount_step(),
+        Driver::Btrfs => snapshot_step(),
+    });
     for (index, request) in context.snap.volumes.iter().enumerate() {
         if request.folder().is_some() {
             steps.push(volume_step(index));
@@ -225,11 +229,17 @@ fn folder_step() -> Step<Context> {
         "what the container writes is kept apart from the image, where only root may look",
     )
     .command(|c: &Context| {
-        let folder = c.folder().path().display().to_string();
-        let folder = quote(&folder);
-        vec![format!(
-            "mkdir -p -m 700 {folder} && mkdir {folder}/rootfs {folder}/upper {folder}/work"
-        )]
+        let folder = c.folder();
+        let make = format!(
+            "mkdir -p -m 700 {}",
+            quote(&folder.path().display().to_string())
+        );
+        vec![match c.snap.driver {
+            Driver::Overlay => {
+                format!("{make} && {}", overlay::folders_command(&folder, &c.snap))
+            }
+            Driver::Btrfs => make,
+        }]
     })
     .look(|c| format!("ls -l {}", quote(&c.folder().path().display().to_string())))
     .apply(|c| {
@@ -267,12 +277,15 @@ fn layer_step(index: usize) -> Step<Context> {
         "snap.layer",
         "a layer is unpacked once, and shared by all containers and images above it",
     )
-    .command(move |c: &Context| layers::import_commands(&c.layers[index]))
+    .command(move |c: &Context| layers::import_commands(c.snap.driver, &c.layers[index]))
     .look(move |c| {
         let path = layers::path(&c.layers[index].chain_id);
         format!("ls -l {}", quote(&path.display().to_string()))
     })
-    .apply(move |c| layers::import(&Layout::open(), &c.snap.layers[..index], &c.layers[index]))
+    .apply(move |c| {
+        let below = &c.snap.layers[..index];
+        layers::import(c.snap.driver, &Layout::open(), below, &c.layers[index])
+    })
 }
 
 fn volume_step(index: usize) -> Step<Context> {
@@ -320,11 +333,11 @@ fn cover_step() -> Step<Context> {
         "a view of the host's directories must not show the secrets and roots of other containers",
     )
     .command(|c: &Context| match &c.source {
-        Some(source) => cover::commands(source, &c.folder().upper()),
+        Some(source) => cover::commands(source, &overlay::upper(&c.folder())),
         None => Vec::new(),
     })
     .apply(|c| match &c.source {
-        Some(source) => source.cover(&c.folder().upper()),
+        Some(source) => source.cover(&overlay::upper(&c.folder())),
         None => Ok(()),
     })
 }
@@ -334,20 +347,43 @@ fn mount_step() -> Step<Context> {
         "snap.mount",
         "overlayfs shows the layers as one tree and keeps what is written in the topmost directory",
     )
-    .command(|c: &Context| vec![container::mount_command(&c.folder(), &c.snap)])
+    .command(|c: &Context| vec![overlay::mount_command(&c.folder(), &c.snap)])
     .look(|c| {
         format!(
             "findmnt {}",
             quote(&c.folder().root().display().to_string())
         )
     })
-    .apply(|c| {
-        c.folder().dress(&c.snap)?;
-        c.folder().mount(&c.snap)?;
-        c.keep = None;
-        Ok(())
+    .apply(make_root)
+    .undo(|c| c.folder().unmake_root(&c.snap))
+}
+
+fn snapshot_step() -> Step<Context> {
+    Step::new(
+        "snap.snapshot",
+        "a snapshot shares every block with the layers until one of the two is written to",
+    )
+    .command(|c: &Context| {
+        let root = c.folder().root();
+        vec![match Folder::top(&c.snap) {
+            Some(top) => btrfs::snapshot_command(&top, &root, false),
+            None => btrfs::create_command(&root),
+        }]
     })
-    .undo(|c| c.folder().unmount())
+    .look(|c| {
+        format!(
+            "btrfs subvolume show {}",
+            quote(&c.folder().root().display().to_string())
+        )
+    })
+    .apply(make_root)
+    .undo(|c| c.folder().unmake_root(&c.snap))
+}
+
+fn make_root(c: &mut Context) -> Result<()> {
+    c.folder().make_root(&c.snap)?;
+    c.keep = None;
+    Ok(())
 }
 
 fn finish(document: &mut Document, context: &Context) -> Result<()> {

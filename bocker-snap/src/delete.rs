@@ -4,11 +4,15 @@ use bocker_pipe::step::quote;
 use bocker_pipe::{Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
 
 use crate::container::{self, Folder, Snap};
-use crate::{STAGE, tree};
+use crate::driver::Driver;
+use crate::{STAGE, btrfs, overlay, tree};
 
 struct Context {
     id: Id,
+    /// What the document says of it.
     snap: Option<Snap>,
+    /// By the container's own note: what a document says may be another's.
+    driver: Option<Driver>,
     /// Held to the end.
     lock: Option<lock::Lock>,
 }
@@ -26,8 +30,10 @@ pub(crate) fn mount(call: &mut Call) -> Result<()> {
         call.adopt(document);
     }
     let id = call.document()?.id()?;
+    let snap = Folder::of(&id).snap()?;
     let context = Context {
-        snap: Some(Folder::of(&id).snap()?),
+        driver: Some(snap.driver),
+        snap: Some(snap),
         lock: None,
         id,
     };
@@ -65,10 +71,12 @@ fn mount_step() -> Step<Context> {
     .command(|c: &Context| match &c.snap {
         Some(snap) => {
             let status = c.folder().path().join(containers::STATUS);
-            vec![
-                container::mount_command(&c.folder(), snap),
-                format!("rm -f {}", quote(&status.display().to_string())),
-            ]
+            let mount = match snap.driver {
+                Driver::Overlay => Some(overlay::mount_command(&c.folder(), snap)),
+                Driver::Btrfs => None,
+            };
+            let forget = format!("rm -f {}", quote(&status.display().to_string()));
+            mount.into_iter().chain([forget]).collect()
         }
         None => Vec::new(),
     })
@@ -124,10 +132,14 @@ fn tear_down(call: &mut Call, goes: impl Fn(&Document, &Id) -> bool) -> Result<(
     let goes = goes(document, &id);
     let context = Context {
         snap: document.member("snap").ok().flatten(),
+        driver: Folder::of(&id).snap().ok().map(|snap| snap.driver),
         lock,
         id,
     };
-    let mut steps = vec![unmount_step()];
+    let mut steps = Vec::new();
+    if context.driver != Some(Driver::Btrfs) {
+        steps.push(unmount_step());
+    }
     if goes {
         // The name goes after what it leads to, so that one that is killed can be told to go on by name.
         steps.extend([folder_step(), name_step(), release_step()]);
@@ -180,11 +192,13 @@ fn folder_step() -> Step<Context> {
     .command(|c: &Context| {
         let folder = c.folder();
         let config = folder.path().join(containers::CONFIG).display().to_string();
+        let mut lines = vec![format!("rm -f {}", quote(&config))];
+        if c.driver == Some(Driver::Btrfs) {
+            lines.push(btrfs::destroy_command(&folder.root()));
+        }
         let folder = folder.path().display().to_string();
-        vec![
-            format!("rm -f {}", quote(&config)),
-            format!("rm -rf {}", quote(&folder)),
-        ]
+        lines.push(format!("rm -rf {}", quote(&folder)));
+        lines
     })
     .apply(|c| c.folder().remove())
 }

@@ -4,10 +4,12 @@ use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Document, Error, Kind, Result, Step};
 
+use crate::driver::Driver;
 use crate::image::{self, Unpacked};
 use crate::layers::{self, Keep};
 
 struct Context {
+    driver: Driver,
     image: Unpacked,
     keep: Option<Keep>,
 }
@@ -37,6 +39,7 @@ pub(crate) fn import(call: &mut Call) -> Result<()> {
         })?,
     };
     let context = Context {
+        driver: Driver::here(),
         image: image::read(&layout, &image)?,
         keep: None,
     };
@@ -48,9 +51,8 @@ pub(crate) fn import(call: &mut Call) -> Result<()> {
 }
 
 fn steps(context: &Context) -> Vec<Step<Context>> {
-    let missing = |(_, layer): &(usize, &layers::Layer)| !layers::is_here(&layer.chain_id);
-    let layers = context.image.layers.iter().enumerate().filter(missing);
-    layers.map(|(index, _)| layer_step(index)).collect()
+    let missing = layers::missing(context.driver, &context.image.layers);
+    missing.into_iter().map(layer_step).collect()
 }
 
 fn layer_step(index: usize) -> Step<Context> {
@@ -58,7 +60,7 @@ fn layer_step(index: usize) -> Step<Context> {
         "snap.layer",
         "a layer is unpacked once, and shared by all containers and images above it",
     )
-    .command(move |c: &Context| layers::import_commands(&c.image.layers[index]))
+    .command(move |c: &Context| layers::import_commands(c.driver, &c.image.layers[index]))
     .look(move |c| {
         let path = layers::path(&c.image.layers[index].chain_id);
         format!("ls -l {}", quote(&path.display().to_string()))
@@ -72,6 +74,6 @@ fn layer_step(index: usize) -> Step<Context> {
             .iter()
             .map(|layer| layer.chain_id.clone())
             .collect();
-        layers::import(&Layout::open(), &below, &layers[index])
+        layers::import(c.driver, &Layout::open(), &below, &layers[index])
     })
 }

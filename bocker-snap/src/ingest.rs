@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use bocker_pipe::layout::{Descriptor, Digest, Hasher, Ingest, OCI_LAYER_GZIP, Writer};
@@ -26,15 +26,16 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Writes a tree.
+    /// Writes a tree. Answers what was left out too.
     pub(crate) fn pack(
         writer: &Writer,
-        root: OwnedFd,
-        tree: Tree,
+        root: BorrowedFd<'_>,
+        tree: Tree<'_>,
         without: &[PathBuf],
-    ) -> Result<Layer> {
+    ) -> Result<(Layer, Vec<PathBuf>)> {
         let sink = Sink::new(writer.ingest_new()?);
-        pack::pack(root.as_fd(), tree, without, sink)?.finish()
+        let (sink, left_out) = pack::pack(root, tree, without, sink)?;
+        Ok((sink.finish()?, left_out))
     }
 
     /// Takes an archive as it is, checked on the way: every header of it, and that it hides nothing.

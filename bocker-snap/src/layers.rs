@@ -1,5 +1,5 @@
-//! The store of unpacked layers, `BOCKER_ROOT/layers/<hex of the chain id>`: each is a lower directory for overlayfs, shared by
-//! all images in which the same layers lie below it. A layer that can be seen is complete.
+//! The store of unpacked layers, `BOCKER_ROOT/layers/<hex of the chain id>`: each is a lower directory for overlayfs or a read-only
+//! subvolume, shared by all images in which the same layers lie below it. A layer that can be seen is complete.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -12,13 +12,20 @@ use std::time::Duration;
 
 use bocker_pipe::layout::{Descriptor, Digest, Layout, Manifest};
 use bocker_pipe::step::interruption;
-use bocker_pipe::{Doing, Error, Kind, Result, paths};
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, OFlags, RenameFlags, ResolveFlags, flock, fstat, futimens,
+    renameat_with, syncfs, unlinkat,
+};
 use rustix::io::Errno;
 
+use crate::btrfs;
+use crate::driver::Driver;
 use crate::overlay::{Overlay, unmount_all};
 use crate::source::{Source, free_space};
-use crate::tree::{copy_attributes, names, open_directory, remove_path, sync_directory};
+use crate::tree::{
+    copy_attributes, names, open_below, open_directory, remove_path, sync_directory, times,
+};
 use crate::unpack::unpack;
 
 /// What the folder of a layer on its way begins with; the rest is the layer's name. It is its own lock, and its content
@@ -87,15 +94,25 @@ pub(crate) fn is_here(chain_id: &Digest) -> bool {
     path(chain_id).is_dir()
 }
 
+/// Which layers have to be unpacked before a root can be made of the topmost.
+pub(crate) fn missing(driver: Driver, layers: &[Layer]) -> Vec<usize> {
+    driver.missing(layers, |layer| is_here(&layer.chain_id))
+}
+
 /// Unpacks a layer above those `below` it (lowest first), which are here. While another process does the same, this waits for it.
-pub(crate) fn import(layout: &Layout, below: &[Digest], layer: &Layer) -> Result<()> {
+pub(crate) fn import(
+    driver: Driver,
+    layout: &Layout,
+    below: &[Digest],
+    layer: &Layer,
+) -> Result<()> {
     let store = paths::layers();
     make_folder(&store)?;
     let Some(new) = Unfinished::claim(&store, &layer.chain_id)? else {
         return Ok(());
     };
-    let unpacked = new.unpack(layout, below, layer);
-    let published = unpacked.and_then(|()| new.publish(&path(&layer.chain_id)));
+    let unpacked = new.unpack(driver, layout, below, layer);
+    let published = unpacked.and_then(|()| new.publish(driver, &path(&layer.chain_id)));
     published.and(new.remove())
 }
 
@@ -105,7 +122,7 @@ pub(crate) fn is_unfinished(name: &str) -> bool {
 }
 
 /// Removes a layer, or what a dead import left. The caller is alone with the store.
-/// A layer that can be seen is complete: it is moved out of sight first.
+/// A layer that can be seen is complete: a subvolume goes at once, a directory is moved out of sight first.
 pub(crate) fn discard(path: &Path) -> Result<()> {
     let store = paths::layers();
     let name = path
@@ -114,6 +131,9 @@ pub(crate) fn discard(path: &Path) -> Result<()> {
         .unwrap_or("");
     if is_unfinished(name) {
         unmount_all(&path.join(PLACE))?;
+        return remove_path(path);
+    }
+    if open_directory(path).is_ok_and(btrfs::is_subvolume) {
         return remove_path(path);
     }
     let hidden = store.join(format!("{UNFINISHED}{name}"));
@@ -136,9 +156,13 @@ pub(crate) fn count() -> Result<usize> {
 }
 
 /// What [`import`] does, as far as there are commands for it.
-pub(crate) fn import_commands(layer: &Layer) -> Vec<String> {
+pub(crate) fn import_commands(driver: Driver, layer: &Layer) -> Vec<String> {
+    let into = match driver {
+        Driver::Overlay => "into",
+        Driver::Btrfs => "into a snapshot of the uppermost of them, the subvolume",
+    };
     vec![format!(
-        "# unpack {} over the layers below it into {}",
+        "# unpack {} over the layers below it {into} {}",
         layer.blob.digest,
         path(&layer.chain_id).display()
     )]
@@ -196,13 +220,7 @@ impl Unfinished {
         let target = path(chain_id);
         let path = store.join(format!("{UNFINISHED}{}", chain_id.hex()));
         while !target.is_dir() {
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(error).doing(|| format!("make {}", path.display()));
-                }
-                _ => {}
-            }
-            let Some(new) = Unfinished::lock(&path)? else {
+            let Some(new) = Unfinished::make(&path)? else {
                 // Looked at again and again instead of waiting in the kernel: a signal must be able to end it.
                 interruption()?;
                 std::thread::sleep(WAIT);
@@ -216,6 +234,16 @@ impl Unfinished {
             return Ok(Some(new));
         }
         Ok(None)
+    }
+
+    /// Makes the folder, if it is not there, and locks it. `None` when another holds it.
+    fn make(path: &Path) -> Result<Option<Unfinished>> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(error).doing(|| format!("make {}", path.display()))
+            }
+            _ => Unfinished::lock(path),
+        }
     }
 
     /// Locks the folder. `None` when it is gone, or another holds it.
@@ -249,8 +277,34 @@ impl Unfinished {
         Ok(())
     }
 
-    fn unpack(&self, layout: &Layout, below: &[Digest], layer: &Layer) -> Result<()> {
+    fn unpack(
+        &self,
+        driver: Driver,
+        layout: &Layout,
+        below: &[Digest],
+        layer: &Layer,
+    ) -> Result<()> {
         let (blob, _) = layout.open_blob(&layer.blob.digest)?;
+        let limit = free_space(&self.lock).doing(|| format!("ask {}", self.path.display()))?;
+        let mut source = Source::new(blob, limit);
+        let unpacked = match driver {
+            Driver::Overlay => self.unpack_difference(below, &mut source),
+            Driver::Btrfs => self.unpack_whole(below, &mut source),
+        };
+        unpacked.map_err(|error| {
+            let message = format!("the layer {}: {}", layer.blob.digest, error.message());
+            let told = Error::new(error.kind().clone(), message);
+            match error.hint_text() {
+                Some(hint) => told.hint(hint),
+                None => told,
+            }
+        })?;
+        let sums = source.finish()?;
+        check(layer, &sums.digest, sums.size, &sums.diff_id)
+    }
+
+    /// Into a directory, through an overlay mount of it over the layers below.
+    fn unpack_difference(&self, below: &[Digest], source: &mut Source) -> Result<()> {
         let [tree, work, place] = [TREE, WORK, PLACE].map(|name| self.path.join(name));
         for folder in [&tree, &work, &place] {
             DirBuilder::new()
@@ -259,46 +313,39 @@ impl Unfinished {
                 .doing(|| format!("make {}", folder.display()))?;
         }
         let upper = open_directory(&tree)?;
-        let limit = free_space(&self.lock).doing(|| format!("ask {}", self.path.display()))?;
-        let mut source = Source::new(blob, limit);
-        let failed = |error: Error| {
-            let message = format!("the layer {}: {}", layer.blob.digest, error.message());
-            let told = Error::new(error.kind().clone(), message);
-            match error.hint_text() {
-                Some(hint) => told.hint(hint),
-                None => told,
-            }
+        let Some(top) = below.last() else {
+            return unpack(upper.as_fd(), false, source);
         };
-        match below.last() {
-            None => unpack(upper.as_fd(), false, &mut source),
-            Some(top) => {
-                // The merged root shows the attributes of the topmost directory: until the layer says otherwise, the lower ones'.
-                copy_attributes(open_directory(&path(top))?, &upper)?;
-                let overlay = Overlay {
-                    lower: below.iter().rev().map(path).collect(),
-                    upper: tree.clone(),
-                    work,
-                    volatile: true,
-                };
-                let merged = overlay.detached(&place)?;
-                unpack(merged.as_fd(), true, &mut source)
-            }
-        }
-        .map_err(failed)?;
-        let sums = source.finish()?;
-        check(layer, &sums.digest, sums.size, &sums.diff_id)?;
-        // Before the layer can be seen it is on the disk: a power failure must not leave empty files in a complete layer.
-        syncfs(&upper).doing(|| format!("sync {}", tree.display()))
+        // The merged root shows the attributes of the topmost directory: until the layer says otherwise, the lower ones'.
+        copy_attributes(open_directory(&path(top))?, &upper)?;
+        let overlay = Overlay {
+            lower: below.iter().rev().map(path).collect(),
+            upper: tree,
+            work,
+            volatile: true,
+        };
+        let merged = overlay.detached(&place)?;
+        unpack(merged.as_fd(), true, source)
     }
 
-    fn publish(&self, target: &Path) -> Result<()> {
-        match renameat_with(
-            CWD,
-            self.path.join(TREE),
-            CWD,
-            target,
-            RenameFlags::NOREPLACE,
-        ) {
+    /// Into a snapshot of the uppermost layer below.
+    fn unpack_whole(&self, below: &[Digest], source: &mut Source) -> Result<()> {
+        let tree = self.path.join(TREE);
+        match below.last() {
+            None => btrfs::create(&tree)?,
+            Some(top) => btrfs::snapshot(&path(top), &tree, false)?,
+        }
+        unpack(open_directory(&tree)?.as_fd(), !below.is_empty(), source)
+    }
+
+    /// Lets the layer be seen. Before that it is on the disk: a power failure must not leave empty files in a complete layer.
+    fn publish(&self, driver: Driver, target: &Path) -> Result<()> {
+        let tree = self.path.join(TREE);
+        if driver == Driver::Btrfs {
+            return publish_snapshot(&tree, target);
+        }
+        syncfs(&self.lock).doing(|| format!("sync {}", tree.display()))?;
+        match renameat_with(CWD, &tree, CWD, target, RenameFlags::NOREPLACE) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error).doing(|| format!("make {}", target.display())),
         }
@@ -307,6 +354,88 @@ impl Unfinished {
 
     fn remove(&self) -> Result<()> {
         remove_path(&self.path)
+    }
+}
+
+/// A snapshot of a container's root, which a commit makes a layer of.
+pub(crate) struct Draft {
+    unfinished: Unfinished,
+    /// As long as it lives, nobody takes the snapshot for what a dead process has left.
+    _keep: Keep,
+}
+
+impl Draft {
+    /// Where the snapshot comes to lie.
+    pub(crate) fn place(id: &Id) -> PathBuf {
+        Draft::folder(id).join(TREE)
+    }
+
+    fn folder(id: &Id) -> PathBuf {
+        paths::layers().join(format!("{UNFINISHED}{id}-{}", std::process::id()))
+    }
+
+    /// Takes the snapshot, which can be written to.
+    pub(crate) fn take(id: &Id, root: &Path) -> Result<Draft> {
+        let keep = Keep::take()?;
+        let folder = Draft::folder(id);
+        let unfinished = Unfinished::make(&folder)?.ok_or_else(|| {
+            let what = format!("{} is held by another process", folder.display());
+            Error::new(Kind::InUse, what)
+        })?;
+        // What a process of the same number has left.
+        unfinished.empty()?;
+        let draft = Draft {
+            unfinished,
+            _keep: keep,
+        };
+        match btrfs::snapshot(root, &draft.tree(), false) {
+            Ok(()) => Ok(draft),
+            Err(error) => draft.remove().and(Err(error)),
+        }
+    }
+
+    /// The snapshot.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.unfinished.path.join(TREE)
+    }
+
+    /// Removes what the layer's archive does not hold, so that the snapshot is what the archive unpacks to.
+    pub(crate) fn leave_out(&self, paths: &[PathBuf]) -> Result<()> {
+        let root = open_directory(&self.tree())?;
+        for path in paths {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+                continue;
+            };
+            let leave = || {
+                let parent = Path::new(".").join(parent);
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                let parent = open_below(&root, parent.as_os_str(), OFlags::RDONLY, resolve)?;
+                let stat = fstat(&parent)?;
+                unlinkat(&parent, name, AtFlags::empty())?;
+                futimens(&parent, &times(&stat))
+            };
+            leave().doing(|| format!("leave out {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Lets it be seen as this layer.
+    pub(crate) fn publish(&self, chain_id: &Digest) -> Result<()> {
+        publish_snapshot(&self.tree(), &path(chain_id))
+    }
+
+    /// Removes it.
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.unfinished.remove()
+    }
+}
+
+/// Lets a subvolume be seen as a layer, by a read-only snapshot: one that is read-only could not be renamed to another folder, and a
+/// snapshot is made and written to the disk in one.
+fn publish_snapshot(tree: &Path, target: &Path) -> Result<()> {
+    match btrfs::snapshot(tree, target, true) {
+        Err(error) if error.is(nix::errno::Errno::EEXIST) => Ok(()),
+        result => result,
     }
 }
 

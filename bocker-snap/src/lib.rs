@@ -1,19 +1,22 @@
 //! bocker-snap: image layers to root filesystems, and back. It alone touches the layer store, the mounts of roots, and volumes.
 //!
-//! The image store is an OCI image layout; a layer of it is unpacked once (`layers`, `unpack`) into a lower directory for
-//! overlayfs (`overlay`), and a container's root (`create`, `container`) is such layers with a directory of its own on top.
+//! The image store is an OCI image layout; a layer of it is unpacked once (`layers`, `unpack`). Of layers a container's root is
+//! made (`create`, `container`) by one of two drivers (`driver`): snapshots of subvolumes (`btrfs`) or overlay mounts (`overlay`).
 
 mod base;
+mod btrfs;
 mod build;
 mod change;
 mod container;
 mod cover;
 mod create;
 mod delete;
+mod driver;
 mod garbage;
 mod image;
 mod import;
 mod ingest;
+mod ioctl;
 mod layers;
 mod manage;
 mod overlay;

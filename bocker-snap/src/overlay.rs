@@ -1,9 +1,13 @@
-//! Overlay mounts (overlayfs.rst of the kernel), by the new mount API where the kernel has all of it, else by mount(2).
+//! The driver for every filesystem: overlay mounts (overlayfs.rst of the kernel), by the new mount API where the kernel has all of
+//! it, else by mount(2).
 
+use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use bocker_pipe::{Doing, Error, Kind, Result};
+use bocker_pipe::step::quote;
+use bocker_pipe::{Doing, Error, Kind, Result, paths};
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -11,6 +15,10 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount,
     unmount,
 };
+
+use crate::container::{Folder, Snap};
+use crate::layers;
+use crate::tree::{copy_attributes, open_directory, remove_path};
 
 /// The filesystem type, and what mountinfo shows as the source.
 const NAME: &str = "overlay";
@@ -29,6 +37,102 @@ const PLAIN: [(&str, &str); 4] = [
     ("xino", "off"),
 ];
 
+/// In a container's folder: what it has written, as overlayfs keeps it.
+const UPPER: &str = "upper";
+/// Overlayfs' own folder.
+const WORK: &str = "work";
+/// In it: overlayfs was mounted volatile and perhaps did not end well (overlayfs.rst, "Volatile mount").
+const MARK: &str = "work/incompat";
+/// The lower directory of an image without layers.
+const EMPTY: &str = "empty";
+
+/// What a container has written.
+pub(crate) fn upper(folder: &Folder) -> PathBuf {
+    folder.path().join(UPPER)
+}
+
+/// Makes what a container's folder needs beside the mount point.
+pub(crate) fn make_folders(folder: &Folder, snap: &Snap) -> Result<()> {
+    for name in needed(snap) {
+        let folder = folder.path().join(name);
+        DirBuilder::new()
+            .mode(0o755)
+            .create(&folder)
+            .doing(|| format!("make {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+fn needed(snap: &Snap) -> Vec<&'static str> {
+    match snap.layers.is_empty() && snap.rootfs.is_none() {
+        true => vec![UPPER, WORK, EMPTY],
+        false => vec![UPPER, WORK],
+    }
+}
+
+/// The command that makes them, and the mount point.
+pub(crate) fn folders_command(folder: &Folder, snap: &Snap) -> String {
+    let mut paths = vec![folder.root()];
+    paths.extend(needed(snap).iter().map(|name| folder.path().join(name)));
+    let words: Vec<String> = paths
+        .iter()
+        .map(|path| quote(&path.display().to_string()))
+        .collect();
+    format!("mkdir {}", words.join(" "))
+}
+
+/// The lower directories of a container, topmost first.
+fn lower(folder: &Folder, snap: &Snap) -> Vec<PathBuf> {
+    match &snap.rootfs {
+        Some(directory) => vec![directory.clone()],
+        None if snap.layers.is_empty() => vec![folder.path().join(EMPTY)],
+        None => snap.layers.iter().rev().map(layers::path).collect(),
+    }
+}
+
+/// Gives the root the attributes of the directory that it shows, since overlayfs takes them from the upper one.
+pub(crate) fn dress(folder: &Folder, snap: &Snap) -> Result<()> {
+    // There is always one: of an image without layers, the empty one.
+    let Some(top) = lower(folder, snap).into_iter().next() else {
+        return Ok(());
+    };
+    let top = File::open(&top).doing(|| format!("open {}", top.display()))?;
+    copy_attributes(top, open_directory(&upper(folder))?)
+}
+
+/// The command that mounts what [`Folder::mount`] mounts.
+pub(crate) fn mount_command(folder: &Folder, snap: &Snap) -> String {
+    let escape = |path: &Path| {
+        let text = path.display().to_string();
+        text.replace('\\', r"\\")
+            .replace(':', r"\:")
+            .replace(',', r"\,")
+    };
+    // Relative to their folder: options of mount(2) end with a page.
+    let layers = paths::layers();
+    let lower: Vec<String> = lower(folder, snap)
+        .iter()
+        .map(|path| escape(path.strip_prefix(&layers).unwrap_or(path)))
+        .collect();
+    let options = format!(
+        "nodev,lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off,index=off,xino=off{}",
+        lower.join(":"),
+        escape(&upper(folder)),
+        escape(&folder.path().join(WORK)),
+        if snap.volatile { ",volatile" } else { "" }
+    );
+    let root = folder.root().display().to_string();
+    let mount = format!(
+        "mount -t overlay -o {} overlay {}",
+        quote(&options),
+        quote(&root)
+    );
+    match snap.layers.is_empty() {
+        true => mount,
+        false => format!("(cd {} && {mount})", quote(&layers.display().to_string())),
+    }
+}
+
 /// Directories that are to be seen as one.
 #[derive(Debug, Clone)]
 pub(crate) struct Overlay {
@@ -43,6 +147,21 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
+    /// A container's root.
+    pub(crate) fn of(folder: &Folder, snap: &Snap) -> Result<Overlay> {
+        let work = folder.path().join(WORK);
+        if snap.volatile {
+            // A mark of overlayfs from before, by which it refuses: what may be lost may be incomplete too.
+            remove_path(&work.join(MARK))?;
+        }
+        Ok(Overlay {
+            lower: lower(folder, snap),
+            upper: upper(folder),
+            work,
+            volatile: snap.volatile,
+        })
+    }
+
     /// Mounts at a directory. No device file below it can be opened.
     pub(crate) fn attach(&self, target: &Path) -> Result<()> {
         let what = || format!("mount an overlay at {}", target.display());

@@ -16,107 +16,202 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::btrfs::Changes;
 use crate::cover::OPAQUE as OPAQUE_XATTR;
 use crate::tar::write::Writer;
 use crate::tar::{Entry, EntryKind, Time};
-use crate::tree::{MAX_XATTR, is_portable, names, open_below, xattr_names};
+use crate::tree::{MAX_XATTR, entries, is_portable, names, open_below, open_child, xattr_names};
 use crate::unpack::{OPAQUE, WHITEOUT};
 
 /// The longest path that a layer can carry to others (limits.h, PATH_MAX, less its end).
 const MAX_PATH: usize = 4095;
 
 /// What a tree is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tree {
+#[derive(Clone, Copy)]
+pub(crate) enum Tree<'a> {
     /// Everything in it is content.
     Whole,
     /// The upper directory of an overlay: character devices 0:0 hide a name, an attribute hides all of a directory.
     Upper,
+    /// What was a snapshot of the tree `below`: only the difference is content, and in the same bytes as overlayfs would keep it.
+    Snapshot {
+        below: BorrowedFd<'a>,
+        changes: &'a Changes,
+    },
 }
 
 /// Writes the tree below `root` as a tar archive. Directories on which something else is mounted, and those at the paths
-/// `without`, are empty in it; sockets are left out. Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
+/// `without`, are empty in it; sockets and the devices by which overlayfs hides names are left out. Answers the writer and
+/// what was left out. Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
 pub(crate) fn pack<W: Write>(
     root: BorrowedFd<'_>,
-    tree: Tree,
+    tree: Tree<'_>,
     without: &[PathBuf],
     to: W,
-) -> Result<W> {
+) -> Result<(W, Vec<PathBuf>)> {
     allow_depth();
+    let stat = fstat(root).doing(|| "examine the root".into())?;
     let mut packer = Packer {
         tree,
         without,
+        device: stat.st_dev,
         writer: Writer::new(to),
         links: HashMap::new(),
+        left_out: Vec::new(),
     };
-    let stat = fstat(root).doing(|| "examine the root".into())?;
     let mut entry = entry(EntryKind::Directory, b"./", &stat);
     entry.xattrs = xattrs(root, &entry)?;
     packer.writer.append(&entry, &mut io::empty())?;
-    packer.directory(root, &[])?;
-    packer.writer.finish()
+    let below = match tree {
+        Tree::Snapshot { below, .. } => Some(below),
+        Tree::Whole | Tree::Upper => None,
+    };
+    packer.directory(root, &[], below, false)?;
+    Ok((packer.writer.finish()?, packer.left_out))
 }
 
 struct Packer<'a, W> {
-    tree: Tree,
+    tree: Tree<'a>,
     without: &'a [PathBuf],
+    /// Of the root.
+    device: u64,
     writer: Writer<W>,
     /// Files with several names, by device and inode: the first of them.
     links: HashMap<(u64, u64), Vec<u8>>,
+    left_out: Vec<PathBuf>,
+}
+
+/// A name in a directory.
+struct Child {
+    name: Vec<u8>,
+    stat: Stat,
+    /// Whether it is the same inode that the tree below has under this name.
+    kept: bool,
+}
+
+/// What of a directory goes into the layer, sorted.
+#[derive(Default)]
+struct Listing {
+    /// Names that are to be hidden.
+    hidden: Vec<Vec<u8>>,
+    children: Vec<Child>,
 }
 
 impl<W: Write> Packer<'_, W> {
-    fn directory(&mut self, directory: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
+    /// Packs what is in a directory. `below` is the same directory in the tree below; `is_new` says that it has come where that tree
+    /// may have something else.
+    fn directory(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        path: &[u8],
+        below: Option<BorrowedFd<'_>>,
+        is_new: bool,
+    ) -> Result<()> {
         let what = || format!("read '{}'", String::from_utf8_lossy(path));
+        let mut listing = match (self.tree, below) {
+            (Tree::Snapshot { changes, .. }, Some(below)) => {
+                self.difference(directory, below, changes).doing(what)?
+            }
+            _ => self.everything(directory).doing(what)?,
+        };
+        let hides = matches!(self.tree, Tree::Upper) && is_opaque(directory);
         let mut children = Vec::new();
-        let mut hidden = Vec::new();
-        if self.tree == Tree::Upper && is_opaque(directory) {
-            hidden.push(OPAQUE.to_vec());
-        }
-        for name in names(directory).doing(what)? {
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            let stat = match statat(directory, OsStr::from_bytes(&name), flags) {
-                // Removed since by a process of the container.
-                Err(Errno::NOENT) => continue,
-                stat => stat.doing(what)?,
-            };
-            if name.starts_with(WHITEOUT) {
+        for child in listing.children {
+            if child.name.starts_with(WHITEOUT) {
                 return Err(Error::new(
                     Kind::Invalid,
                     format!(
                         "'{}' cannot be put into a layer: there, names that begin with .wh. hide others",
-                        String::from_utf8_lossy(&join(path, &name))
+                        String::from_utf8_lossy(&join(path, &child.name))
                     ),
                 )
                 .hint("rename the file"));
             }
-            if self.tree == Tree::Upper && is_whiteout(&stat) {
-                hidden.push([WHITEOUT, &name].concat());
+            if matches!(self.tree, Tree::Upper) && is_whiteout(&child.stat) {
+                listing.hidden.push(child.name);
+            } else if is_whiteout(&child.stat) || is_socket(&child.stat) {
+                let left_out = join(path, &child.name);
+                self.left_out.push(OsStr::from_bytes(&left_out).into());
+                if below.is_some() {
+                    listing.hidden.push(child.name);
+                }
             } else {
-                children.push((name, stat));
+                children.push(child);
             }
         }
+        let mut hidden: Vec<Vec<u8>> = listing
+            .hidden
+            .into_iter()
+            .map(|name| [WHITEOUT, &name].concat())
+            .collect();
+        if hides || is_new {
+            hidden.push(OPAQUE.to_vec());
+        }
         hidden.sort();
-        children.sort_by(|(a, _), (b, _)| a.cmp(b));
+        hidden.dedup();
+        children.sort_by(|a, b| a.name.cmp(&b.name));
         for name in hidden {
             self.writer.append(
                 &Entry::new(EntryKind::File, join(path, &name)),
                 &mut io::empty(),
             )?;
         }
-        for (name, stat) in children {
-            self.child(directory, join(path, &name), &name, &stat)?;
+        for child in children {
+            self.child(directory, join(path, &child.name), &child, below)?;
         }
         Ok(())
+    }
+
+    fn everything(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
+        let mut listing = Listing::default();
+        for name in names(directory)? {
+            if let Some(stat) = stat_child(directory, &name)? {
+                let kept = false;
+                listing.children.push(Child { name, stat, kept });
+            }
+        }
+        Ok(listing)
+    }
+
+    /// What differs from the tree below, and what is on the way to that.
+    fn difference(
+        &self,
+        directory: BorrowedFd<'_>,
+        below: BorrowedFd<'_>,
+        changes: &Changes,
+    ) -> rustix::io::Result<Listing> {
+        let mut listing = Listing::default();
+        let mut before = HashMap::new();
+        let is_changed = changes.is_changed(fstat(directory)?.st_ino);
+        if is_changed {
+            before.extend(entries(below)?);
+        }
+        for (name, inode) in entries(directory)? {
+            // In a directory in which no name came or went, all are kept.
+            if !is_changed && !changes.is_reached(inode) {
+                continue;
+            }
+            let Some(stat) = stat_child(directory, &name)? else {
+                continue;
+            };
+            let former = before.remove(&name);
+            let kept = !is_changed || (former == Some(stat.st_ino) && stat.st_dev == self.device);
+            if !kept || changes.is_reached(stat.st_ino) {
+                listing.children.push(Child { name, stat, kept });
+            }
+        }
+        listing.hidden.extend(before.into_keys());
+        Ok(listing)
     }
 
     fn child(
         &mut self,
         directory: BorrowedFd<'_>,
         path: Vec<u8>,
-        name: &[u8],
-        stat: &Stat,
+        child: &Child,
+        below: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
+        let Child { name, stat, kept } = child;
         if path.len() > MAX_PATH {
             return Err(Error::new(
                 Kind::Invalid,
@@ -127,12 +222,20 @@ impl<W: Write> Packer<'_, W> {
         let file_name = OsStr::from_bytes(name);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => EntryKind::File,
-            FileType::Directory => return self.subdirectory(directory, &path, name, stat),
+            FileType::Directory => {
+                let what = || format!("read '{}'", String::from_utf8_lossy(&path));
+                let is_new = below.is_some() && !kept;
+                let below = match below.filter(|_| *kept) {
+                    Some(below) => Some(open_child(below, OsStr::from_bytes(name)).doing(what)?),
+                    None => None,
+                };
+                let below = below.as_ref().map(AsFd::as_fd);
+                return self.subdirectory(directory, &path, child, below, is_new);
+            }
             FileType::Symlink => EntryKind::Symlink,
             FileType::CharacterDevice => EntryKind::CharDevice,
             FileType::BlockDevice => EntryKind::BlockDevice,
             FileType::Fifo => EntryKind::Fifo,
-            // A socket is nothing without the process that made it.
             _ => return Ok(()),
         };
         let mut entry = entry(kind, &path, stat);
@@ -174,13 +277,15 @@ impl<W: Write> Packer<'_, W> {
         &mut self,
         parent: BorrowedFd<'_>,
         path: &[u8],
-        name: &[u8],
-        stat: &Stat,
+        child: &Child,
+        below: Option<BorrowedFd<'_>>,
+        is_new: bool,
     ) -> Result<()> {
         let what = || format!("read '{}'", String::from_utf8_lossy(path));
-        let mut entry = entry(EntryKind::Directory, &[path, b"/"].concat(), stat);
+        let mut entry = entry(EntryKind::Directory, &[path, b"/"].concat(), &child.stat);
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-        let opened = open_below(parent, OsStr::from_bytes(name), OFlags::RDONLY, resolve);
+        let name = OsStr::from_bytes(&child.name);
+        let opened = open_below(parent, name, OFlags::RDONLY, resolve);
         let directory: OwnedFd = match opened {
             // Something else is mounted there: the directory belongs to the tree, its content does not.
             Err(Errno::XDEV) => return self.writer.append(&entry, &mut io::empty()),
@@ -195,7 +300,7 @@ impl<W: Write> Packer<'_, W> {
         {
             return Ok(());
         }
-        self.directory(directory.as_fd(), path)
+        self.directory(directory.as_fd(), path, below, is_new)
     }
 }
 
@@ -216,6 +321,24 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
         true => name.to_vec(),
         false => [path, b"/", name].concat(),
     }
+}
+
+/// What a name stands for. `None` when a process of the container has removed it since.
+fn stat_child(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
+    match statat(
+        directory,
+        OsStr::from_bytes(name),
+        AtFlags::SYMLINK_NOFOLLOW,
+    ) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A socket is nothing without the process that made it.
+fn is_socket(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Socket
 }
 
 fn is_whiteout(stat: &Stat) -> bool {

@@ -6,7 +6,8 @@ use bocker_pipe::layout::{Digest, Layout};
 use bocker_pipe::{Call, Id, Result, containers, paths};
 use serde::Serialize;
 
-use crate::container::{self, Folder, OVERLAY};
+use crate::container::{self, Folder};
+use crate::driver::Driver;
 use crate::{layers, overlay};
 
 /// One container, as `list` prints it.
@@ -14,6 +15,8 @@ use crate::{layers, overlay};
 struct Container {
     id: Id,
     names: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<Driver>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,6 +32,7 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
         let folder = Folder::of(&id);
         // Half made or damaged: it is shown, so that it can be removed.
         let snap = folder.snap().ok();
+        let driver = snap.as_ref().map(|snap| snap.driver);
         let (image, rootfs, layers) = match snap {
             Some(snap) => (snap.image, snap.rootfs, snap.layers),
             None => (None, None, Vec::new()),
@@ -37,6 +41,7 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
             names: container::names_of(&id)?,
             mounted: folder.is_mounted(),
             id,
+            driver,
             image,
             rootfs,
             layers,
@@ -49,8 +54,8 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
 #[derive(Serialize)]
 struct Info {
     root: PathBuf,
-    driver: &'static str,
-    /// The calls by which roots are mounted: `fsopen`, or `mount` on older kernels.
+    driver: Driver,
+    /// The calls by which overlays are mounted: `fsopen`, or `mount` on older kernels.
     mounts_by: &'static str,
     images: usize,
     layers: usize,
@@ -62,7 +67,7 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
     call.line(&Info {
         root: paths::root(),
-        driver: OVERLAY,
+        driver: Driver::here(),
         mounts_by: overlay::api(),
         images: Layout::open().images()?.len(),
         layers: layers::count()?,

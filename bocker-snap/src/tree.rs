@@ -14,6 +14,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::btrfs;
+
 /// The largest list of extended attributes, and the largest value of one (xattr(7)).
 pub(crate) const MAX_XATTR: usize = 64 << 10;
 
@@ -47,14 +49,21 @@ pub(crate) fn open_below(
 
 /// The names in a directory. All are read before any is removed.
 pub(crate) fn names(directory: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
+    let entries = entries(directory)?;
+    Ok(entries.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The same with the number of each inode; of a mount point or a subvolume it is another than statx(2) tells.
+pub(crate) fn entries(directory: impl AsFd) -> rustix::io::Result<Vec<(Vec<u8>, u64)>> {
+    let mut entries = Vec::new();
     for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_bytes().to_vec();
+        let entry = entry?;
+        let name = entry.file_name().to_bytes().to_vec();
         if name != b"." && name != b".." {
-            names.push(name);
+            entries.push((name, entry.ino()));
         }
     }
-    Ok(names)
+    Ok(entries)
 }
 
 /// One directory on the way down, closed while its children are at work: a container can nest deeper than descriptors last.
@@ -68,15 +77,14 @@ struct Level {
 
 /// Removes a name and everything below it, however deep. Not there is success.
 pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
-    if unlink(parent, name.as_bytes())? {
+    let Some(mut here) = enter(parent, name.as_bytes())? else {
         return Ok(());
-    }
-    let mut here = open_child(parent, name)?;
+    };
     let mut levels = vec![level(&here, name.as_bytes())?];
     while let Some(current) = levels.last_mut() {
         if let Some(child) = current.pending.pop() {
-            if !unlink(here.as_fd(), &child)? {
-                here = open_child(&here, OsStr::from_bytes(&child))?;
+            if let Some(directory) = enter(here.as_fd(), &child)? {
+                here = directory;
                 levels.push(level(&here, &child)?);
             }
             continue;
@@ -101,9 +109,33 @@ pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Re
     Ok(())
 }
 
-/// Removes what a path names.
+/// Removes what a path names. Not there is success.
 pub(crate) fn remove_path(path: &Path) -> Result<()> {
-    remove_all(CWD, path.as_os_str()).doing(|| format!("remove {}", path.display()))
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("{} cannot be removed", path.display()),
+        ));
+    };
+    let remove = || match open_child(CWD, parent.as_os_str()) {
+        Err(Errno::NOENT) => Ok(()),
+        parent => remove_all(parent?.as_fd(), name),
+    };
+    remove().doing(|| format!("remove {}", path.display()))
+}
+
+/// Removes a name, or opens the directory that has to be emptied first. A subvolume goes whole, with those that lie in it: what is
+/// read-only could not be emptied.
+fn enter(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<OwnedFd>> {
+    if unlink(parent, name)? {
+        return Ok(None);
+    }
+    let name = OsStr::from_bytes(name);
+    let directory = open_child(parent, name)?;
+    match btrfs::is_subvolume(&directory) {
+        true => btrfs::destroy(parent, name).map(|()| None),
+        false => Ok(Some(directory)),
+    }
 }
 
 /// Whether the name is gone now; it is not when it is a directory with something in it.

@@ -48,6 +48,16 @@ struct Place {
     path: Vec<u8>,
 }
 
+/// Device and number.
+type Inode = (u64, u64);
+
+/// Where a file went that overlayfs has copied up for one of its names.
+struct Parted {
+    inode: Inode,
+    /// What is known of its names.
+    names: [Vec<u8>; 2],
+}
+
 /// Applies archives to the tree below `root`.
 struct Unpacker<'a> {
     root: BorrowedFd<'a>,
@@ -61,6 +71,8 @@ struct Unpacker<'a> {
     written: HashSet<Vec<u8>>,
     /// When directories were modified, set at the end, after the last change in them.
     times: HashMap<Vec<u8>, Timestamps>,
+    /// Files of lower layers with several names of which overlayfs has taken one away from the others, by their former inode.
+    parted: HashMap<Inode, Parted>,
     buffer: Vec<u8>,
     warned: bool,
 }
@@ -82,6 +94,7 @@ pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl Read) 
         unpacker.entry(&entry, &mut reader)?;
     }
     reader.finish()?;
+    unpacker.join_parted()?;
     unpacker.set_times()
 }
 
@@ -109,6 +122,7 @@ impl<'a> Unpacker<'a> {
             open: HashMap::new(),
             written: HashSet::new(),
             times: HashMap::new(),
+            parted: HashMap::new(),
             buffer: vec![0; BUFFER],
             warned: false,
         })
@@ -288,11 +302,88 @@ impl<'a> Unpacker<'a> {
                 missing()
             };
         }
+        let mut before = self.stat(&target_place, target_name).doing(what)?;
+        if self.join(&target_place, target_name, &before)? {
+            before = self.stat(&target_place, target_name).doing(what)?;
+        }
         let (from, to) = (OsStr::from_bytes(target_name), OsStr::from_bytes(name));
         self.replacing(place, name, |fd| {
             linkat(&target_place.fd, from, fd, to, AtFlags::empty())
         })
-        .doing(what)
+        .doing(what)?;
+        if self.has_lower && before.st_nlink > 1 {
+            let after = self.stat(place, name).doing(what)?;
+            if inode(&after) != inode(&before) {
+                let names = [
+                    below(&place.path, name),
+                    below(&target_place.path, target_name),
+                ];
+                let inode = self::inode(&after);
+                let parted = Parted { inode, names };
+                self.parted.insert(self::inode(&before), parted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a name one of a file's again that was parted from it. Answers whether it was one.
+    fn join(&mut self, place: &Rc<Place>, name: &[u8], stat: &Stat) -> Result<bool> {
+        let Some(parted) = self.parted.get(&inode(stat)) else {
+            return Ok(false);
+        };
+        let (target, names) = (parted.inode, parted.names.clone());
+        for other in names {
+            let end = other.iter().rposition(|byte| *byte == b'/');
+            let (parent, from) = match end {
+                Some(end) => (&other[..end], &other[end + 1..]),
+                None => (&b""[..], &other[..]),
+            };
+            let Some(from_place) = self.find_place(parent)? else {
+                continue;
+            };
+            // It may have been replaced since.
+            let found = self.stat(&from_place, from);
+            if !found.is_ok_and(|found| inode(&found) == target) {
+                continue;
+            }
+            let (from, to) = (OsStr::from_bytes(from), OsStr::from_bytes(name));
+            self.replacing(place, name, |fd| {
+                linkat(&from_place.fd, from, fd, to, AtFlags::empty())
+            })
+            .doing(|| {
+                format!(
+                    "link '{}'",
+                    String::from_utf8_lossy(&below(&place.path, name))
+                )
+            })?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Does so with all names that are left, wherever they are: an image is to be the same tree on every filesystem.
+    fn join_parted(&mut self) -> Result<()> {
+        let mut pending = match self.parted.is_empty() {
+            true => Vec::new(),
+            false => vec![Vec::new()],
+        };
+        while let Some(path) = pending.pop() {
+            let what = || format!("read '{}'", String::from_utf8_lossy(&path));
+            interruption()?;
+            // No link is followed: only directories come here.
+            let directory = self.resolve(&path).doing(what)?;
+            for name in names(open_child(&directory, OsStr::new(".")).doing(what)?).doing(what)? {
+                let file_name = OsStr::from_bytes(&name);
+                let stat = statat(&directory, file_name, AtFlags::SYMLINK_NOFOLLOW).doing(what)?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    pending.push(below(&path, &name));
+                } else if self.parted.contains_key(&inode(&stat)) {
+                    let place = self.make_place(&path)?;
+                    self.join(&place, &name, &stat)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Owner, extended attributes, mode, in this order: a change of owner takes set-id bits and capabilities away.
@@ -564,6 +655,10 @@ impl<'a> Unpacker<'a> {
         }
         Ok(())
     }
+}
+
+fn inode(stat: &Stat) -> Inode {
+    (stat.st_dev, stat.st_ino)
 }
 
 fn hide(entry: &Entry) -> String {

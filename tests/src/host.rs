@@ -22,6 +22,12 @@ use crate::fingerprint::Fingerprint;
 /// Folders of the machine that each test gets empty.
 const PRIVATE: [(&str, &str); 2] = [("/run/bocker", "mode=0700"), ("/run/netns", "mode=0755")];
 
+/// Says on what `BOCKER_ROOT` lies: `btrfs`, or without it the disk of the machine (ext4, usually).
+const DRIVER: &str = "BOCKER_TEST_DRIVER";
+
+/// How large the btrfs of a test is at most, in bytes. Its file is sparse.
+const BTRFS_SIZE: u64 = 8 << 30;
+
 /// How long the kernel may take to finish what it does in the background (an interface goes some time after the
 /// namespace that held its peer).
 const SETTLE: Duration = Duration::from_secs(5);
@@ -102,7 +108,26 @@ impl Host {
             _thread: PhantomData,
         };
         host.run(&["ip", "link", "set", "lo", "up"]).ok();
+        if is_btrfs() {
+            host.mount_btrfs("disk", &host.root());
+        }
         host
+    }
+
+    /// Makes a btrfs of its own and mounts it on a folder; it goes with the test's mounts.
+    ///
+    /// # Panics
+    /// When `mkfs.btrfs` is not installed, or the machine has no loop devices.
+    pub fn mount_btrfs(&self, name: &str, folder: &Path) {
+        let disk = self.dir.join(name);
+        let file = File::create(&disk).expect("a file for a disk");
+        file.set_len(BTRFS_SIZE).expect("a sparse file");
+        let (disk, folder) = (disk.display().to_string(), folder.display().to_string());
+        self.run(&["mkfs.btrfs", "-q", &disk]).ok();
+        self.run(&["mount", "-o", "loop,nodev,noatime", &disk, &folder])
+            .ok();
+        // The loop device holds it: nobody else is to see it.
+        fs::remove_file(&disk).expect("unlink the disk");
     }
 
     /// The `BOCKER_ROOT` of the test.
@@ -274,6 +299,16 @@ impl Drop for Host {
         } else if let Err(e) = fs::remove_dir_all(&self.dir) {
             eprintln!("cannot remove {}: {e}", self.dir.display());
         }
+    }
+}
+
+/// Whether `BOCKER_ROOT` of the tests is on btrfs.
+#[must_use]
+pub fn is_btrfs() -> bool {
+    match env::var(DRIVER).as_deref() {
+        Ok("btrfs") => true,
+        Ok("" | "overlay") | Err(_) => false,
+        Ok(other) => panic!("{DRIVER} is neither overlay nor btrfs but {other}"),
     }
 }
 

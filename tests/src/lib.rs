@@ -31,7 +31,7 @@ pub use command::{Call, Output, Running};
 pub use fingerprint::Fingerprint;
 pub use fixture::{Image, Layer, Node, Platform};
 pub use guest::{Guest, need_guest};
-pub use host::Host;
+pub use host::{Host, is_btrfs};
 pub use hub::Hub;
 pub use killer::Struck;
 pub use need::need;
