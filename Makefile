@@ -24,6 +24,9 @@ GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-b
 # The files of tests that run there too, one machine each, and the tests among them.
 GUEST_TESTS = harness
 GUEST_FILTER = noticed
+# Those whose tests are marked #[ignore], because they run there alone, and what they bring along.
+GUEST_ONLY = cg_v2
+GUEST_PEERS = runc
 
 # The same for make bench, and who is compared: without one of these it does.
 BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
@@ -45,9 +48,12 @@ test: needed guest-needed build
 	@BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 sh -c '\
 		if $(CARGO) nextest --version >/dev/null 2>&1; \
 		then $(CARGO) nextest run $(CARGOFLAGS) --workspace --no-fail-fast; \
-		else $(CARGO) test $(CARGOFLAGS) --workspace --no-fail-fast; fi; here=$$?; \
-		$(CARGO) test $(CARGOFLAGS) --no-fail-fast --config "target.$(TUPLE).runner=[\"$(BUILT)/debug/in-guest\"]" \
-			--package bocker-tests $(GUEST_TESTS:%=--test %) -- --test-threads=1 $(GUEST_FILTER) && exit $$here'
+		else $(CARGO) test $(CARGOFLAGS) --workspace --no-fail-fast; fi; result=$$?; \
+		in_guest() { $(CARGO) test $(CARGOFLAGS) --no-fail-fast --package bocker-tests --config \
+			"target.$(TUPLE).runner=[\"$(BUILT)/debug/in-guest\"$(GUEST_PEERS:%=, \"--with\", \"%\")]" "$$@"; }; \
+		in_guest $(GUEST_TESTS:%=--test %) -- --test-threads=1 $(GUEST_FILTER) || result=$$?; \
+		in_guest $(GUEST_ONLY:%=--test %) -- --test-threads=1 --ignored || result=$$?; \
+		exit $$result'
 
 guest: guest-needed build
 	@BOCKER_BIN_DIR="$(BIN)" $(CARGO) run --quiet $(CARGOFLAGS) --package bocker-tests -- -t sh

@@ -944,6 +944,7 @@ fn a_supervisor_that_is_killed_takes_the_container_with_it() {
 fn an_orphan_that_outlives_its_supervisor_is_ended() {
     let host = Host::new();
     let document = document(&root(&host));
+    host.run(&["bocker-cg", "setup"]).ok();
     let before = host.fingerprint();
     for with_cgroups in [true, false] {
         let mut document = document.clone();
