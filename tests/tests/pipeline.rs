@@ -156,11 +156,12 @@ fn ctrl_c_at_any_stage_leaves_nothing() {
     let host = Host::new();
     let pipeline = Pipeline::new(&host);
     for struck in 0..STAGES.len() {
-        // When the stage's turn has come, everything in the terminal's process group gets SIGINT, as Ctrl-C sends it.
-        let strike = "{ trap '' INT; d=$(cat); kill -INT 0; printf '%s\\n' \"$d\"; }";
+        // When the stage's turn has come, everything in the terminal's process group gets SIGINT, as Ctrl-C sends it; by then
+        // all are there, as for one who has seen something to stop.
+        let strike = "{ trap '' INT; d=$(cat); sleep 0.3; kill -INT 0; printf '%s\\n' \"$d\"; }";
         let output = pipeline.run("sleep 0.2", |position, words| {
             match (position == struck, position) {
-                (true, 0) => format!("{{ (sleep 0.02; kill -INT 0) & trap '' INT; {words}; }}"),
+                (true, 0) => format!("printf '{{}}\\n' | {strike} | {words} -"),
                 (true, _) => format!("{strike} | {words}"),
                 (false, _) => words,
             }
