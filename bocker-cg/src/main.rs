@@ -1,7 +1,5 @@
 //! bocker-cg: control groups for containers.
 
-use std::process::ExitCode;
+#![no_main]
 
-fn main() -> ExitCode {
-    bocker_pipe::tool::main(&bocker_cg::TOOL)
-}
+bocker_pipe::program!(|| bocker_pipe::tool::main(&bocker_cg::TOOL));

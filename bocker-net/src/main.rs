@@ -1,7 +1,5 @@
 //! The program; the work is in the library.
 
-use std::process::ExitCode;
+#![no_main]
 
-fn main() -> ExitCode {
-    bocker_pipe::tool::main(&bocker_net::TOOL)
-}
+bocker_pipe::program!(|| bocker_pipe::tool::main(&bocker_net::TOOL));

@@ -31,7 +31,7 @@ static TOOL: Tool = Tool {
 };
 
 fn main() -> ExitCode {
-    bocker_pipe::tool::main(&TOOL)
+    ExitCode::from(bocker_pipe::tool::main(&TOOL))
 }
 
 fn create(call: &mut Call) -> Result<()> {

@@ -12,6 +12,7 @@ pub mod id;
 pub mod layout;
 pub mod lock;
 pub mod paths;
+pub mod program;
 #[cfg(feature = "layout")]
 pub mod reference;
 mod signals;

@@ -1,10 +1,9 @@
 //! The skeleton of every tool: verbs, common options, reading and passing the document, what happens when a stage fails.
-//! A tool's `main` is `bocker_pipe::tool::main(&TOOL)`.
+//! A tool's program is `bocker_pipe::program!(|| bocker_pipe::tool::main(&TOOL))`.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -407,8 +406,8 @@ fn complain(tool: &Tool, error: &Error) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// Runs the tool on the process's arguments.
-pub fn main(tool: &'static Tool) -> ExitCode {
+/// Runs the tool on the process's arguments, and gives the exit code.
+pub fn main(tool: &'static Tool) -> u8 {
     let mut args: Vec<OsString> = std::env::args_os().skip(1).collect();
     let first = args.first().cloned().unwrap_or_default();
     let find = |name: &str| tool.verbs.iter().find(|verb| verb.name == name);
@@ -418,15 +417,13 @@ pub fn main(tool: &'static Tool) -> ExitCode {
             args.remove(0);
             timed(tool, verb, args)
         }
-        (None, Some("-h" | "--help" | "help")) => ExitCode::from(print(tool.help)),
-        (None, Some("-V" | "--version" | "version")) => ExitCode::from(print(&format!(
-            "{} {}\n",
-            tool.name,
-            env!("CARGO_PKG_VERSION")
-        ))),
+        (None, Some("-h" | "--help" | "help")) => print(tool.help),
+        (None, Some("-V" | "--version" | "version")) => {
+            print(&format!("{} {}\n", tool.name, env!("CARGO_PKG_VERSION")))
+        }
         (None, _) if args.is_empty() => {
             let _ = std::io::stderr().write_all(tool.help.as_bytes());
-            ExitCode::from(EXIT_FAILED)
+            EXIT_FAILED
         }
         _ => match tool.default_verb.and_then(find) {
             Some(verb) => timed(tool, verb, args),
@@ -438,7 +435,7 @@ pub fn main(tool: &'static Tool) -> ExitCode {
                     format!("there is no verb '{}'", first.display()),
                 )
                 .hint(format!("see '{} --help'", tool.name));
-                ExitCode::from(call.fail(&error))
+                call.fail(&error)
             }
         },
     }
@@ -451,9 +448,9 @@ fn print(text: &str) -> u8 {
     }
 }
 
-fn timed(tool: &'static Tool, verb: &Verb, args: Vec<OsString>) -> ExitCode {
+fn timed(tool: &'static Tool, verb: &Verb, args: Vec<OsString>) -> u8 {
     timing::begin(format_args!("{} {}", tool.stage, verb.name));
-    ExitCode::from(timing::measure(timing::ALL, || run(tool, verb, args)))
+    timing::measure(timing::ALL, || run(tool, verb, args))
 }
 
 fn run(tool: &'static Tool, verb: &Verb, args: Vec<OsString>) -> u8 {

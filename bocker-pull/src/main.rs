@@ -1,7 +1,5 @@
 //! bocker-pull: a registry's image into the local image store.
 
-use std::process::ExitCode;
+#![no_main]
 
-fn main() -> ExitCode {
-    bocker_pipe::tool::main(&bocker_pull::TOOL)
-}
+bocker_pipe::program!(|| bocker_pipe::tool::main(&bocker_pull::TOOL));

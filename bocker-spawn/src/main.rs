@@ -1,7 +1,5 @@
 //! `bocker-spawn`: see the library.
 
-use std::process::ExitCode;
+#![no_main]
 
-fn main() -> ExitCode {
-    bocker_pipe::tool::main(&bocker_spawn::TOOL)
-}
+bocker_pipe::program!(|| bocker_pipe::tool::main(&bocker_spawn::TOOL));

@@ -21,7 +21,6 @@ mod verbs;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use bocker_pipe::error::{EXIT_FAILED, EXIT_SIGNAL};
 use bocker_pipe::{Error, Kind, Result};
@@ -34,15 +33,15 @@ use tools::Tools;
 /// signal(7): a report whose reader has gone ends as if by this one, without a word.
 const SIGPIPE: u8 = 13;
 
-/// Does what the process's arguments say.
-pub fn main() -> ExitCode {
+/// Does what the process's arguments say, and gives the exit code.
+pub fn main() -> u8 {
     let args: Vec<OsString> = std::env::args_os().collect();
     let result = match cli::parse(&args) {
         Ok(cli) => dispatch(cli, &args),
         Err(Refusal::Answer(page)) => session::say(page.trim_end()).map(|()| 0),
         Err(Refusal::Wrong(error)) => Err(error),
     };
-    ExitCode::from(result.unwrap_or_else(|error| fail(&error)))
+    result.unwrap_or_else(|error| fail(&error))
 }
 
 fn fail(error: &Error) -> u8 {

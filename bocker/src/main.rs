@@ -1,6 +1,5 @@
 //! The command line that people type.
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    bocker::main()
-}
+#![no_main]
+
+bocker_pipe::program!(bocker::main);
