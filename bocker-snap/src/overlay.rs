@@ -198,6 +198,9 @@ impl Overlay {
             Err(Errno::NODEV) => return Err(no_overlay()),
             Err(error) => return Err(error).doing(|| "open an overlay".into()),
         };
+        if is_legacy(&context) {
+            return Ok(None);
+        }
         let explain = |error: Errno| self.explain(error, &context);
         let mut held = Vec::new();
         for (index, lower) in self.lower.iter().enumerate() {
@@ -289,9 +292,21 @@ impl Overlay {
 
 /// The calls by which this kernel mounts overlays.
 pub(crate) fn api() -> &'static str {
-    let known = fsopen(NAME, FsOpenFlags::FSOPEN_CLOEXEC)
-        .is_ok_and(|context| fsconfig_set_string(&context, LOWER, "/").is_ok());
+    let known = fsopen(NAME, FsOpenFlags::FSOPEN_CLOEXEC).is_ok_and(|context| {
+        !is_legacy(&context) && fsconfig_set_string(&context, LOWER, "/").is_ok()
+    });
     if known { "fsopen" } else { "mount" }
+}
+
+/// Whether the kernel only collects the options for the older interface (before Linux 6.5): it takes any then, even one that
+/// lacks its value, and complains when all are there.
+fn is_legacy(context: &OwnedFd) -> bool {
+    let legacy = fsconfig_set_flag(context, LOWER).is_ok();
+    if !legacy {
+        // What it wrote about that is no news to anybody.
+        _ = rustix::io::read(context, &mut [0; 1024]);
+    }
+    legacy
 }
 
 fn no_overlay() -> Error {
