@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bocker_pipe::step::quote;
-use bocker_pipe::{Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
+use bocker_pipe::{Call, Error, Id, Kind, Result, Step, claim, lock, paths};
 
 use crate::STAGE;
 use crate::controller::Controller;
@@ -28,7 +28,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     let name = call.container(Some(&mut force))?;
     let by_name = name.is_some();
     if let Some(name) = name {
-        find(call, &name)?;
+        call.document_of(&name)?;
     }
     let document = call.document()?;
     let nothing_of_ours = !by_name && document.value("/bocker/cg").is_none();
@@ -64,12 +64,14 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         kill = kill || is_orphaned(&id, &hierarchies, supervised)?;
         say_oom(&id, &hierarchies, request.and_then(|r| r.memory).as_ref());
     }
-    let claimed = ours.is_some_and(|record| record.by == STAGE);
+    let claimed = ours.as_ref().is_some_and(|record| record.by == STAGE);
+    // Without a record it may be half released.
+    let releases = ours.is_none_or(|record| record.by == STAGE);
     let context = Context {
         id,
         hierarchies: hierarchies.clone(),
     };
-    let steps = steps(&hierarchies, kill, claimed);
+    let steps = steps(&hierarchies, kill, releases);
     call.delete(context, steps, |document, _| {
         member::remove(document);
         if claimed {
@@ -77,23 +79,6 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// Takes the document of a container by its name, or a bare one for an id that was claimed and never started.
-fn find(call: &mut Call, name: &str) -> Result<()> {
-    match (call.document_of(name), Id::parse(name)) {
-        (Err(error), Ok(id))
-            if error.kind() == &Kind::NotFound
-                && id.is_container()
-                && claim::read(&id).is_some() =>
-        {
-            let mut document = Document::new();
-            document.set_member("id", &id);
-            call.adopt(document);
-            Ok(())
-        }
-        (result, _) => result.map(|_| ()),
-    }
 }
 
 /// Whether processes are left of a container that has lost its supervisor. Fails with [`Kind::InUse`] while it has one,
@@ -145,8 +130,8 @@ fn say_oom(id: &Id, hierarchies: &Hierarchies, request: Option<&crate::request::
     }
 }
 
-/// The steps that remove an id's groups; with `kill`, whatever is in them first; with `claimed`, its claim last.
-fn steps(hierarchies: &Hierarchies, kill: bool, claimed: bool) -> Vec<Step<Context>> {
+/// The steps that remove an id's groups; with `kill`, whatever is in them first; with `releases`, its claim last.
+fn steps(hierarchies: &Hierarchies, kill: bool, releases: bool) -> Vec<Step<Context>> {
     let mut steps = Vec::new();
     if kill {
         steps.push(kill_step());
@@ -164,7 +149,7 @@ fn steps(hierarchies: &Hierarchies, kill: bool, claimed: bool) -> Vec<Step<Conte
                 .apply(move |c| group::remove(&parent.join(&c.id))),
         );
     }
-    if claimed {
+    if releases {
         steps.push(
             Step::new("cg.claim", "the id is free again")
                 .command(|c: &Context| vec![format!("rm -r /run/bocker/{}", c.id)])
@@ -213,12 +198,12 @@ pub(crate) fn sweep(
     id: &Id,
     hierarchies: &Hierarchies,
     kill: bool,
-    claimed: bool,
+    releases: bool,
 ) -> Result<()> {
     let mut context = Context {
         id: id.clone(),
         hierarchies: hierarchies.clone(),
     };
-    let steps = steps(hierarchies, kill, claimed);
+    let steps = steps(hierarchies, kill, releases);
     call.engine().tear_down(&mut context, steps)
 }

@@ -50,6 +50,9 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         };
         failures.note(result);
     }
+    for claim in claim::sweep(options.grace, call.dry_run())? {
+        call.line(&json!({"claim": claim, "removed": !call.dry_run()}))?;
+    }
     failures.into_result()
 }
 

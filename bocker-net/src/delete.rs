@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::firewall::{self, Firewall};
 use crate::member::{Attachment, CniIp};
 use crate::publish::Publish;
+use crate::route::Route;
 use crate::subnet::Subnet;
 use crate::{BRIDGE, MEMBER, STAGE, files, gc, host_end, lease, netns, ruleset};
 
@@ -25,8 +26,11 @@ pub(crate) struct Remains {
     /// Addresses that are masqueraded by themselves.
     pub(crate) masqueraded: Vec<Ipv4Addr>,
     pub(crate) ports: Vec<Publish>,
+    /// Whether the host's end of the cable has to be removed by itself.
+    pub(crate) veth: bool,
     /// Opened at first need: a container without a bridge has nothing in it.
     firewall: Option<Firewall>,
+    #[expect(dead_code, reason = "held for its drop")]
     verbs: Option<lock::Lock>,
 }
 
@@ -39,6 +43,7 @@ impl Remains {
             leases: Vec::new(),
             masqueraded: Vec::new(),
             ports: Vec::new(),
+            veth: false,
             firewall: None,
             verbs,
         })
@@ -92,11 +97,15 @@ impl Remains {
             .look(|remains| format!("ip link show {}", host_end(&remains.id)))
             .apply(|remains| netns::unpin(&netns::path(&remains.id))),
         );
-        steps.push(
-            Step::new("net.files", "nobody asks these files any more")
-                .command(|remains: &Remains| vec![files::remove_command(&remains.id)])
-                .apply(|remains| files::remove(&remains.id)),
-        );
+        if self.veth {
+            steps.push(
+                Step::new("net.veth", "the cable is pulled out")
+                    .command(|remains: &Remains| {
+                        vec![format!("ip link delete {}", host_end(&remains.id))]
+                    })
+                    .apply(|remains| Route::open()?.delete_link(&host_end(&remains.id))),
+            );
+        }
         for address in self.leases.clone() {
             let path = lease::folder(BRIDGE).join(address.to_string());
             steps.push(
@@ -111,16 +120,20 @@ impl Remains {
                 }),
             );
         }
-        if claim::read(&self.id).is_some_and(|record| record.by == STAGE) {
+        // As long as they are there, so is the claim: by it what is left can be told to be this container's.
+        steps.push(
+            Step::new("net.files", "nobody asks these files any more")
+                .command(|remains: &Remains| vec![files::remove_command(&remains.id)])
+                .apply(|remains| files::remove(&remains.id)),
+        );
+        // Without a record it may be half released.
+        if claim::read(&self.id).is_none_or(|record| record.by == STAGE) {
             steps.push(
                 Step::new("net.claim", "the id is free again")
                     .command(|remains: &Remains| {
                         vec![format!("rm -r {}", paths::claim(&remains.id).display())]
                     })
-                    .apply(|remains: &mut Remains| {
-                        remains.verbs = None;
-                        claim::release_own(&remains.id, STAGE)
-                    }),
+                    .apply(|remains: &mut Remains| claim::release_own(&remains.id, STAGE)),
             );
         }
         steps
@@ -144,23 +157,20 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         Some(name) => call.document_of(name)?,
         None => call.document()?,
     };
+    let is_ours = document.value(POINTER).is_some();
     // Nothing of ours in it, or nothing at all: a stage before failed before it made anything.
-    if document.value(POINTER).is_none() {
+    if name.is_none() && !is_ours {
         return call.write();
     }
     let attachments = attachments(document)?;
     let is_told = document.value(ATTACHMENTS).is_some();
     let id = document.id()?;
     if !force && !call.dry_run() {
-        let in_pipeline = name.is_none();
-        refuse_alive(
-            &id,
-            if in_pipeline {
-                PATIENCE
-            } else {
-                Duration::ZERO
-            },
-        )?;
+        let patience = match name {
+            Some(_) => Duration::ZERO,
+            None => PATIENCE,
+        };
+        refuse_alive(&id, patience)?;
     }
     let mut remains = Remains::of(id, call.dry_run())?;
     for attachment in attachments {
@@ -171,11 +181,11 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         }
         remains.ports.extend(attachment.request.publish);
     }
-    let steps = match is_told {
-        true => remains.steps(),
-        // The document was lost, and this one made for the id alone.
-        false => gc::steps(&mut remains)?,
-    };
+    if !is_told {
+        // Its create may have been killed before it could say what it had made.
+        gc::search(&mut remains)?;
+    }
+    let steps = remains.steps();
     call.delete(remains, steps, |document, remains| {
         strip(document, &remains.id);
         Ok(())

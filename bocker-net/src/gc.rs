@@ -8,14 +8,15 @@ use std::time::Duration;
 use bocker_pipe::claim::Claim;
 use bocker_pipe::error::Failures;
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step, claim, containers, lock};
+use bocker_pipe::{Arg, Call, Id, Result, claim, containers};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::delete::Remains;
 use crate::firewall::Firewall;
 use crate::publish::Publish;
 use crate::route::Route;
-use crate::{BRIDGE, STAGE, files, host_end, id_of_host_end, lease, netns};
+use crate::{BRIDGE, STAGE, files, id_of_host_end, lease, netns};
 
 /// All that is on this machine of one container's network, found by its id; a line of `list` and of `gc`.
 #[derive(Debug, Serialize)]
@@ -52,6 +53,20 @@ impl Found {
             publish: Vec::new(),
             removed: None,
         }
+    }
+
+    /// Adds it to what is to be removed.
+    fn is_left_in(&self, remains: &mut Remains) {
+        fn add<T: Clone + PartialEq>(these: &[T], to: &mut Vec<T>) {
+            let new = these.iter().filter(|one| !to.contains(one)).cloned();
+            let new: Vec<T> = new.collect();
+            to.extend(new);
+        }
+        add(&self.leases, &mut remains.leases);
+        add(&self.masqueraded, &mut remains.masqueraded);
+        add(&self.publish, &mut remains.ports);
+        // Its namespace is pinned no more, and some process still holds it.
+        remains.veth = self.link.is_some() && self.netns.is_none();
     }
 }
 
@@ -140,13 +155,20 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             }
             continue;
         };
-        if !claim.is_ours() || !(force || collectable(claim, &boot_id, grace)) {
+        let goes = || force || collectable(claim, &boot_id, grace);
+        if !claim.is_ours() || !goes() {
             continue;
         }
-        let result = remove(call, &found, force);
+        let result = remove(call, &found, goes);
+        if matches!(result, Ok(false)) {
+            continue;
+        }
         found.removed = Some(result.is_ok() && !call.dry_run());
         call.line(&found)?;
-        failures.note(result);
+        failures.note(result.map(|_| ()));
+    }
+    for claim in claim::sweep(grace, call.dry_run())? {
+        call.line(&json!({"claim": claim, "removed": !call.dry_run()}))?;
     }
     failures.into_result()
 }
@@ -176,39 +198,22 @@ fn has_processes(id: &Id) -> bool {
     })
 }
 
-fn remove(call: &Call, found: &Found, force: bool) -> Result<()> {
+/// Removes it, if it still `goes` once no other verb is at work on the container. Answers whether it did.
+fn remove(call: &Call, found: &Found, goes: impl Fn() -> bool) -> Result<bool> {
     let mut remains = Remains::of(found.id.clone(), call.dry_run())?;
-    // Asked under the lock: a container cannot be started between the question and the removal.
-    if !force && lock::is_alive(&found.id) {
-        return Err(Error::new(Kind::InUse, format!("{} is running", found.id)));
+    if !goes() {
+        return Ok(false);
     }
-    let steps = found.steps(&mut remains);
-    call.engine().tear_down(&mut remains, steps)
+    found.is_left_in(&mut remains);
+    let steps = remains.steps();
+    call.engine().tear_down(&mut remains, steps)?;
+    Ok(true)
 }
 
-/// The steps that remove all that is found by the id, for one whose document does not tell.
-pub(crate) fn steps(remains: &mut Remains) -> Result<Vec<Step<Remains>>> {
-    Ok(match find()?.0.remove(&remains.id) {
-        Some(found) => found.steps(remains),
-        None => remains.steps(),
-    })
-}
-
-impl Found {
-    fn steps(&self, remains: &mut Remains) -> Vec<Step<Remains>> {
-        remains.leases.clone_from(&self.leases);
-        remains.masqueraded.clone_from(&self.masqueraded);
-        remains.ports.clone_from(&self.publish);
-        let mut steps = remains.steps();
-        if self.link.is_some() && self.netns.is_none() {
-            // Its namespace is pinned no more, and some process still holds it.
-            let (shown, name) = (host_end(&self.id), host_end(&self.id));
-            steps.push(
-                Step::new("net.veth", "the cable is pulled out")
-                    .command(move |_| vec![format!("ip link delete {shown}")])
-                    .apply(move |_| Route::open()?.delete_link(&name)),
-            );
-        }
-        steps
+/// Looks everywhere for what is there of a container, whose document does not tell.
+pub(crate) fn search(remains: &mut Remains) -> Result<()> {
+    if let Some(found) = find()?.0.get(&remains.id) {
+        found.is_left_in(remains);
     }
+    Ok(())
 }

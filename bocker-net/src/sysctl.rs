@@ -81,17 +81,10 @@ pub(crate) fn turn_on(name: &str) -> Result<()> {
     let record = folder().join(name);
     let write_down = || {
         fs::create_dir_all(folder())?;
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&record)
-        {
-            Ok(mut file) => file.write_all(OFF.as_bytes()),
-            // Somebody has turned it off after us: what was before us is what counts.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-        }
+        // Where somebody has turned it off after us there is one already, which says the same: what was before us counts.
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&record)?.write_all(OFF.as_bytes())
     };
     write_down().doing(|| format!("write {}", record.display()))?;
     fs::write(path(name), ON).doing(|| format!("turn on {name}"))

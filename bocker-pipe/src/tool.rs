@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::document::Document;
 use crate::error::{Doing, EXIT_FAILED, EXIT_SIGNAL, Error, Kind, Result};
+use crate::id::Id;
 use crate::step::{Engine, Mode, Step};
-use crate::{containers, signals, timing};
+use crate::{claim, containers, signals, timing};
 
 /// signal(7): a report whose reader has gone ends as if by this one, without a word.
 const SIGPIPE: u8 = 13;
@@ -213,9 +214,23 @@ impl Call {
         self.loaded()
     }
 
-    /// Instead of reading one from a pipe, takes the document of the container that `name` resolves to.
+    /// Instead of reading one from a pipe, takes the document of the container that `name` resolves to; of one that never
+    /// reached bocker-spawn, or is only claimed yet, one that holds its id alone.
     pub fn document_of(&mut self, name: &str) -> Result<&mut Document> {
-        let document = containers::load(&containers::resolve(name)?)?;
+        let claimed = || {
+            Id::parse(name)
+                .ok()
+                .filter(|id| id.is_container() && claim::read(id).is_some())
+        };
+        let id = containers::resolve(name).or_else(|error| claimed().ok_or(error))?;
+        let document = match containers::load(&id) {
+            Err(error) if error.kind() == &Kind::NotFound => {
+                let mut document = Document::new();
+                document.set_member("id", &id);
+                document
+            }
+            document => document?,
+        };
         self.document = Some(document);
         self.loaded()
     }
