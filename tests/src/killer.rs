@@ -48,7 +48,7 @@ const HARMLESS: &[(c_long, &str)] = &calls![
     SYS_getsockname SYS_getsockopt SYS_gettid SYS_getuid SYS_lgetxattr SYS_listen SYS_llistxattr SYS_lseek SYS_madvise
     SYS_membarrier SYS_memfd_create SYS_mmap SYS_mprotect SYS_mremap SYS_munmap SYS_nanosleep SYS_newfstatat SYS_openat2 SYS_open_tree
     SYS_pidfd_open SYS_pipe2 SYS_ppoll SYS_prctl SYS_pread64 SYS_prlimit64 SYS_read SYS_readlinkat SYS_readv SYS_recvfrom
-    SYS_recvmsg SYS_restart_syscall SYS_rseq SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_sched_getaffinity
+    SYS_recvmsg SYS_restart_syscall SYS_rseq SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigtimedwait SYS_signalfd4 SYS_sched_getaffinity
     SYS_sched_yield SYS_set_robust_list SYS_set_tid_address SYS_setns SYS_setsockopt SYS_shutdown SYS_sigaltstack SYS_socket
     SYS_socketpair SYS_statfs SYS_statx SYS_syncfs SYS_sysinfo SYS_umask SYS_uname SYS_unshare SYS_wait4 SYS_waitid
 ];

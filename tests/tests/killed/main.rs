@@ -2,9 +2,23 @@
 //! Then one ordinary command, and the machine is as before; nothing that was there is damaged or lost, and no address or name
 //! is given to two.
 
+mod cg;
+mod front;
+mod net;
+mod pull;
 mod snap;
+mod store;
 
 use bocker_tests::{Call, Fingerprint, Host, Struck};
+
+/// All that have a `gc`.
+const TOOLS: [&str; 5] = [
+    "bocker-spawn",
+    "bocker-cg",
+    "bocker-net",
+    "bocker-snap",
+    "bocker-pull",
+];
 
 /// Kills a program after its first change to the machine, then one that has not been killed yet after its second, and so on,
 /// until one ends by itself. `prepare` gives the program, with what `recover` needs to know to put things right after it.

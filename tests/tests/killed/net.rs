@@ -1,0 +1,208 @@
+//! bocker-net.
+
+use std::collections::BTreeSet;
+
+use bocker_tests::{Call, Fingerprint, Host, Output};
+use serde_json::Value;
+
+use crate::{at_every_change, collect};
+
+const NET: &[&str] = &["bocker-net"];
+const PORTS: [&str; 4] = ["-p", "127.0.0.1:8080:80", "-p", "5353:53/udp"];
+
+/// A machine whose shared objects stand already.
+struct Machine {
+    host: Host,
+    before: Fingerprint,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let host = Host::new();
+        host.run(&["bocker-net", "setup"]).ok();
+        Machine {
+            before: host.fingerprint(),
+            host,
+        }
+    }
+
+    fn create(&self) -> Call {
+        self.host
+            .call(&[&["bocker-net", "create", "--new"], &PORTS[..]].concat())
+    }
+
+    fn delete(&self, document: &str) -> Call {
+        self.host.call(&["bocker-net", "delete"]).stdin(document)
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.host.run(&[NET, words].concat())
+    }
+
+    /// The addresses of all networks that are listed.
+    fn addresses(&self) -> Vec<String> {
+        let lines = self.run(&["list"]).ok().json_lines();
+        let leases = lines.iter().filter_map(|line| line["leases"].as_array());
+        leases
+            .flatten()
+            .map(|lease| text(lease).to_owned())
+            .collect()
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[test]
+fn a_create_is_collected() {
+    let machine = Machine::new();
+    at_every_change(
+        30,
+        || (machine.create(), ()),
+        |()| collect(&machine.host, NET, &machine.before),
+    );
+}
+
+#[test]
+fn no_address_and_no_port_is_given_to_two_whoever_was_killed_with_it() {
+    let machine = Machine::new();
+    at_every_change(
+        30,
+        || (machine.create(), ()),
+        |()| {
+            let left = machine.addresses();
+            let new: Vec<Output> = (0..2)
+                .map(|_| machine.run(&["create", "--new"]).ok())
+                .collect();
+            let given = new.iter().map(|output| {
+                let ips = &output.json()["bocker"]["net"]["attachments"][0]["result"]["ips"];
+                let address = text(&ips[0]["address"])
+                    .split('/')
+                    .next()
+                    .map(str::to_owned);
+                address.expect("an address")
+            });
+            let all: Vec<String> = left.into_iter().chain(given).collect();
+            let different: BTreeSet<&String> = all.iter().collect();
+            assert_eq!(all.len(), different.len(), "{all:?}");
+            for one in new {
+                machine.delete(&one.stdout).run().ok();
+            }
+            machine.run(&["gc", "--grace", "0"]).ok();
+            // The ports are free.
+            let again = machine.create().run().ok();
+            machine.delete(&again.stdout).run().ok();
+        },
+    );
+    machine.host.assert_same(&machine.before);
+}
+
+#[test]
+fn a_create_that_fails_and_is_killed_while_it_takes_back_what_it_did_is_collected() {
+    let machine = Machine::new();
+    at_every_change(
+        40,
+        || (machine.create().env("BOCKER_FAIL_AT", "net.files"), ()),
+        |()| collect(&machine.host, NET, &machine.before),
+    );
+}
+
+#[test]
+fn a_container_whose_network_was_left_half_made_is_removed_as_any_other() {
+    let host = Host::new();
+    let rootfs = host.busybox_rootfs("rootfs").display().to_string();
+    host.run(&["bocker", "system", "setup"]).ok();
+    let create = [
+        "bocker-snap",
+        "create",
+        "--rootfs",
+        &rootfs,
+        "--name",
+        "web",
+    ];
+    host.run(&create).ok();
+    host.run(&["bocker", "rm", "-f", "web"]).ok();
+    let before = host.fingerprint();
+    at_every_change(
+        30,
+        || {
+            let words = [&["bocker-net", "create"], &PORTS[..]].concat();
+            let document = host.run(&create).text();
+            (host.call(&words).stdin(document), ())
+        },
+        |()| {
+            host.run(&["bocker", "rm", "-f", "web"]).ok();
+            host.assert_same(&before);
+        },
+    );
+}
+
+#[test]
+fn a_delete_is_finished_by_the_next_or_by_a_collection() {
+    let machine = Machine::new();
+    for by_collection in [false, true] {
+        at_every_change(
+            10,
+            || {
+                let document = machine.create().run().text();
+                (machine.delete(&document), document)
+            },
+            |document| {
+                match by_collection {
+                    true => machine.run(&["gc", "--grace", "0"]).ok(),
+                    false => machine.delete(&document).run().ok(),
+                };
+                machine.host.assert_same(&machine.before);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_collection_is_finished_by_the_next() {
+    let machine = Machine::new();
+    at_every_change(
+        10,
+        || {
+            machine.create().run().ok();
+            (machine.host.call(&["bocker-net", "gc", "--grace", "0"]), ())
+        },
+        |()| collect(&machine.host, NET, &machine.before),
+    );
+}
+
+#[test]
+fn what_containers_share_is_completed_by_the_next_and_removed_exactly() {
+    let host = Host::new();
+    let empty = host.fingerprint();
+    host.run(&["bocker-net", "setup"]).ok();
+    let complete = host.fingerprint();
+    host.run(&["bocker-net", "reset"]).ok();
+    host.assert_same(&empty);
+    for completes in [true, false] {
+        at_every_change(
+            15,
+            || (host.call(&["bocker-net", "setup"]), ()),
+            |()| {
+                if completes {
+                    host.run(&["bocker-net", "setup"]).ok();
+                    host.assert_same(&complete);
+                }
+                host.run(&["bocker-net", "reset"]).ok();
+                host.assert_same(&empty);
+            },
+        );
+    }
+    at_every_change(
+        6,
+        || {
+            host.run(&["bocker-net", "setup"]).ok();
+            (host.call(&["bocker-net", "reset"]), ())
+        },
+        |()| {
+            host.run(&["bocker-net", "reset"]).ok();
+            host.assert_same(&empty);
+        },
+    );
+}
