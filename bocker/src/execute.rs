@@ -55,17 +55,8 @@ pub(crate) fn become_stage(stage: &Stage) -> Error {
 
 /// Runs one stage that only looks, and gives its stdout and exit status.
 pub(crate) fn capture(stage: &Stage) -> Result<(Vec<u8>, u8)> {
-    capture_with(stage, Stdio::inherit())
-}
-
-/// The same, for what says by its document what went wrong.
-pub(crate) fn capture_quietly(stage: &Stage) -> Result<(Vec<u8>, u8)> {
-    capture_with(stage, Stdio::null())
-}
-
-fn capture_with(stage: &Stage, stderr: Stdio) -> Result<(Vec<u8>, u8)> {
     let mut command = command(stage);
-    command.stdin(Stdio::null()).stderr(stderr);
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = measure(stage.label(), || command.output()).doing(|| starting(stage))?;
     Ok((output.stdout, code(output.status)))
 }

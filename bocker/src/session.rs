@@ -51,7 +51,7 @@ impl Session {
     /// Runs a pipeline, shown under `-x`; under `--dry-run` it is only printed. Gives the exit status of the last stage,
     /// or, when there is something to say after success, that of the last one that failed.
     pub(crate) fn run(&self, pipeline: &Pipeline) -> Result<u8> {
-        if !self.announce(shell::pipeline(pipeline))? {
+        if !self.announce(|| shell::pipeline(pipeline))? {
             return Ok(0);
         }
         let statuses = execute::run(pipeline)?;
@@ -68,7 +68,7 @@ impl Session {
 
     /// Becomes the stage: the caller's descriptors, signals and terminal are its own.
     pub(crate) fn become_stage(&self, stage: &Stage) -> Result<u8> {
-        if !self.announce(shell::command(stage))? {
+        if !self.announce(|| shell::command(stage))? {
             return Ok(0);
         }
         Err(execute::become_stage(stage))
@@ -99,16 +99,16 @@ impl Session {
         Ok(())
     }
 
-    /// Shows a line that a shell understands. Whether it is to be done as well.
-    fn announce(&self, mut line: Vec<u8>) -> Result<bool> {
-        line.push(b'\n');
+    /// Shows a line that a shell understands, if it is to be shown. Whether it is to be done.
+    fn announce(&self, line: impl Fn() -> Vec<u8>) -> Result<bool> {
+        let line = || [line().as_slice(), b"\n"].concat();
         if self.dry_run {
             io::stdout()
-                .write_all(&line)
+                .write_all(&line())
                 .doing(|| "write to stdout".into())?;
         } else if self.trace {
             io::stderr()
-                .write_all(&line)
+                .write_all(&line())
                 .doing(|| "write to stderr".into())?;
         }
         Ok(!self.dry_run)
@@ -117,7 +117,7 @@ impl Session {
 
 /// The error for a report of another release, or of a swapped piece.
 pub(crate) fn not_understood(stage: &Stage, error: &serde_json::Error) -> Error {
-    let program = stage.program.shown.display();
+    let program = stage.program.path.display();
     Error::new(
         Kind::Document,
         format!("what {program} says is not understood: {error}"),

@@ -18,7 +18,8 @@ pub(crate) fn join<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> Vec<u
 
 /// One command. Its name is quoted where a shell could take it for an assignment.
 pub(crate) fn command(stage: &Stage) -> Vec<u8> {
-    let name = stage.program.shown.as_bytes();
+    let name = stage.program.shown();
+    let name = name.as_bytes();
     let mut line = quote_bytes(name);
     if line == name && name.contains(&b'=') {
         line = [b"'", name, b"'"].concat();

@@ -51,22 +51,41 @@ impl Piece {
     }
 }
 
-/// A program: where it is, and how a command line names it.
+/// A program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) path: PathBuf,
-    pub(crate) shown: OsString,
+    /// By which a shell may find it.
+    name: Option<OsString>,
 }
 
 impl Program {
     fn at(path: PathBuf) -> Program {
-        let shown = path.clone().into_os_string();
-        Program { path, shown }
+        Program { path, name: None }
+    }
+
+    /// Found as a shell finds it.
+    pub(crate) fn on_path(name: &OsStr) -> Option<Program> {
+        let path = on_path(name)?;
+        let name = Some(name.to_owned());
+        Some(Program { path, name })
     }
 
     #[cfg(test)]
     pub(crate) fn named(name: &str) -> Program {
         Program::at(name.into())
+    }
+
+    /// How a command line names it: by its name alone when a shell finds the same file by that, else by its path.
+    pub(crate) fn shown(&self) -> OsString {
+        let is_this = |other: &PathBuf| match (fs::metadata(&self.path), fs::metadata(other)) {
+            (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+            _ => false,
+        };
+        match &self.name {
+            Some(name) if on_path(name).as_ref().is_some_and(is_this) => name.clone(),
+            _ => self.path.clone().into_os_string(),
+        }
     }
 }
 
@@ -134,19 +153,29 @@ impl Tools {
         let name = format!("bocker-{}", piece.stage());
         let beside = self.own.with_file_name(&name);
         if is_program(&beside) {
-            return Ok(shown_as(beside, &name));
+            return Ok(Program {
+                path: beside,
+                name: Some(name.into()),
+            });
         }
-        on_path(name.as_ref())
-            .map(|path| Program { path, shown: name.clone().into() })
-            .ok_or_else(|| {
-                Error::new(Kind::NotFound, format!("{name} is neither beside {} nor on PATH", self.own.display()))
-                    .hint("install it, or name a program with the variable of its piece, as BOCKER_NET=/path")
-            })
+        Program::on_path(name.as_ref()).ok_or_else(|| {
+            let own = self.own.display();
+            Error::new(
+                Kind::NotFound,
+                format!("{name} is neither beside {own} nor on PATH"),
+            )
+            .hint(
+                "install it, or name a program with the variable of its piece, as BOCKER_NET=/path",
+            )
+        })
     }
 
     /// This program, for a stage of its own.
     pub(crate) fn own(&self) -> Program {
-        shown_as(self.own.clone(), "bocker")
+        Program {
+            path: self.own.clone(),
+            name: Some("bocker".into()),
+        }
     }
 
     /// This program with its whole path, and the swapped pieces as arguments: for one who starts it later, elsewhere.
@@ -174,21 +203,6 @@ impl Tools {
         }
         let value = env::var_os(piece.variable()).filter(|value| !value.is_empty())?;
         Some((value.into(), piece.variable().to_owned()))
-    }
-}
-
-/// By its name alone when a shell would find the same file by it.
-fn shown_as(path: PathBuf, name: &str) -> Program {
-    let same = |other: &PathBuf| match (fs::metadata(&path), fs::metadata(other)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    };
-    match on_path(name.as_ref()) {
-        Some(found) if same(&found) => Program {
-            path,
-            shown: name.into(),
-        },
-        _ => Program::at(path),
     }
 }
 

@@ -7,7 +7,7 @@ use bocker_pipe::Result;
 use crate::cli;
 use crate::pipeline::Stage;
 use crate::session::Session;
-use crate::tools::{Piece, Program, on_path};
+use crate::tools::{Piece, Program};
 
 pub(crate) fn run(session: &Session, words: &[OsString]) -> Result<u8> {
     let (verb, args) = words
@@ -25,8 +25,7 @@ fn find(session: &Session, verb: &OsStr) -> Result<Program> {
     let mut name = OsString::from("bocker-");
     name.push(verb);
     let is_word = !verb.is_empty() && !verb.to_string_lossy().contains('/');
-    match on_path(&name).filter(|_| is_word) {
-        Some(path) => Ok(Program { path, shown: name }),
-        None => Err(cli::unknown_verb(verb)),
-    }
+    Program::on_path(&name)
+        .filter(|_| is_word)
+        .ok_or_else(|| cli::unknown_verb(verb))
 }

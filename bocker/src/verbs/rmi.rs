@@ -23,7 +23,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
 
 /// Removes one image, or one of its names, and says so in the original's words.
 pub(crate) fn remove(session: &Session, name: &str) -> Result<Outcome> {
-    if !image::exists(session, name)? {
+    if image::find(name)?.is_none() {
         return Err(image::missing(name));
     }
     let stage = session.tool(Piece::Snap, "rmi")?.arg("--").arg(name);

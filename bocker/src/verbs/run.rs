@@ -123,7 +123,7 @@ pub(crate) fn run(session: &Session, args: &Args, line: &[OsString]) -> Result<u
         image::pull_if_missing(session, name)?;
     }
     let words = match words {
-        [line] if is_shell_line(line) && !args.has_entrypoint(session, &root)? => {
+        [line] if is_shell_line(line) && !args.has_entrypoint(&root)? => {
             vec!["/bin/sh".into(), "-c".into(), line.clone()]
         }
         words => words.to_vec(),
@@ -149,15 +149,15 @@ impl Args {
     }
 
     /// Whether an entrypoint takes the words: then a line for a shell is none.
-    fn has_entrypoint(&self, session: &Session, root: &Root<'_>) -> Result<bool> {
+    fn has_entrypoint(&self, root: &Root<'_>) -> Result<bool> {
         match (&self.entrypoint, root) {
             (Some(entrypoint), _) => Ok(!entrypoint.is_empty()),
             (None, Root::Directory(_)) => Ok(false),
-            // What a dry run would have to pull first is not there to be asked.
-            (None, Root::Image(name)) if session.dry_run && !image::exists(session, name)? => {
-                Ok(false)
-            }
-            (None, Root::Image(name)) => image::has_entrypoint(session, name),
+            (None, Root::Image(name)) => match image::find(name)? {
+                Some(image) => image::has_entrypoint(&image),
+                // What a dry run would have to pull first is not there to be asked.
+                None => Ok(false),
+            },
         }
     }
 
