@@ -17,8 +17,16 @@ use crate::{lock, paths};
 
 /// In a claim's folder: the record.
 const RECORD: &str = "claim";
+/// The same before it is whole.
+const RECORD_NEW: &str = "claim.new";
 /// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
-const OWN: [&str; 4] = [lock::VERBS, lock::ALIVE_NEW, lock::ALIVE, RECORD];
+const OWN: [&str; 5] = [
+    lock::VERBS,
+    lock::ALIVE_NEW,
+    lock::ALIVE,
+    RECORD_NEW,
+    RECORD,
+];
 /// What the name of a claim's folder begins with as long as it must not be seen.
 const HIDDEN: &str = ".";
 /// How many random ids are tried: with 30 bits, a second try is already rare.
@@ -125,17 +133,36 @@ pub fn make(stage: &str) -> Result<Id> {
     .hint("look at /run/bocker, and run 'bocker system prune'"))
 }
 
-/// Claims the id of a container that exists already, after a restart emptied `/run`. Succeeds if the claim stands.
-pub fn renew(id: &Id, stage: &str) -> Result<()> {
+/// Claims the id of a container that exists already, after a restart emptied `/run`. Succeeds if the claim stands; one that
+/// a restart has left is of this boot from now on. Answers whether there was none.
+pub fn renew(id: &Id, stage: &str) -> Result<bool> {
     make_run()?;
-    take(id, &record(stage)?).map(|_| ())
+    let now = record(stage)?;
+    let is_new = take(id, &now)?;
+    if let Some(earlier) = read(id).filter(|earlier| earlier.boot_id != now.boot_id) {
+        let folder = paths::claim(id);
+        let (path, new) = (folder.join(RECORD), folder.join(RECORD_NEW));
+        let record = Record {
+            root: earlier.root,
+            by: earlier.by,
+            ..now
+        };
+        fs::write(&new, bytes(&record)?)
+            .and_then(|()| fs::rename(&new, &path))
+            .doing(|| format!("write {}", path.display()))?;
+    }
+    Ok(is_new)
+}
+
+fn bytes(record: &Record) -> Result<Vec<u8>> {
+    serde_json::to_vec(record)
+        .map_err(std::io::Error::from)
+        .doing(|| "write a claim".into())
 }
 
 fn take(id: &Id, record: &Record) -> Result<bool> {
     let (folder, new) = (paths::claim(id), hidden(id));
-    let bytes = serde_json::to_vec(record)
-        .map_err(std::io::Error::from)
-        .doing(|| "write a claim".into())?;
+    let bytes = bytes(record)?;
     for _ in 0..TRIES {
         if folder.exists() {
             return Ok(false);

@@ -111,8 +111,7 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
 }
 
 fn keep(context: &mut Context) -> Result<()> {
-    context.claim_is_new = claim::read(&context.id).is_none();
-    claim::renew(&context.id, STAGE)?;
+    context.claim_is_new = claim::renew(&context.id, STAGE)?;
     let _lock = lock::verbs(&context.id)?;
     if record::make_folder(&context.folder)? {
         context.made_folder = true;

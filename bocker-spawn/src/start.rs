@@ -191,8 +191,7 @@ fn complete(context: &mut Context) -> Result<()> {
 fn take_claim(context: &mut Context) -> Result<()> {
     let id = match &context.id {
         Some(id) => {
-            context.claim_is_new = claim::read(id).is_none();
-            claim::renew(id, STAGE)?;
+            context.claim_is_new = claim::renew(id, STAGE)?;
             id.clone()
         }
         None => {

@@ -71,6 +71,7 @@ pub(crate) enum Verb {
     Exec(verbs::exec::Args),
     Logs(verbs::logs::Args),
     Commit(verbs::commit::Args),
+    Start(verbs::start::Args),
     Stop(verbs::stop::Args),
     Kill(verbs::kill::Args),
     Rm(verbs::rm::Args),

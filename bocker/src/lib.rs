@@ -98,18 +98,12 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Images(args) => verbs::images::run(session, &args),
         Verb::Tag(args) => verbs::tag::run(session, &args),
         Verb::Rmi(args) => verbs::rmi::run(session, &args),
-        Verb::Run(words) => {
-            let code = verbs::run::run(session, &words, args)?;
-            // A stage that was killed leaves those after it without a document.
-            if code == EXIT_FAILED {
-                verbs::cleanup::abandoned(session)?;
-            }
-            Ok(code)
-        }
+        Verb::Run(words) => with_what_is_left(session, verbs::run::run(session, &words, args)?),
         Verb::Ps(args) => verbs::ps::run(session, &args),
         Verb::Exec(args) => verbs::exec::run(session, &args),
         Verb::Logs(args) => verbs::logs::run(session, &args),
         Verb::Commit(args) => verbs::commit::run(session, &args),
+        Verb::Start(args) => with_what_is_left(session, verbs::start::run(session, &args)?),
         Verb::Stop(args) => verbs::stop::run(session, &args),
         Verb::Kill(args) => verbs::kill::run(session, &args),
         Verb::Rm(args) => verbs::rm::run(session, &args),
@@ -121,6 +115,14 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Version => verbs::help::version(),
         Verb::Other(words) => verbs::other::run(session, &words),
     }
+}
+
+/// A stage that was killed leaves those after it without a document, and the pipeline failed.
+fn with_what_is_left(session: &Session, code: u8) -> Result<u8> {
+    if code == EXIT_FAILED {
+        verbs::cleanup::abandoned(session)?;
+    }
+    Ok(code)
 }
 
 /// Whether it is no stage of a pipeline.

@@ -183,6 +183,16 @@ impl View {
         });
     }
 
+    /// Removes the groups that were made in it; called inside the view, when no process is left in them.
+    pub(crate) fn clear(&self) {
+        until(|| {
+            self.mounts()
+                .flat_map(children)
+                .filter(|group| !group.ends_with(LEAF))
+                .all(|group| remove(&group))
+        });
+    }
+
     /// Moves the thread back, with all that the test has started and not waited for, and removes the groups; called
     /// outside the view.
     pub(crate) fn leave(&self) {

@@ -44,10 +44,10 @@ const NAMESPACES: [(&str, CloneFlags); 4] = [
 /// `BOCKER_ROOT` on disk and the binaries under test first in PATH. What the thread starts, threads included,
 /// inherits all of it. Dropping it kills what was started and puts the thread back.
 pub struct Host {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     bins: PathBuf,
     env: BTreeMap<OsString, OsString>,
-    cgroups: View,
+    pub(crate) cgroups: View,
     outer: Vec<(File, CloneFlags)>,
     cwd: PathBuf,
     /// The namespaces are the thread's: a host can be lent to threads started from it, and not be sent away.

@@ -43,8 +43,8 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     if document.error().is_none() {
         return say(document.id()?.as_str()).map(|()| 0);
     }
-    // What could not be started is not kept: nothing came of it, and nobody knows its id.
-    let mut pipeline = teardown(session, true)?;
+    // What never began is not kept: bocker-snap unmount removes it, as nothing came of it and nobody knows its id.
+    let mut pipeline = teardown(session, false)?;
     pipeline.document = Some(document.tree().to_string());
     session.run(&pipeline)
 }

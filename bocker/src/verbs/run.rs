@@ -185,7 +185,7 @@ impl Args {
             .option("--network", self.network.as_ref())
             .option("--hostname", self.hostname.as_ref())
             .options("--publish", &self.publish);
-        let mut stages = vec![snap, net, self.cg(session)?];
+        let stages = vec![snap, net, self.cg(session)?];
         let spawn = session
             .stage(Piece::Spawn, "run")?
             .flag("--tty", self.tty)
@@ -193,37 +193,12 @@ impl Args {
             .option("--workdir", self.workdir.as_ref())
             .option("--user", self.user.as_ref())
             .option("--entrypoint", self.entrypoint.as_ref());
-        let with_command = |stage: Stage| {
-            if words.is_empty() {
-                stage
-            } else {
-                stage.arg("--").args(&words)
-            }
+        let way = Way {
+            detach: self.detach,
+            interactive: self.interactive,
+            rm: self.rm,
         };
-        let mut pipeline;
-        if self.detach {
-            let mut on_exit = session.tools.own_elsewhere().into_iter();
-            let spawn = spawn
-                .arg("--detach")
-                .option("--on-exit", on_exit.next())
-                .options("--on-arg", on_exit)
-                .options("--on-arg", ["cleanup"])
-                .options("--on-arg", self.rm.then_some("--rm"));
-            stages.push(with_command(spawn));
-            stages.push(session.own_stage("cleanup").arg("--unless-running"));
-            pipeline = Pipeline::new(stages);
-        } else {
-            let stdin = self.interactive.then_some(STDIN.to_string());
-            let spawn = spawn
-                .option("--stdin", stdin)
-                .arg("--stdout")
-                .arg(STDOUT.to_string());
-            stages.push(with_command(spawn));
-            stages.extend(cleanup::teardown(session, self.rm)?.stages);
-            pipeline = Pipeline::new(stages).discarded();
-            pipeline.carries_stdin = self.interactive;
-            pipeline.carries_stdout = true;
-        }
+        let mut pipeline = way.pipeline(session, stages, spawn, &words)?;
         pipeline.document = Some(self.document(session.limits, line));
         Ok(pipeline)
     }
@@ -272,6 +247,52 @@ impl Args {
         }
         bocker.insert("command".into(), as_typed(limits, line).into());
         json!({ "bocker": bocker }).to_string()
+    }
+}
+
+/// How a container is started, and what becomes of it at its end.
+pub(crate) struct Way {
+    pub(crate) detach: bool,
+    pub(crate) interactive: bool,
+    pub(crate) rm: bool,
+}
+
+impl Way {
+    /// The pipeline of the stages that make the container, bocker-spawn, and those that tear it down, be it by a supervisor.
+    pub(crate) fn pipeline(
+        &self,
+        session: &Session,
+        mut stages: Vec<Stage>,
+        spawn: Stage,
+        words: &[OsString],
+    ) -> Result<Pipeline> {
+        let with_command = |stage: Stage| match words.is_empty() {
+            true => stage,
+            false => stage.arg("--").args(words),
+        };
+        if self.detach {
+            let mut on_exit = session.tools.own_elsewhere().into_iter();
+            let spawn = spawn
+                .arg("--detach")
+                .option("--on-exit", on_exit.next())
+                .options("--on-arg", on_exit)
+                .options("--on-arg", ["cleanup"])
+                .options("--on-arg", self.rm.then_some("--rm"));
+            stages.push(with_command(spawn));
+            stages.push(session.own_stage("cleanup").arg("--unless-running"));
+            return Ok(Pipeline::new(stages));
+        }
+        let stdin = self.interactive.then_some(STDIN.to_string());
+        let spawn = spawn
+            .option("--stdin", stdin)
+            .arg("--stdout")
+            .arg(STDOUT.to_string());
+        stages.push(with_command(spawn));
+        stages.extend(cleanup::teardown(session, self.rm)?.stages);
+        let mut pipeline = Pipeline::new(stages).discarded();
+        pipeline.carries_stdin = self.interactive;
+        pipeline.carries_stdout = true;
+        Ok(pipeline)
     }
 }
 
