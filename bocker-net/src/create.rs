@@ -13,10 +13,11 @@ use crate::host::Host;
 use crate::member::{
     Attachment, CniInterface, CniIp, CniResult, CniRoute, Mode, Net, Netns, Request,
 };
+use crate::netns::{self, Unpinned};
 use crate::publish::{Protocol, Publish};
 use crate::steps::{self, Bridged, Container};
 use crate::subnet::{host_mac, mac, mac_text};
-use crate::{BRIDGE, IFNAME, MEMBER, files, host_end, netns};
+use crate::{BRIDGE, IFNAME, MEMBER, files, host_end};
 
 const CNI_VERSION: &str = "1.1.0";
 
@@ -149,6 +150,12 @@ impl Wish {
 /// The verb.
 pub(crate) fn run(call: &mut Call) -> Result<()> {
     let options = Options::parse(call)?;
+    // Half a millisecond, which passes while the stage before is still at work.
+    let namespace = match options.mode {
+        Some(Mode::Host) => None,
+        _ if call.dry_run() => None,
+        _ => Some(Unpinned::make()?),
+    };
     let document = call.document()?;
     let earlier: Option<Net> = document.member(MEMBER)?;
     let id = match document.value("/bocker/id") {
@@ -173,6 +180,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         hostname,
         dns: files::dns(&wish.dns)?,
         asked_dns: wish.dns,
+        namespace,
         inside: None,
         address: None,
         verbs,

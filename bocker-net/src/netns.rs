@@ -2,14 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
-use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
+use bocker_pipe::{Doing, Id, Result, paths};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, statfs};
 
 use crate::route::Route;
@@ -39,56 +39,58 @@ pub(crate) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
 }
 
-/// Makes a namespace and pins it. unshare(2) moves the calling thread only, and here that is one which ends.
-pub(crate) fn pin(path: &Path) -> Result<Inside> {
-    let pin = path.to_owned();
-    let maker = thread::Builder::new()
-        .spawn(move || make(&pin))
-        .doing(|| "start a thread".into())?;
-    match maker.join() {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(
-            Kind::System(Errno::EIO as i32),
-            format!("cannot pin {}", path.display()),
-        )),
-    }
+/// A new namespace that nobody else can know: it is gone with this value.
+pub(crate) struct Unpinned {
+    namespace: File,
+    route: Route,
 }
 
-fn make(path: &Path) -> Result<Inside> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o400)
-        .open(path)
-    {
-        Ok(_) => {}
-        // Left by a create that was killed before the mount.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && !is_pinned(path) => {}
-        Err(error) => return Err(error).doing(|| format!("make {}", path.display())),
-    }
-    let made = (|| {
+impl Unpinned {
+    /// Makes one. unshare(2) moves the calling thread, which is moved back.
+    pub(crate) fn make() -> Result<Unpinned> {
+        let open = || File::open(OWN).doing(|| format!("open {OWN}"));
+        let ours = open()?;
         unshare(CloneFlags::CLONE_NEWNET).doing(|| "make a network namespace".into())?;
-        let namespace = File::open(OWN).doing(|| format!("open {OWN}"))?;
-        let route = Route::open()?;
-        mount(
-            Some(OWN),
+        let made = open().and_then(|namespace| {
+            let route = Route::open()?;
+            Ok(Unpinned { namespace, route })
+        });
+        setns(&ours, CloneFlags::CLONE_NEWNET).doing(|| "return to our namespace".into())?;
+        made
+    }
+
+    /// Pins it.
+    pub(crate) fn pin(self, path: &Path) -> Result<Inside> {
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(path)
+        {
+            Ok(_) => {}
+            // Left by a create that was killed before the mount.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && !is_pinned(path) => {}
+            Err(error) => return Err(error).doing(|| format!("make {}", path.display())),
+        }
+        let source = format!("/proc/self/fd/{}", self.namespace.as_raw_fd());
+        let pinned = mount(
+            Some(source.as_str()),
             path,
             None::<&str>,
             MsFlags::MS_BIND,
             None::<&str>,
-        )
-        .doing(|| format!("pin the network namespace at {}", path.display()))?;
+        );
+        if pinned.is_err() {
+            // The first failure is the one to tell.
+            let _ = fs::remove_file(path);
+        }
+        pinned.doing(|| format!("pin the network namespace at {}", path.display()))?;
         Ok(Inside {
-            namespace,
-            route,
+            namespace: self.namespace,
+            route: self.route,
             index: 0,
         })
-    })();
-    if made.is_err() {
-        // The first failure is the one to tell.
-        let _ = fs::remove_file(path);
     }
-    made
 }
 
 /// Lets a namespace go: it ends, and its interfaces with it, as soon as no process is in it. Already gone is success.

@@ -10,7 +10,7 @@ use crate::conntrack;
 use crate::files::{self, Files};
 use crate::host::{self, Host};
 use crate::member::{CniDns, Mode};
-use crate::netns::{self, Inside};
+use crate::netns::{self, Inside, Unpinned};
 use crate::publish::{Protocol, Publish};
 use crate::route::Veth;
 use crate::subnet::{Subnet, host_mac, mac, mac_text};
@@ -25,7 +25,9 @@ pub(crate) struct Container {
     pub(crate) hostname: Option<String>,
     pub(crate) asked_dns: Vec<Ipv4Addr>,
     pub(crate) dns: CniDns,
-    /// Known once the namespace is made.
+    /// The namespace before it is pinned, where there is to be one.
+    pub(crate) namespace: Option<Unpinned>,
+    /// Known once the namespace is pinned.
     pub(crate) inside: Option<Inside>,
     /// Known once it is leased; in a dry run, the one that would be tried first.
     pub(crate) address: Option<Ipv4Addr>,
@@ -163,7 +165,11 @@ pub(crate) fn netns_step<C: AsRef<Container> + AsMut<Container> + 'static>() -> 
     .look(|context| format!("findmnt {}", netns::path(&context.as_ref().id).display()))
     .apply(|context: &mut C| {
         let container = context.as_mut();
-        container.inside = Some(netns::pin(&netns::path(&container.id))?);
+        let namespace = match container.namespace.take() {
+            Some(namespace) => namespace,
+            None => Unpinned::make()?,
+        };
+        container.inside = Some(namespace.pin(&netns::path(&container.id))?);
         Ok(())
     })
     .undo(|context: &mut C| {
