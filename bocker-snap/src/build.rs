@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::base::Base;
 use crate::btrfs::{self, Changes};
 use crate::change::{self, Change};
-use crate::container::{Folder, Snap};
+use crate::container::{self, Folder, Snap};
 use crate::driver::Driver;
 use crate::ingest::Layer;
 use crate::layers::Draft;
@@ -84,6 +84,9 @@ pub(crate) fn commit(call: &mut Call) -> Result<()> {
         ));
     };
     let id = containers::resolve(container)?;
+    // Nobody deletes it meanwhile; who did so while this waited has left no container.
+    let _lock = container::lock(&id)?;
+    containers::resolve(id.as_str())?;
     let folder = Folder::of(&id);
     let content = Content::Container {
         snap: folder.snap()?,

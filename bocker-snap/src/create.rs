@@ -1,10 +1,11 @@
 //! `create`: claims an id and makes a container's root from an image or from a directory.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::step::quote;
-use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, paths};
+use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
 use serde_json::{Map, Value};
 
 use crate::container::{self, Folder, Snap};
@@ -41,6 +42,8 @@ struct Context {
     made: Vec<PathBuf>,
     /// Keeps the layers from being removed until the container's own folder names them.
     keep: Option<Keep>,
+    /// Orders the verbs on this container, until it is passed on: a collection without grace takes all of it or nothing.
+    lock: Cell<Option<lock::Lock>>,
 }
 
 impl Context {
@@ -158,6 +161,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         snap,
         made: Vec::new(),
         keep: None,
+        lock: Cell::default(),
     })
 }
 
@@ -244,6 +248,7 @@ fn folder_step() -> Step<Context> {
     .look(|c| format!("ls -l {}", quote(&c.folder().path().display().to_string())))
     .apply(|c| {
         layers::make_folder(&paths::root())?;
+        c.lock.set(Some(lock::verbs(&c.id)?));
         c.keep = Some(Keep::take()?);
         c.folder().make(&c.snap)
     })
@@ -387,6 +392,7 @@ fn make_root(c: &mut Context) -> Result<()> {
 }
 
 fn finish(document: &mut Document, context: &Context) -> Result<()> {
+    drop(context.lock.take());
     document.set_member("id", &context.id);
     if let Some(name) = &context.name {
         document.set_member("name", name);

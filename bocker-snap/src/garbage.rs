@@ -5,17 +5,24 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bocker_pipe::claim::{self, DEFAULT_GRACE};
+use bocker_pipe::error::Failures;
 use bocker_pipe::layout::{DOCKER_INDEX, Layout, OCI_INDEX};
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, containers, lock, paths};
+use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::container::{self, Folder};
 use crate::layers::{self, Keep};
 use crate::tree::remove_path;
 use crate::{STAGE, image, volume};
+
+/// How long a container's folder in which things still turn up is removed again and again.
+const PATIENCE: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(1);
 
 /// What was removed, or would be, as one JSON line.
 #[derive(Debug, Serialize)]
@@ -65,6 +72,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
     // Objects first, claims second: one that is claimed in between is then seen as claimed.
     let folders = containers::list()?;
     let claims = claim::list()?;
+    let mut failures = Failures::default();
     for id in folders {
         let folder = Folder::of(&id);
         if !force && lock::is_alive(&id) {
@@ -97,9 +105,17 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             Some(claim) => claim.is_stale(&boot, grace),
             None => age(folder.path()) >= grace,
         };
-        if stale && (dry_run || remove(&id, &folder)?) {
+        if !stale {
+            continue;
+        }
+        let removed = match dry_run {
+            true => Ok(true),
+            false => remove(&id, &folder),
+        };
+        if matches!(removed, Ok(true)) {
             call.line(&Removed::of("container", &id))?;
         }
+        failures.note(removed.map(drop));
     }
     for claim in claims {
         let own = claim
@@ -138,7 +154,8 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             garbage.kind,
             layout.root().join(&garbage.path),
         ))
-    })
+    })?;
+    failures.into_result()
 }
 
 /// Removes a container that was never handed to bocker-spawn. Answers `false` for one that was, while this waited for its lock.
@@ -147,8 +164,20 @@ fn remove(id: &Id, folder: &Folder) -> Result<bool> {
     if folder.is_handed_over() {
         return Ok(false);
     }
-    folder.unmount()?;
-    folder.remove()?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        folder.unmount()?;
+        match folder.remove() {
+            // Somebody who holds no lock still puts things there, or mounts.
+            Err(error)
+                if (error.is(Errno::ENOTEMPTY) || error.is(Errno::EBUSY))
+                    && Instant::now() < deadline =>
+            {
+                sleep(TICK);
+            }
+            result => break result?,
+        }
+    }
     container::take_names(id)?;
     container::release(id)?;
     Ok(true)

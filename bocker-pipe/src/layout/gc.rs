@@ -53,7 +53,11 @@ impl Layout {
             self.collect("ingest", &entry, dry_run, &mut each)?;
         }
         {
-            let _lock = lock::exclusive(&self.root().join(LOCK))?;
+            let path = self.root().join(LOCK);
+            let _lock = match dry_run && !path.exists() {
+                true => None,
+                false => Some(lock::exclusive(&path)?),
+            };
             for entry in files(self.root())?
                 .filter(old)
                 .filter(|entry| entry.file_name() == INDEX_NEW)
@@ -61,8 +65,14 @@ impl Layout {
                 self.collect("ingest", &entry, dry_run, &mut each)?;
             }
         }
-        let Some(_alone) = lock::try_exclusive(&self.0.join(WRITERS))? else {
-            return Ok(());
+        let writers = self.0.join(WRITERS);
+        // A dry run makes nothing, and where nobody has ever written nobody does now.
+        let _alone = match dry_run && !writers.exists() {
+            true => None,
+            false => match lock::try_exclusive(&writers)? {
+                None => return Ok(()),
+                alone => alone,
+            },
         };
         let reachable = self.reachable()?;
         let unreachable = |entry: &DirEntry| {
