@@ -6,7 +6,7 @@ use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
-use super::outcome::each;
+use super::outcome::{Outcome, each};
 use super::rm;
 use crate::container;
 use crate::pipeline::Pipeline;
@@ -104,7 +104,17 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         .iter()
         .map(|container| container.id.to_string())
         .collect();
-    Ok(code.max(remove_all(session, &ids, false)?))
+    let worst = each(&ids, |name| {
+        let id = Id::parse(name)?;
+        let is_there = || containers::load(&id).is_ok();
+        // Others remove containers too, those of 'run --rm' go by themselves, and gone is gone.
+        match is_there() {
+            true => rm::remove(session, &id, name, false),
+            false => Ok(Outcome::Done),
+        }
+        .map(|outcome| if is_there() { outcome } else { Outcome::Done })
+    })?;
+    Ok(code.max(worst.exit_code()))
 }
 
 fn remove_all(session: &Session, ids: &[String], force: bool) -> Result<u8> {
