@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result};
 use nix::sys::signalfd::SignalFd;
-use rustix::process::{WaitId, WaitIdOptions, setsid, waitid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, WaitId, WaitIdOptions, setsid, waitid};
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::channel::{Channel, Message};
@@ -164,7 +165,7 @@ fn client(
 ) -> Result<u8> {
     let lost = || {
         Error::new(
-            Kind::System(libc::EPIPE),
+            Kind::System(libc::ECHILD),
             "the command's parent has ended before the command",
         )
     };
@@ -205,11 +206,16 @@ fn client(
     match channel.receive()? {
         Message::Ended { code, signal } => Ok(supervise::code(code, signal)),
         Message::Failed(_, error) => Err(error),
-        _ => Err(lost()),
+        _ => {
+            // Its parent-death signal may have been cleared by a change of user, and those that it started have none.
+            let _ = sys::send_signal_to_group(pidfd.as_fd(), libc::SIGKILL);
+            Err(lost())
+        }
     }
 }
 
-/// The command's parent. It holds nothing of the caller's, and stays until the command has ended.
+/// The command's parent. It holds nothing of the caller's, and stays until the command has ended, which it sees to when the
+/// client is killed.
 fn agent(
     container: &Container,
     target: &OwnedFd,
@@ -227,7 +233,7 @@ fn agent(
     enter(ThreadNameSpaceType::PROCESS_ID)?;
     let (here, there) = Channel::pair()?;
     let (side, born_in_cgroup) = cgroups::clone(&container.cgroups, 0)?;
-    let pidfd = match side {
+    let (pid, pidfd) = match side {
         Side::Child => {
             drop(here);
             let result = inside(program, stdio, &there, || {
@@ -247,13 +253,13 @@ fn agent(
             }
             sys::exit(1)
         }
-        Side::Parent(_, pidfd) => pidfd,
+        Side::Parent(pid, pidfd) => (pid, pidfd),
     };
     drop(there);
     drop(stdio);
     child::let_stdio_go()?;
     match relay(&here, client) {
-        // A client that has gone does not end the command, as in docker.
+        // A client that has gone is noticed below.
         Ok(()) => drop(client.descriptor(pidfd.as_fd())),
         Err(error) => {
             let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
@@ -261,11 +267,26 @@ fn agent(
             return Err(error);
         }
     }
+    if !ends_before(&pidfd, client)? {
+        // Nobody would know of it any more. It leads its own process group, and its number is its own until it is reaped.
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
         .doing(|| "wait for the command".into())?
         .ok_or_else(|| Error::new(Kind::System(libc::ECHILD), "the command has vanished"))?;
     let _ = client.ended(status.exit_status(), status.terminating_signal());
     Ok(())
+}
+
+/// Waits for the end of the command or of the client, whichever is first. Whether it was the command's.
+fn ends_before(pidfd: &OwnedFd, client: &Channel) -> Result<bool> {
+    // The client says nothing, so that there is only its end to be heard.
+    let mut fds = [
+        PollFd::new(pidfd, PollFlags::IN),
+        PollFd::new(client, PollFlags::IN),
+    ];
+    rustix::io::retry_on_intr(|| poll(&mut fds, None)).doing(|| "wait for the command".into())?;
+    Ok(!fds[0].revents().is_empty())
 }
 
 /// Leads the command's process up to execve(2).

@@ -112,6 +112,18 @@ pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
 
 /// pidfd_send_signal(2), for any signal number.
 pub(crate) fn send_signal(pidfd: BorrowedFd, signal: i32) -> io::Result<()> {
+    pidfd_send_signal(pidfd, signal, 0)
+}
+
+/// The same for the process group that the process leads or has led, be it reaped or not; before Linux 6.9 for it alone.
+pub(crate) fn send_signal_to_group(pidfd: BorrowedFd, signal: i32) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, signal, libc::PIDFD_SIGNAL_PROCESS_GROUP) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => send_signal(pidfd, signal),
+        result => result,
+    }
+}
+
+fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: takes integers, and a null pointer, which means default siginfo.
     check(unsafe {
         libc::syscall(
@@ -119,7 +131,7 @@ pub(crate) fn send_signal(pidfd: BorrowedFd, signal: i32) -> io::Result<()> {
             pidfd.as_raw_fd(),
             signal,
             ptr::null::<libc::siginfo_t>(),
-            0,
+            flags,
         )
     })
 }

@@ -42,7 +42,7 @@ const CHANGES: &[(c_long, &str)] = &calls![
 /// By openat2(2) our tools only look for what is there.
 const HARMLESS: &[(c_long, &str)] = &calls![
     SYS_accept4 SYS_brk SYS_capget SYS_chdir SYS_clock_gettime SYS_clock_nanosleep SYS_close SYS_close_range SYS_dup SYS_dup3 SYS_epoll_create1
-    SYS_epoll_ctl SYS_epoll_pwait SYS_eventfd2 SYS_execve SYS_exit SYS_exit_group SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_fchdir SYS_fcntl SYS_fdatasync
+    SYS_epoll_ctl SYS_epoll_pwait SYS_eventfd2 SYS_execve SYS_execveat SYS_exit SYS_exit_group SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_fchdir SYS_fcntl SYS_fdatasync
     SYS_fgetxattr SYS_flistxattr SYS_flock SYS_fsconfig SYS_fsmount SYS_fsopen SYS_fstat SYS_fstatfs SYS_fsync SYS_futex
     SYS_getcwd SYS_getdents64 SYS_geteuid SYS_getegid SYS_getgid SYS_getpeername SYS_getpid SYS_getppid SYS_getrandom
     SYS_getsockname SYS_getsockopt SYS_gettid SYS_getuid SYS_lgetxattr SYS_listen SYS_llistxattr SYS_lseek SYS_madvise

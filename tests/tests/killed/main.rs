@@ -7,6 +7,7 @@ mod front;
 mod net;
 mod pull;
 mod snap;
+mod spawn;
 mod store;
 
 use bocker_tests::{Call, Fingerprint, Host, Struck};
