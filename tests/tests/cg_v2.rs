@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bocker_tests::{Host, Output, need};
+use bocker_tests::{Host, Output, Session, need};
 use serde_json::{Value, json};
 
 /// Where the tests' own tree is, and what all containers share there.
@@ -601,4 +601,41 @@ fn a_container_that_is_just_ending_is_waited_for() {
     ended.wait().ok();
     drop(running);
     assert!(!group(&document).exists());
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
+fn the_front_ends_limits_are_those_of_its_page_and_a_reset_leaves_nothing() {
+    let s = Session::new();
+    let before = s.host.fingerprint();
+    let enabled = || read(format!("{TREE}/cgroup.subtree_control"));
+    let enabled_before = enabled();
+    let look = "cd /sys/fs/cgroup; cat cpu.weight memory.max memory.swap.max pids.max";
+    let limits = s
+        .host
+        .call(&[
+            "bocker", "run", "--rm", "--rootfs", &s.rootfs, "sh", "-c", look,
+        ])
+        .env("BOCKER_CPU_SHARE", "1024")
+        .env("BOCKER_MEM_LIMIT", "1024")
+        .run();
+    assert_eq!(limits.text(), "100\n1024000000\n0\n2048\n");
+    let defaults = s.run(&["--rm"], &["sh", "-c", look]).text();
+    assert_eq!(defaults, "59\n512000000\n0\n2048\n");
+
+    let id = s.sleeping("web");
+    let seen = s.bocker(&["exec", "web", "cat", "/sys/fs/cgroup/pids.current"]);
+    // Process 1 and the command itself.
+    assert_eq!(seen.text(), "2\n");
+    assert_eq!(
+        s.host.run(&["bocker-cg", "list"]).ok().json()["id"],
+        json!(id)
+    );
+    s.bocker(&["rm", "-f", "web"]).ok();
+    assert_eq!(s.host.run(&["bocker-cg", "list"]).ok().stdout, "");
+    s.bocker(&["system", "reset", "--force"]).ok();
+    assert!(!Path::new(SHARED).exists());
+    assert_eq!(enabled(), enabled_before);
+    let after = s.host.fingerprint();
+    assert_eq!(after.section("cgroups"), before.section("cgroups"));
 }
