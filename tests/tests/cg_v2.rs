@@ -236,6 +236,24 @@ fn what_all_share_is_made_at_first_need_and_reset_puts_the_tree_back() {
 
 #[test]
 #[ignore = "in the virtual machine"]
+fn twenty_that_all_find_nothing_shared_do_not_stand_in_each_others_way() {
+    let host = Host::new();
+    let before = host.fingerprint();
+    let running: Vec<_> = (0..20)
+        .map(|_| host.spawn(&["bocker-cg", "create", "--new", "--memory", "64m"]))
+        .collect();
+    let documents: Vec<Value> = running.into_iter().map(|r| r.wait().ok().json()).collect();
+    for document in &documents {
+        assert_eq!(read(group(document).join("memory.max")), "67108864");
+        delete(&host, document, &[]).ok();
+    }
+    host.run(&["bocker-cg", "reset"]).ok();
+    assert_eq!(read(format!("{TREE}/cgroup.subtree_control")), "");
+    host.assert_same(&before);
+}
+
+#[test]
+#[ignore = "in the virtual machine"]
 fn controllers_that_cannot_be_handed_down_are_explained() {
     let host = Host::new();
     let before = host.fingerprint();
