@@ -274,6 +274,31 @@ impl Host {
         dir
     }
 
+    /// Removes all unpacked layers, as nobody but a test would while their images are there.
+    ///
+    /// # Panics
+    /// When one cannot be removed.
+    pub fn remove_layers(&self) {
+        for layer in fs::read_dir(self.root().join("layers"))
+            .expect("layers")
+            .flatten()
+        {
+            match crate::is_btrfs() {
+                // They are read-only subvolumes.
+                true => drop(
+                    self.run(&[
+                        "btrfs".as_ref(),
+                        "subvolume".as_ref(),
+                        "delete".as_ref(),
+                        layer.path().as_os_str(),
+                    ])
+                    .ok(),
+                ),
+                false => fs::remove_dir_all(layer.path()).expect("remove a layer"),
+            }
+        }
+    }
+
     pub(crate) fn cgroup_mounts(&self) -> impl Iterator<Item = &Path> {
         self.cgroups.mounts()
     }

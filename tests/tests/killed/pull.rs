@@ -6,7 +6,7 @@ use std::path::Path;
 use bocker_tests::{Host, Image, Layer, Platform, Registry, need};
 use serde_json::json;
 
-use crate::{TOOLS, at_every_change, collect};
+use crate::{at_every_change, collect};
 
 #[test]
 fn a_pull_is_finished_by_the_next_or_collected_and_its_image_is_whole() {
@@ -59,7 +59,7 @@ fn a_pull_is_finished_by_the_next_or_collected_and_its_image_is_whole() {
                 } else {
                     assert!(!again, "the second pull has made an image");
                 }
-                collect(&host, &TOOLS, &before);
+                collect(&host, &["bocker-snap"], &before);
             },
         );
     }
