@@ -21,12 +21,11 @@ NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo um
 	nsenter=util-linux xargs=findutils
 # What a virtual machine takes; the kernel comes by .ci/guest-kernel.
 GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-bin busybox=busybox-static
-# The files of tests that run there too, one machine each, and the tests among them.
-GUEST_TESTS = harness
-GUEST_FILTER = noticed
-# Those whose tests are marked #[ignore], because they run there alone, and what they bring along.
-GUEST_ONLY = cg_v2
-GUEST_PEERS = runc
+# The files of tests that run there (one machine each; tests that run nowhere else are marked #[ignore]), what they bring
+# along, and what is not worth an emulated processor's time.
+GUEST_TESTS = session cg_v2
+GUEST_PEERS = docker-registry skopeo runc
+GUEST_SKIP = docker_hub
 
 # The same for make bench, and who is compared: without one of these it does.
 BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
@@ -49,10 +48,9 @@ test: needed guest-needed build
 		if $(CARGO) nextest --version >/dev/null 2>&1; \
 		then $(CARGO) nextest run $(CARGOFLAGS) --workspace --no-fail-fast; \
 		else $(CARGO) test $(CARGOFLAGS) --workspace --no-fail-fast; fi; result=$$?; \
-		in_guest() { $(CARGO) test $(CARGOFLAGS) --no-fail-fast --package bocker-tests --config \
-			"target.$(TUPLE).runner=[\"$(BUILT)/debug/in-guest\"$(GUEST_PEERS:%=, \"--with\", \"%\")]" "$$@"; }; \
-		in_guest $(GUEST_TESTS:%=--test %) -- --test-threads=1 $(GUEST_FILTER) || result=$$?; \
-		in_guest $(GUEST_ONLY:%=--test %) -- --test-threads=1 --ignored || result=$$?; \
+		$(CARGO) test $(CARGOFLAGS) --no-fail-fast --package bocker-tests $(GUEST_TESTS:%=--test %) --config \
+			"target.$(TUPLE).runner=[\"$(BUILT)/debug/in-guest\"$(GUEST_PEERS:%=, \"--with\", \"%\")]" \
+			-- --test-threads=1 --include-ignored $(GUEST_SKIP:%=--skip %) || result=$$?; \
 		exit $$result'
 
 guest: guest-needed build

@@ -1,5 +1,7 @@
 //! The session of the original's README, and its eight acceptance tests, against a real registry.
 
+use std::path::Path;
+
 use bocker_tests::{Host, Hub, Image, Output, Registry, need};
 
 /// A machine with a registry that holds one image.
@@ -112,22 +114,30 @@ fn the_session_of_the_originals_readme() {
 fn the_limits_of_the_session_are_in_the_cgroup_files() {
     let s = Session::new();
     let image = s.busybox();
-    let script = "cat /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/memory/memory.limit_in_bytes; grep -c /ps_ /proc/1/cgroup";
+    // On v2, the weights that runc makes of the shares.
+    let v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let (script, weights) = match v2 {
+        true => (
+            "cd /sys/fs/cgroup; cat cpu.weight memory.max",
+            ["100", "59", "3", "3"],
+        ),
+        false => (
+            "cd /sys/fs/cgroup; cat cpu/cpu.shares memory/memory.limit_in_bytes",
+            ["1024", "512", "7", "9"],
+        ),
+    };
+    let expected = |case: usize, memory: &str| format!("{}\n{memory}\n", weights[case]);
     let set = [("BOCKER_CPU_SHARE", "1024"), ("BOCKER_MEM_LIMIT", "1024")];
     let call = s.host.call(&["bocker", "run", &image, script]);
     let call = set
         .iter()
         .fold(call, |call, (name, value)| call.env(name, value));
-    let shown = call.run().text();
-    // The kernel rounds down to whole pages.
-    assert!(shown.starts_with("1024\n1024000000\n"), "{shown}");
+    assert_eq!(call.run().text(), expected(0, "1024000000"));
     let shown = s.text(&["run", &image, script]);
-    assert!(
-        shown.starts_with("512\n512000000\n"),
-        "the defaults: {shown}"
-    );
+    assert_eq!(shown, expected(1, "512000000"), "the defaults");
     let shown = s.text(&["--CPU_SHARE=7", "--MEM_LIMIT=30", "run", &image, script]);
-    assert!(shown.starts_with("7\n29999104\n"), "{shown}");
+    // The kernel rounds down to whole pages.
+    assert_eq!(shown, expected(2, "29999104"));
     let flags = [
         "--MEM_LIMIT=30",
         "run",
@@ -138,11 +148,16 @@ fn the_limits_of_the_session_are_in_the_cgroup_files() {
         &image,
         script,
     ];
-    assert!(
-        s.text(&flags).starts_with("9\n67108864\n"),
+    assert_eq!(
+        s.text(&flags),
+        expected(3, "67108864"),
         "a flag of run wins"
     );
     let cgroups = s.text(&["run", &image, "cat", "/proc/1/cgroup"]);
+    if v2 {
+        assert_eq!(cgroups, "0::/\n", "a namespace of its own");
+        return;
+    }
     for controller in ["cpu", "memory"] {
         let line = |line: &str| line.contains(controller) && line.contains(":/ps_");
         assert!(cgroups.lines().any(line), "{controller}: {cgroups}");

@@ -12,7 +12,7 @@ usage: in-guest [OPTION...] PROGRAM [ARG...]
   -t                  give it the terminal (Ctrl-A x ends the machine)
   --with PROGRAM      bring another program of the host's along
   --disk FILE         the disk, mounted on /var and kept (default: an empty one)
-  --limit SECONDS     how long the machine may run (default: 300)";
+  --limit SECONDS     how long the machine may run (default: 600)";
 
 /// The exit status when there is none of the program's.
 const FAILED: u8 = 125;
@@ -35,7 +35,7 @@ fn parse() -> Option<(Guest, Vec<OsString>)> {
     let mut guest = Guest {
         programs: Vec::new(),
         disk: None,
-        limit: Duration::from_secs(300),
+        limit: Duration::from_secs(600),
         interactive: false,
     };
     let mut words = std::env::args_os().skip(1).peekable();
