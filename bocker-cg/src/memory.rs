@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use bocker_pipe::{Error, Kind, Result};
+use bocker_pipe::Result;
+use bocker_pipe::size::{self, show};
 use serde_json::{Value, json};
 
 use crate::controller::{Interface, Setting};
@@ -35,47 +36,9 @@ const MIN: u64 = 512 << 10;
 /// What a file of the kernel's can hold: LONG_MAX, in whole pages.
 const MAX: u64 = i64::MAX as u64;
 
-/// What the letters after a number mean: alone, or with `iB`, powers of 1024, as Docker has them; with `B`, of 1000.
-const UNITS: [(char, u64, u64); 4] = [
-    ('k', 1 << 10, 1_000),
-    ('m', 1 << 20, 1_000_000),
-    ('g', 1 << 30, 1_000_000_000),
-    ('t', 1 << 40, 1_000_000_000_000),
-];
-
-/// Parses a size: `512m`, `512MiB` and `512MB`, `1g`, `1048576`, `1048576b`.
+/// Parses a limit: `512m`, `512MiB` and `512MB`, `1g`, `1048576`, `1048576b`.
 pub(crate) fn parse(text: &str) -> Result<u64> {
-    let malformed = || {
-        Error::new(Kind::Invalid, format!("'{text}' is not a size of memory"))
-            .hint("write it as 512m (1024 * 1024), 512MB (1000 * 1000) or a number of bytes")
-    };
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.to_ascii_lowercase();
-    let mut letters = unit.chars();
-    let factor = match (letters.next(), letters.as_str()) {
-        (None | Some('b'), "") => 1,
-        (Some(letter), rest) => {
-            let (_, binary, decimal) = UNITS
-                .into_iter()
-                .find(|(name, _, _)| *name == letter)
-                .ok_or_else(malformed)?;
-            match rest {
-                "" | "ib" => binary,
-                "b" => decimal,
-                _ => return Err(malformed()),
-            }
-        }
-        _ => return Err(malformed()),
-    };
-    if number.is_empty() {
-        return Err(malformed());
-    }
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(factor))
-        .ok_or_else(|| out_of_range("--memory", text, &range()))?;
+    let bytes = size::parse(text)?;
     check(bytes).map(|()| bytes)
 }
 
@@ -89,22 +52,6 @@ pub(crate) fn check(limit: u64) -> Result<()> {
 
 fn range() -> String {
     format!("{} or more; leave it out for no limit", show(MIN))
-}
-
-/// A size as people write it: in the largest unit that divides it.
-pub(crate) fn show(bytes: u64) -> String {
-    let units = [
-        ("MB", 1_000_000),
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-    ];
-    units
-        .into_iter()
-        .find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor))
-        .map_or(format!("{bytes} bytes"), |(unit, factor)| {
-            format!("{} {unit}", bytes / factor)
-        })
 }
 
 /// Whether the kernel counts swap. On v1 the root of the hierarchy shows it; on v2 any other group does, so that before
@@ -189,6 +136,7 @@ pub(crate) fn oom_message(id: &str, kills: u64, request: Option<&Memory>) -> Str
 
 #[cfg(test)]
 mod tests {
+    use bocker_pipe::Kind;
     use proptest::prelude::*;
 
     use super::*;
@@ -240,16 +188,6 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err().kind(), &Kind::Invalid, "{text:?}");
         }
-    }
-
-    #[test]
-    fn a_size_is_shown_in_the_unit_that_divides_it() {
-        assert_eq!(show(512_000_000), "512 MB");
-        assert_eq!(show(512 << 20), "512 MiB");
-        assert_eq!(show(1 << 30), "1 GiB");
-        assert_eq!(show(524_288), "512 KiB");
-        assert_eq!(show(1_234_567), "1234567 bytes");
-        assert_eq!(show(0), "0 bytes");
     }
 
     #[test]

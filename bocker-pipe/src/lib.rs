@@ -12,10 +12,12 @@ pub mod id;
 pub mod layout;
 pub mod lock;
 pub mod paths;
+pub mod pool;
 pub mod program;
 #[cfg(feature = "layout")]
 pub mod reference;
 mod signals;
+pub mod size;
 pub mod state;
 pub mod step;
 pub mod timing;

@@ -20,6 +20,13 @@ pub fn root() -> PathBuf {
     }
 }
 
+/// The file of the filesystem that is mounted on [`root`], where `bocker system setup --btrfs` made one.
+pub fn pool() -> PathBuf {
+    let mut path = root().into_os_string();
+    path.push(".btrfs");
+    path.into()
+}
+
 /// The OCI image layout.
 pub fn images() -> PathBuf {
     root().join("images")

@@ -12,7 +12,7 @@ use crate::document::Document;
 use crate::error::{Doing, EXIT_FAILED, EXIT_SIGNAL, Error, Kind, Result};
 use crate::id::Id;
 use crate::step::{Engine, Mode, Step};
-use crate::{claim, containers, signals, timing};
+use crate::{claim, containers, pool, signals, timing};
 
 /// signal(7): a report whose reader has gone ends as if by this one, without a word.
 const SIGPIPE: u8 = 13;
@@ -54,6 +54,15 @@ pub enum VerbKind {
     Deletes,
     /// Stands outside the pipeline and answers on stdout: `list`, `gc`.
     Reports,
+    /// As `Reports`, but makes `BOCKER_ROOT` ready, so that it need not be.
+    Prepares,
+}
+
+impl VerbKind {
+    /// Whether it has nothing to do with documents.
+    fn is_outside(self) -> bool {
+        matches!(self, VerbKind::Reports | VerbKind::Prepares)
+    }
 }
 
 /// One argument that is not a common option.
@@ -114,7 +123,7 @@ impl Call {
                 Some(lexopt::Arg::Short(letter)) => format!("-{letter}"),
                 Some(lexopt::Arg::Long(word)) => format!("--{word}"),
                 Some(lexopt::Arg::Value(word)) => {
-                    if word == "-" && self.kind != VerbKind::Reports {
+                    if word == "-" && !self.kind.is_outside() {
                         self.source = Source::Stdin;
                         continue;
                     }
@@ -125,7 +134,7 @@ impl Call {
                 "-v" | "--verbose" => self.mode.verbose = true,
                 "--explain" => self.mode.explain = true,
                 "--dry-run" => self.mode.dry_run = true,
-                "--document" if self.kind != VerbKind::Reports => {
+                "--document" if !self.kind.is_outside() => {
                     self.source = Source::Descriptor(self.number()?);
                 }
                 "--new" if self.kind == VerbKind::Creates => self.source = Source::New,
@@ -263,7 +272,7 @@ impl Call {
         match self.source {
             Source::New => false,
             Source::Stdin | Source::Descriptor(_) => true,
-            Source::Usual => !matches!(self.kind, VerbKind::Begins | VerbKind::Reports),
+            Source::Usual => self.kind != VerbKind::Begins && !self.kind.is_outside(),
         }
     }
 
@@ -382,7 +391,7 @@ impl Call {
         if !matches!(error.kind(), Kind::Passed(_)) {
             complain(self.tool, error);
         }
-        if self.kind == VerbKind::Reports || self.written {
+        if self.kind.is_outside() || self.written {
             return error.exit_code();
         }
         if self.document.is_none() {
@@ -472,16 +481,25 @@ fn run(tool: &'static Tool, verb: &Verb, args: Vec<OsString>) -> u8 {
     match verb.kind {
         VerbKind::Deletes => signals::ignore(),
         VerbKind::Begins | VerbKind::Creates | VerbKind::Runs => signals::catch(),
-        VerbKind::Reports => {}
+        VerbKind::Reports | VerbKind::Prepares => {}
     }
     let mut call = Call::new(tool, verb.kind, args);
+    if verb.kind != VerbKind::Prepares
+        && let Err(error) = pool::ensure()
+    {
+        // What is deleted may lie elsewhere.
+        match verb.kind {
+            VerbKind::Deletes => complain(tool, &error),
+            _ => return call.fail(&error),
+        }
+    }
     let Err(error) = (verb.run)(&mut call) else {
         return success(&mut call);
     };
     if call.help {
         return print(tool.help);
     }
-    if verb.kind == VerbKind::Reports && error.is(Errno::EPIPE) {
+    if verb.kind.is_outside() && error.is(Errno::EPIPE) {
         return EXIT_SIGNAL + SIGPIPE;
     }
     if verb.kind == VerbKind::Deletes
@@ -495,7 +513,7 @@ fn run(tool: &'static Tool, verb: &Verb, args: Vec<OsString>) -> u8 {
 }
 
 fn success(call: &mut Call) -> u8 {
-    let document_left = call.document.is_some() && call.kind != VerbKind::Reports && !call.written;
+    let document_left = call.document.is_some() && !call.kind.is_outside() && !call.written;
     if document_left && let Err(error) = call.write() {
         return call.fail(&error);
     }
