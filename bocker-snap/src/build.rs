@@ -162,7 +162,13 @@ impl Content {
         match (self, extent) {
             (Content::Directory(source), _) => {
                 let root = open_directory(&source.path)?;
-                Layer::pack(writer, root.as_fd(), whole, &source.covers).map(|(layer, _)| layer)
+                let without: Vec<PathBuf> = source
+                    .covers
+                    .iter()
+                    .chain(&source.hidden)
+                    .cloned()
+                    .collect();
+                Layer::pack(writer, root.as_fd(), whole, &without).map(|(layer, _)| layer)
             }
             (Content::Stdin, _) => Layer::copy(writer, io::stdin()),
             (Content::Container { folder, snap, .. }, extent) if snap.driver == Driver::Overlay => {
@@ -214,7 +220,11 @@ impl Content {
                     let inside = format!("./{}/*", path.display());
                     format!(" --exclude={}", quote(&inside))
                 };
-                let options: String = source.covers.iter().map(without).collect();
+                let mut options: String = source.covers.iter().map(without).collect();
+                if let Some(hidden) = &source.hidden {
+                    let file = format!("./{}", hidden.display());
+                    options += &format!(" --exclude={}", quote(&file));
+                }
                 (None, tar(&source.path, &options))
             }
             Content::Container {

@@ -3,12 +3,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::{Doing, Error, Kind, Result, paths};
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, XattrFlags, fsetxattr, mkdirat, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, XattrFlags, fsetxattr, makedev,
+    mkdirat, mknodat, statx,
 };
 
 use crate::tree::{copy_attributes, open_below, open_child, open_directory, text};
@@ -22,8 +24,10 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 pub(crate) struct Source {
     /// Absolute, without symbolic links.
     pub(crate) path: PathBuf,
-    /// What is covered, relative to it.
+    /// Directories that are covered, relative to it.
     pub(crate) covers: Vec<PathBuf>,
+    /// The file of the pool, which holds all that they do, relative to it.
+    pub(crate) hidden: Option<PathBuf>,
 }
 
 impl Source {
@@ -41,17 +45,20 @@ impl Source {
         text(&path)?;
         let mounts = fs::read(MOUNTS).doing(|| format!("read {MOUNTS}"))?;
         let place = Place::of(&path, &mounts)?;
-        let mut covers = Vec::new();
-        for ours in [paths::root(), paths::run().to_owned()] {
+        let within = |ours: &Path| -> Result<Option<PathBuf>> {
             // What does not exist yet may be made while the container runs: where its nearest folder lies decides.
-            let Some((there, rest)) = nearest(&ours) else {
-                continue;
+            let Some((there, rest)) = nearest(ours) else {
+                return Ok(None);
             };
             let there = Place::of(&there, &mounts)?;
-            let ours_in_filesystem = there.path.join(rest);
-            if there.device != place.device {
+            let same = there.device == place.device;
+            Ok(same.then(|| there.path.join(rest)))
+        };
+        let mut covers = Vec::new();
+        for ours in [paths::root(), paths::run().to_owned()] {
+            let Some(ours_in_filesystem) = within(&ours)? else {
                 continue;
-            }
+            };
             if place.path.starts_with(&ours_in_filesystem) {
                 return Err(Error::new(
                     Kind::Invalid,
@@ -63,35 +70,75 @@ impl Source {
                 covers.push(relative.to_owned());
             }
         }
-        Ok(Source { path, covers })
+        let pool = within(&paths::pool())?;
+        let hidden = pool.and_then(|pool| Some(pool.strip_prefix(&place.path).ok()?.to_owned()));
+        Ok(Source {
+            path,
+            covers,
+            hidden,
+        })
     }
 
-    /// Makes what hides our folders in the upper directory of a root that shows this one.
+    /// Whether there is anything to be covered.
+    pub(crate) fn is_covered(&self) -> bool {
+        !self.covers.is_empty() || self.hidden.is_some()
+    }
+
+    /// Makes what hides ours in the upper directory of a root that shows this one.
     pub(crate) fn cover(&self, upper: &Path) -> Result<()> {
         for cover in &self.covers {
             let what = || format!("cover {}", self.path.join(cover).display());
-            let mut here = open_directory(upper)?;
-            let mut shown = PathBuf::new();
-            for part in cover.iter() {
-                shown.push(part);
-                match mkdirat(&here, part, Mode::RWXU) {
-                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                    Err(error) => return Err(error).doing(what),
-                }
-                here = open_child(&here, part).doing(what)?;
-                if shown != *cover
-                    && let Some(below) = self.lower(&shown)
-                {
-                    copy_attributes(below, &here)?;
-                }
+            let directory = self.make(upper, cover)?;
+            fsetxattr(directory, OPAQUE, b"y", XattrFlags::empty()).doing(what)?;
+        }
+        if let Some(hidden) = &self.hidden
+            && let (Some(parent), Some(name)) = (hidden.parent(), hidden.file_name())
+        {
+            let what = || format!("hide {}", self.path.join(hidden).display());
+            let directory = self.make(upper, parent)?;
+            if let Some(below) = self.lower(parent) {
+                copy_attributes(below, &directory)?;
             }
-            fsetxattr(&here, OPAQUE, b"y", XattrFlags::empty()).doing(what)?;
+            let device = makedev(0, 0);
+            mknodat(
+                directory,
+                name,
+                FileType::CharacterDevice,
+                Mode::empty(),
+                device,
+            )
+            .doing(what)?;
         }
         Ok(())
     }
 
-    fn lower(&self, path: &Path) -> Option<std::os::fd::OwnedFd> {
+    /// Makes a directory in the upper one, those above it like the ones that they stand for.
+    fn make(&self, upper: &Path, path: &Path) -> Result<OwnedFd> {
+        let what = || format!("cover {}", self.path.join(path).display());
+        let mut here = open_directory(upper)?;
+        let mut shown = PathBuf::new();
+        for part in path.iter() {
+            shown.push(part);
+            match mkdirat(&here, part, Mode::RWXU) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error).doing(what),
+            }
+            here = open_child(&here, part).doing(what)?;
+            if shown != *path
+                && let Some(below) = self.lower(&shown)
+            {
+                copy_attributes(below, &here)?;
+            }
+        }
+        Ok(here)
+    }
+
+    fn lower(&self, path: &Path) -> Option<OwnedFd> {
         let root = open_directory(&self.path).ok()?;
+        let path = match path.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => path,
+        };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         open_below(root, path.as_os_str(), OFlags::RDONLY, resolve).ok()
     }
@@ -177,15 +224,16 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 /// The commands that do what [`Source::cover`] does.
 pub(crate) fn commands(source: &Source, upper: &Path) -> Vec<String> {
     use bocker_pipe::step::quote;
-    source
-        .covers
-        .iter()
-        .map(|cover| {
-            let path = upper.join(cover).display().to_string();
-            let path = quote(&path);
-            format!("mkdir -p {path} && setfattr -n {OPAQUE} -v y {path}")
-        })
-        .collect()
+    let shown = |path: &Path| quote(&upper.join(path).display().to_string());
+    let covers = source.covers.iter().map(|cover| {
+        let path = shown(cover);
+        format!("mkdir -p {path} && setfattr -n {OPAQUE} -v y {path}")
+    });
+    let hidden = source.hidden.iter().map(|hidden| {
+        let folder = shown(hidden.parent().unwrap_or(Path::new("")));
+        format!("mkdir -p {folder} && mknod {} c 0 0", shown(hidden))
+    });
+    covers.chain(hidden).collect()
 }
 
 #[cfg(test)]

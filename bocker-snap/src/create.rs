@@ -188,11 +188,7 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
     }
     let missing = layers::missing(context.snap.driver, &context.layers);
     steps.extend(missing.into_iter().map(layer_step));
-    if context
-        .source
-        .as_ref()
-        .is_some_and(|source| !source.covers.is_empty())
-    {
+    if context.source.as_ref().is_some_and(Source::is_covered) {
         steps.push(cover_step());
     }
     steps.push(match context.snap.driver {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::container::{self, Folder};
 use crate::layers::{self, Keep};
 use crate::tree::remove_path;
-use crate::{STAGE, image, volume};
+use crate::{STAGE, image, pool, volume};
 
 /// How long a container's folder in which things still turn up is removed again and again.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -321,6 +321,9 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
             }
             call.line(&Removed::at("folder", folder))?;
         }
+    }
+    for file in pool::remove(call.dry_run())? {
+        call.line(&Removed::at("pool", file))?;
     }
     if call.dry_run() {
         return Ok(());

@@ -18,11 +18,13 @@ pub(crate) const ROOT_INODE: u64 = 256;
 
 /// `BTRFS_IOCTL_MAGIC`.
 const GROUP: u8 = 0x94;
+const RESIZE: Opcode = opcode::write::<VolArgs>(GROUP, 3);
 const SYNC: Opcode = opcode::none(GROUP, 8);
 const TREE_SEARCH_V2: Opcode = opcode::read_write::<SearchHead>(GROUP, 17);
 const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(GROUP, 23);
 const SUBVOL_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(GROUP, 24);
 const SUBVOL_SETFLAGS: Opcode = opcode::write::<u64>(GROUP, 26);
+const DEV_INFO: Opcode = opcode::read_write::<DevInfo>(GROUP, 30);
 const GET_SUBVOL_INFO: Opcode = opcode::read::<SubvolInfo>(GROUP, 60);
 const GET_SUBVOL_ROOTREF: Opcode = opcode::read_write::<RootRefs>(GROUP, 61);
 const SNAP_DESTROY_V2: Opcode = opcode::write::<VolArgsV2>(GROUP, 63);
@@ -36,6 +38,13 @@ const HANDLE_KIND: i32 = 0x4d;
 /// How many bytes one search may answer at once; the largest item is a node of the tree, 64 KiB.
 const SEARCH_BUFFER: usize = 128 << 10;
 
+/// `struct btrfs_ioctl_vol_args`.
+#[repr(C)]
+struct VolArgs {
+    fd: i64,
+    name: [u8; 4088],
+}
+
 /// `struct btrfs_ioctl_vol_args_v2`.
 #[repr(C)]
 struct VolArgsV2 {
@@ -45,6 +54,17 @@ struct VolArgsV2 {
     unused: [u64; 4],
     /// Ends with a NUL byte, or is the id of a subvolume.
     name: [u8; 4040],
+}
+
+/// `struct btrfs_ioctl_dev_info_args`.
+#[repr(C)]
+struct DevInfo {
+    id: u64,
+    uuid: [u8; 16],
+    used: u64,
+    size: u64,
+    unused: [u64; 379],
+    path: [u8; 1024],
 }
 
 /// `struct btrfs_ioctl_get_subvol_info_args`.
@@ -106,7 +126,9 @@ struct Search {
 const ITEM_HEADER: usize = 32;
 
 // What the kernel copies must be as long as it thinks.
+const _: () = assert!(size_of::<VolArgs>() == 4096);
 const _: () = assert!(size_of::<VolArgsV2>() == 4096);
+const _: () = assert!(size_of::<DevInfo>() == 4096);
 const _: () = assert!(size_of::<SubvolInfo>() == 504);
 const _: () = assert!(size_of::<RootRefs>() == 4096);
 const _: () = assert!(size_of::<SearchHead>() == 112);
@@ -128,6 +150,13 @@ pub(crate) struct Key {
     pub(crate) object: u64,
     pub(crate) kind: u32,
     pub(crate) offset: u64,
+}
+
+/// A device of a filesystem.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) path: Vec<u8>,
+    pub(crate) size: u64,
 }
 
 /// Makes an empty subvolume under a name in a directory.
@@ -372,6 +401,40 @@ fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(wide))
 }
 
+/// The first device of the filesystem on which `inside` lies.
+pub(crate) fn device(inside: impl AsFd) -> Result<Device> {
+    let mut info = DevInfo {
+        id: 1,
+        uuid: [0; 16],
+        used: 0,
+        size: 0,
+        unused: [0; 379],
+        path: [0; 1024],
+    };
+    // SAFETY: the number is that of the structure.
+    let request = unsafe { Updater::<'_, DEV_INFO, DevInfo>::new(&mut info) };
+    // SAFETY: the kernel reads and fills the structure.
+    unsafe { ioctl(inside, request) }?;
+    let path = info.path.split(|byte| *byte == 0).next().unwrap_or(&[]);
+    Ok(Device {
+        path: path.to_vec(),
+        size: info.size,
+    })
+}
+
+/// Grows a mounted filesystem to the size of its device.
+pub(crate) fn grow(inside: impl AsFd) -> Result<()> {
+    let mut args = VolArgs {
+        fd: 0,
+        name: [0; 4088],
+    };
+    args.name[..3].copy_from_slice(b"max");
+    // SAFETY: the number is that of the structure.
+    let request = unsafe { Setter::<RESIZE, _>::new(args) };
+    // SAFETY: the kernel only reads the structure.
+    unsafe { ioctl(inside, request) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,6 +448,8 @@ mod tests {
         assert_eq!(TREE_SEARCH_V2, 0xc070_9411);
         assert_eq!(GET_SUBVOL_INFO, 0x81f8_943c);
         assert_eq!(GET_SUBVOL_ROOTREF, 0xd000_943d);
+        assert_eq!(DEV_INFO, 0xd000_941e);
+        assert_eq!(RESIZE, 0x5000_9403);
         assert_eq!(SYNC, 0x9408);
     }
 

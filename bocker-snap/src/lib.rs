@@ -18,9 +18,11 @@ mod import;
 mod ingest;
 mod ioctl;
 mod layers;
+mod loop_device;
 mod manage;
 mod overlay;
 mod pack;
+mod pool;
 mod report;
 mod source;
 mod tar;
@@ -90,6 +92,11 @@ pub static TOOL: Tool = Tool {
             name: "rmi",
             kind: VerbKind::Reports,
             run: manage::rmi,
+        },
+        Verb {
+            name: "setup",
+            kind: VerbKind::Prepares,
+            run: pool::setup,
         },
         Verb {
             name: "gc",

@@ -41,7 +41,7 @@ pub(crate) enum Tree<'a> {
 }
 
 /// Writes the tree below `root` as a tar archive. Directories on which something else is mounted, and those at the paths
-/// `without`, are empty in it; sockets and the devices by which overlayfs hides names are left out. Answers the writer and
+/// `without`, are empty in it; files at these paths, sockets and the devices by which overlayfs hides names are left out. Answers the writer and
 /// what was left out. Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
 pub(crate) fn pack<W: Write>(
     root: BorrowedFd<'_>,
@@ -87,6 +87,8 @@ struct Child {
     stat: Stat,
     /// Whether it is the same inode that the tree below has under this name.
     kept: bool,
+    /// Whether it is another.
+    replaces: bool,
 }
 
 /// What of a directory goes into the layer, sorted.
@@ -98,14 +100,14 @@ struct Listing {
 }
 
 impl<W: Write> Packer<'_, W> {
-    /// Packs what is in a directory. `below` is the same directory in the tree below; `is_new` says that it has come where that tree
-    /// may have something else.
+    /// Packs what is in a directory. `below` is the same directory in the tree below; `replaces` says that it has come where that
+    /// tree has something else.
     fn directory(
         &mut self,
         directory: BorrowedFd<'_>,
         path: &[u8],
         below: Option<BorrowedFd<'_>>,
-        is_new: bool,
+        replaces: bool,
     ) -> Result<()> {
         let what = || format!("read '{}'", String::from_utf8_lossy(path));
         let mut listing = match (self.tree, below) {
@@ -144,7 +146,7 @@ impl<W: Write> Packer<'_, W> {
             .into_iter()
             .map(|name| [WHITEOUT, &name].concat())
             .collect();
-        if hides || is_new {
+        if hides || replaces {
             hidden.push(OPAQUE.to_vec());
         }
         hidden.sort();
@@ -162,12 +164,21 @@ impl<W: Write> Packer<'_, W> {
         Ok(())
     }
 
+    fn is_without(&self, path: &[u8]) -> bool {
+        let mut without = self.without.iter();
+        without.any(|other| other.as_os_str().as_bytes() == path)
+    }
+
     fn everything(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Listing> {
         let mut listing = Listing::default();
         for name in names(directory)? {
             if let Some(stat) = stat_child(directory, &name)? {
-                let kept = false;
-                listing.children.push(Child { name, stat, kept });
+                listing.children.push(Child {
+                    name,
+                    stat,
+                    kept: false,
+                    replaces: false,
+                });
             }
         }
         Ok(listing)
@@ -197,7 +208,12 @@ impl<W: Write> Packer<'_, W> {
             let former = before.remove(&name);
             let kept = !is_changed || (former == Some(stat.st_ino) && stat.st_dev == self.device);
             if !kept || changes.is_reached(stat.st_ino) {
-                listing.children.push(Child { name, stat, kept });
+                listing.children.push(Child {
+                    name,
+                    stat,
+                    kept,
+                    replaces: !kept && former.is_some(),
+                });
             }
         }
         listing.hidden.extend(before.into_keys());
@@ -211,7 +227,9 @@ impl<W: Write> Packer<'_, W> {
         child: &Child,
         below: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
-        let Child { name, stat, kept } = child;
+        let Child {
+            name, stat, kept, ..
+        } = child;
         if path.len() > MAX_PATH {
             return Err(Error::new(
                 Kind::Invalid,
@@ -221,16 +239,16 @@ impl<W: Write> Packer<'_, W> {
         let what = || format!("read '{}'", String::from_utf8_lossy(&path));
         let file_name = OsStr::from_bytes(name);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if self.is_without(&path) => return Ok(()),
             FileType::RegularFile => EntryKind::File,
             FileType::Directory => {
                 let what = || format!("read '{}'", String::from_utf8_lossy(&path));
-                let is_new = below.is_some() && !kept;
                 let below = match below.filter(|_| *kept) {
                     Some(below) => Some(open_child(below, OsStr::from_bytes(name)).doing(what)?),
                     None => None,
                 };
                 let below = below.as_ref().map(AsFd::as_fd);
-                return self.subdirectory(directory, &path, child, below, is_new);
+                return self.subdirectory(directory, &path, child, below);
             }
             FileType::Symlink => EntryKind::Symlink,
             FileType::CharacterDevice => EntryKind::CharDevice,
@@ -279,7 +297,6 @@ impl<W: Write> Packer<'_, W> {
         path: &[u8],
         child: &Child,
         below: Option<BorrowedFd<'_>>,
-        is_new: bool,
     ) -> Result<()> {
         let what = || format!("read '{}'", String::from_utf8_lossy(path));
         let mut entry = entry(EntryKind::Directory, &[path, b"/"].concat(), &child.stat);
@@ -293,14 +310,10 @@ impl<W: Write> Packer<'_, W> {
         };
         entry.xattrs = xattrs(directory.as_fd(), &entry)?;
         self.writer.append(&entry, &mut io::empty())?;
-        if self
-            .without
-            .iter()
-            .any(|other| other.as_os_str().as_bytes() == path)
-        {
+        if self.is_without(path) {
             return Ok(());
         }
-        self.directory(directory.as_fd(), path, below, is_new)
+        self.directory(directory.as_fd(), path, below, child.replaces)
     }
 }
 

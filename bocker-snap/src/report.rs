@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::container::{self, Folder};
 use crate::driver::Driver;
-use crate::{layers, overlay};
+use crate::{layers, overlay, pool};
 
 /// One container, as `list` prints it.
 #[derive(Serialize)]
@@ -60,11 +60,17 @@ struct Info {
     images: usize,
     layers: usize,
     containers: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<pool::Info>,
 }
 
 /// `info`: what is used, and how much of it there is.
 pub(crate) fn info(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
+    let pool = pool::info();
+    if let Some(pool) = &pool {
+        pool.warn();
+    }
     call.line(&Info {
         root: paths::root(),
         driver: Driver::here(),
@@ -72,5 +78,6 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
         images: Layout::open().images()?.len(),
         layers: layers::count()?,
         containers: containers::list()?.len(),
+        pool,
     })
 }

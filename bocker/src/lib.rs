@@ -23,7 +23,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use bocker_pipe::error::{EXIT_FAILED, EXIT_SIGNAL};
-use bocker_pipe::{Error, Kind, Result};
+use bocker_pipe::{Error, Kind, Result, pool};
 use cli::{Cli, Refusal, Verb};
 use limits::Limits;
 use nix::errno::Errno;
@@ -87,6 +87,9 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
             "containers are made by root only",
         )
         .hint("run it as root"));
+    }
+    if needs_root(&verb) && !matches!(verb, Verb::System(verbs::system::Verb::Setup(_))) {
+        pool::ensure()?;
     }
     let session = &session;
     if is_for_people(&verb) {

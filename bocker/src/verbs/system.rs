@@ -34,7 +34,14 @@ pub(crate) enum Verb {
     /// Remove every container, image and volume, and what all containers share
     Reset(Force),
     /// Make what all containers share, which the first one makes otherwise
-    Setup,
+    Setup(Setup),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Setup {
+    /// Make a pool of at most SIZE (as 20g) for images and containers, where snapshots are made; or let it grow to SIZE
+    #[arg(long, value_name = "SIZE")]
+    btrfs: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,13 +65,20 @@ pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
         Verb::Prune(args) => prune(session, args),
         Verb::Info => info(session),
         Verb::Reset(force) => reset(session, force),
-        Verb::Setup => setup(session),
+        Verb::Setup(args) => setup(session, args),
     }
 }
 
-/// Makes what every root shares.
-fn setup(session: &Session) -> Result<u8> {
-    let mut code = 0;
+/// Makes what every root shares, and first the place of this one's images and containers.
+fn setup(session: &Session, args: &Setup) -> Result<u8> {
+    let mut pool = session.tool(Piece::Snap, "setup")?;
+    if let Some(size) = &args.btrfs {
+        pool = pool.args(["--btrfs", size]);
+    }
+    let mut code = session.run(&Pipeline::new([pool]))?;
+    if code != 0 {
+        return Ok(code);
+    }
     for piece in [Piece::Cg, Piece::Net] {
         code = code.max(session.run(&Pipeline::new([session.tool(piece, "setup")?]))?);
     }
