@@ -107,7 +107,8 @@ impl Call {
         match struck {
             Some(name) => Struck::Killed(name),
             None => {
-                assert!(status.signal() != Some(libc::SIGKILL), "it hung: {output}");
+                let signal = status.signal();
+                assert_eq!(signal, None, "it hung, or was traced wrongly: {output}");
                 Struck::Ended(output)
             }
         }
@@ -151,6 +152,8 @@ impl Tracer {
                 WaitStatus::Stopped(pid, Signal::SIGTRAP) if !has_options => {
                     let options = ptrace::Options::PTRACE_O_TRACESYSGOOD
                         | ptrace::Options::PTRACE_O_TRACECLONE
+                        // Without it an execve(2) sends a SIGTRAP, which would end the program.
+                        | ptrace::Options::PTRACE_O_TRACEEXEC
                         | ptrace::Options::PTRACE_O_EXITKILL;
                     ptrace::setoptions(pid, options).expect("trace a program");
                     has_options = true;
