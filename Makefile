@@ -18,7 +18,9 @@ BIN = $(BUILT)/release
 # Program=package of each peer and tool that the tests drive. The fixtures are made of a static busybox.
 NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci runc=runc crun=crun \
 	nft=nftables ip=iproute2 sysctl=procps zstd=zstd jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils \
-	nsenter=util-linux xargs=findutils
+	nsenter=util-linux xargs=findutils mkfs.btrfs=btrfs-progs btrfs=btrfs-progs mkfs.ext4=e2fsprogs losetup=mount
+# The files of tests that run a second time, with BOCKER_ROOT on btrfs.
+BTRFS_TESTS = snap killed steps session pipeline spawn original_bugs many hostile swap
 # What a virtual machine takes; the kernel comes by .ci/guest-kernel.
 GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-bin busybox=busybox-static
 # The files of tests that run there (one machine each; tests that run nowhere else are marked #[ignore]), what they bring
@@ -42,12 +44,16 @@ run: build
 	@PATH="$(BIN):$$PATH" sh .ci/first-minute
 
 # The tests are built without optimization, which is fastest, and drive the programs as they are installed: on this machine,
-# then, whatever came of it, in the virtual one.
+# then, whatever came of it, on btrfs and in the virtual one.
 test: needed guest-needed build
 	@BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 sh -c '\
-		if $(CARGO) nextest --version >/dev/null 2>&1; \
-		then $(CARGO) nextest run $(CARGOFLAGS) --workspace --no-fail-fast; \
-		else $(CARGO) test $(CARGOFLAGS) --workspace --no-fail-fast; fi; result=$$?; \
+		tests() { if $(CARGO) nextest --version >/dev/null 2>&1; \
+			then $(CARGO) nextest run $(CARGOFLAGS) --no-fail-fast "$$@"; \
+			else $(CARGO) test $(CARGOFLAGS) --no-fail-fast "$$@"; fi; }; \
+		tests --workspace; result=$$?; \
+		BOCKER_TEST_DRIVER=btrfs; export BOCKER_TEST_DRIVER; \
+		tests --package bocker-tests $(BTRFS_TESTS:%=--test %) || result=$$?; \
+		unset BOCKER_TEST_DRIVER; \
 		$(CARGO) test $(CARGOFLAGS) --no-fail-fast --package bocker-tests $(GUEST_TESTS:%=--test %) --config \
 			"target.$(TUPLE).runner=[\"$(BUILT)/debug/in-guest\"$(GUEST_PEERS:%=, \"--with\", \"%\")]" \
 			-- --test-threads=1 --include-ignored $(GUEST_SKIP:%=--skip %) || result=$$?; \

@@ -11,6 +11,9 @@ use serde_json::Value;
 use crate::cgroups;
 use crate::host::Host;
 
+/// The inode number of the root of every subvolume of btrfs, which no other filesystem gives a directory so early.
+const SUBVOLUME: u64 = 256;
+
 /// What the machine looked like; compare two with [`Fingerprint::diff`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
@@ -33,6 +36,7 @@ impl Fingerprint {
             ("leases", contents(Path::new("/run/bocker/net"))),
             ("BOCKER_ROOT", files(&host.root())),
             ("TMPDIR", files(&host.temporary())),
+            ("loop devices", loop_devices(host)),
         ]);
         for lines in sections.values_mut() {
             lines.sort();
@@ -305,6 +309,7 @@ fn walk(top: &Path, dir: &Path, device: u64, each: &mut impl FnMut(&Path, &fs::M
 fn describe(path: &Path, meta: &fs::Metadata) -> String {
     let kind = meta.file_type();
     let kind = match () {
+        () if kind.is_dir() && meta.ino() == SUBVOLUME => "subvolume",
         () if kind.is_dir() => "dir",
         () if kind.is_file() => "file",
         () if kind.is_symlink() => "symlink",
@@ -313,6 +318,19 @@ fn describe(path: &Path, meta: &fs::Metadata) -> String {
         () => "device",
     };
     format!("{kind} {:o} {}", meta.mode() & 0o7777, path.display())
+}
+
+/// The files of the test that are disks.
+fn loop_devices(host: &Host) -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let files = devices.filter_map(|device| {
+        let file = fs::read_to_string(device.path().join("loop/backing_file")).ok()?;
+        Some(file.trim().to_owned())
+    });
+    let ours = host.root().parent().map(Path::to_owned).unwrap_or_default();
+    files
+        .filter(|file| Path::new(file).starts_with(&ours))
+        .collect()
 }
 
 /// What the address leases say.

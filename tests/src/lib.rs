@@ -25,6 +25,7 @@ mod reboot;
 mod registry;
 mod session;
 mod steps;
+mod tree;
 
 pub use bins::bin_dir;
 pub use cgroups::pids_hierarchy;
@@ -40,3 +41,4 @@ pub use reboot::Run;
 pub use registry::Registry;
 pub use session::Session;
 pub use steps::step_names;
+pub use tree::{assert_same_tree, tree};
