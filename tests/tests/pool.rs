@@ -465,8 +465,13 @@ fn the_commands_that_a_setup_prints_make_the_same_pool() {
         machine.sh("bocker-snap info").ok().json()["pool"]["size"],
         256 << 20
     );
-    machine.sh("bocker-snap reset").ok();
+    // losetup(8) makes one that does not go by itself: told so while it is mounted, it does.
     machine
-        .sh("losetup -n -O NAME -j $BOCKER_ROOT.btrfs | xargs -r losetup -d")
+        .sh("losetup -n -O NAME -j $BOCKER_ROOT.btrfs | xargs losetup -d && bocker-snap reset")
         .ok();
+    let file = machine.pool().display().to_string();
+    machine.host.wait_for("the loop device goes", || {
+        let devices = machine.sh("losetup -n -O BACK-FILE").ok().stdout;
+        (!devices.contains(&file)).then_some(())
+    });
 }
