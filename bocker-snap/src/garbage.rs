@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bocker_pipe::claim::{self, DEFAULT_GRACE};
 use bocker_pipe::error::Failures;
 use bocker_pipe::layout::{DOCKER_INDEX, Layout, OCI_INDEX};
+use bocker_pipe::lock::Supervisor;
+use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, containers, lock, paths};
 use nix::errno::Errno;
 use serde::Serialize;
@@ -82,7 +84,15 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         let claim = claims.iter().find(|claim| claim.id == id);
         if handed_over {
             let restarted = || claim::read(&id).is_none_or(|record| record.boot_id != boot);
-            let is_idle = || folder.is_mounted() && (force || folder.has_ended() || restarted());
+            // A start that was killed before bocker-spawn took over: without the recorded end, and mounted.
+            let given_up = || {
+                age(folder.path()) >= grace
+                    && lock::supervisor(&id) == Supervisor::Absent
+                    && State::of(&id, || false, || false) == State::Exited
+            };
+            let is_idle = || {
+                folder.is_mounted() && (force || folder.has_ended() || restarted() || given_up())
+            };
             if is_idle() {
                 // A start may have come first.
                 let _lock = match dry_run {

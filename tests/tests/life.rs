@@ -404,3 +404,22 @@ fn x_shows_how_an_orphan_is_ended_and_a_shell_does_the_same() {
     session.host.sh(pasted).exits(137).says(LOST);
     session.host.assert_same(&before);
 }
+
+#[test]
+fn what_a_start_that_was_killed_early_has_mounted_is_collected_after_its_grace() {
+    let (s, _) = prepared();
+    s.run(&["--name", "again"], &["touch", "/kept"]).ok();
+    let rest = s.host.fingerprint();
+    // Its first stage, and none after it.
+    s.host.run(&["bocker-snap", "mount", "again"]).ok();
+    let begun = s.host.fingerprint();
+    assert_ne!(begun.diff(&rest).to_string(), "");
+    s.host.run(&["bocker-snap", "gc"]).ok();
+    s.host.assert_same(&begun);
+    s.host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+    assert_eq!(
+        s.host.fingerprint().section("mounts"),
+        rest.section("mounts")
+    );
+    s.bocker(&["start", "-a", "again"]).ok();
+}
