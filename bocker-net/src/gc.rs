@@ -176,7 +176,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
 fn collectable(claim: &Claim, boot_id: &str, grace: Duration) -> bool {
     match State::of(&claim.id, || has_processes(&claim.id), || false) {
         State::Creating => claim.is_stale(boot_id, grace),
-        State::Exited => claim.is_ours(),
+        State::Exited => claim.is_ours() && claim::is_over(&claim.id, boot_id, grace),
         State::Created => claim.is_of_another_boot(boot_id),
         State::Running | State::Paused | State::Orphaned => false,
     }

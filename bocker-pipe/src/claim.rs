@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{Id, Prefix};
 use crate::lock::Supervisor;
-use crate::{lock, paths};
+use crate::{containers, lock, paths};
 
 /// In a claim's folder: the record.
 const RECORD: &str = "claim";
@@ -140,18 +140,49 @@ pub fn renew(id: &Id, stage: &str) -> Result<bool> {
     let now = record(stage)?;
     let is_new = take(id, &now)?;
     if let Some(earlier) = read(id).filter(|earlier| earlier.boot_id != now.boot_id) {
-        let folder = paths::claim(id);
-        let (path, new) = (folder.join(RECORD), folder.join(RECORD_NEW));
-        let record = Record {
-            root: earlier.root,
-            by: earlier.by,
-            ..now
-        };
-        fs::write(&new, bytes(&record)?)
-            .and_then(|()| fs::rename(&new, &path))
-            .doing(|| format!("write {}", path.display()))?;
+        rewrite(id, earlier, now)?;
     }
     Ok(is_new)
+}
+
+/// The container is being started again, for one who holds the lock of its verbs: its claim is as young as one just made.
+pub fn begin_again(id: &Id, stage: &str) -> Result<()> {
+    match read(id) {
+        Some(earlier) => rewrite(id, earlier, record(stage)?),
+        None => Ok(()),
+    }
+}
+
+/// Makes the claim one of this boot and of now. It stays whose it is.
+fn rewrite(id: &Id, earlier: Record, now: Record) -> Result<()> {
+    let folder = paths::claim(id);
+    let (path, new) = (folder.join(RECORD), folder.join(RECORD_NEW));
+    let record = Record {
+        root: earlier.root,
+        by: earlier.by,
+        ..now
+    };
+    fs::write(&new, bytes(&record)?)
+        .and_then(|()| fs::rename(&new, &path))
+        .doing(|| format!("write {}", path.display()))
+}
+
+/// Whether `gc` may take what a container that has exited has left: its end is recorded, which a start takes back first,
+/// or it is stale, as that start was killed.
+pub fn is_over(id: &Id, boot_id: &str, grace: Duration) -> bool {
+    let is_stale = |record: Record| {
+        let (id, age) = (id.clone(), age(&record));
+        let record = Some(record);
+        Claim { id, record, age }.is_stale(boot_id, grace)
+    };
+    paths::container(id).join(containers::STATUS).exists() || read(id).is_some_and(is_stale)
+}
+
+fn age(record: &Record) -> Duration {
+    let now = SystemTime::now();
+    // A time ahead, of a clock set back or out of range, makes the age zero, which keeps the claim.
+    let made = UNIX_EPOCH.checked_add(Duration::from_secs(record.time));
+    now.duration_since(made.unwrap_or(now)).unwrap_or_default()
 }
 
 fn bytes(record: &Record) -> Result<Vec<u8>> {
@@ -304,18 +335,15 @@ pub fn list() -> Result<Vec<Claim>> {
             continue;
         };
         let record = read(&id);
-        let now = SystemTime::now();
-        // A time ahead, of a clock set back or out of range, makes the age zero, which keeps the claim.
-        let made = match &record {
-            Some(record) => UNIX_EPOCH
-                .checked_add(Duration::from_secs(record.time))
-                .unwrap_or(now),
+        let age = match &record {
+            Some(record) => age(record),
             None => entry
                 .metadata()
                 .and_then(|data| data.modified())
-                .unwrap_or(UNIX_EPOCH),
+                .ok()
+                .and_then(|made| made.elapsed().ok())
+                .unwrap_or_default(),
         };
-        let age = now.duration_since(made).unwrap_or_default();
         claims.push(Claim { id, record, age });
     }
     claims.sort_by(|a, b| a.id.cmp(&b.id));

@@ -102,11 +102,6 @@ impl Folder {
         self.0.join(containers::CONFIG).exists()
     }
 
-    /// Whether bocker-spawn has recorded an end.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.0.join(containers::STATUS).exists()
-    }
-
     /// Forgets the recorded end: from now on it is being started again.
     pub(crate) fn begin_again(&self) -> Result<()> {
         remove_path(&self.0.join(containers::STATUS))

@@ -89,6 +89,7 @@ fn mount_step() -> Step<Context> {
     .apply(|c| match &c.snap {
         Some(snap) => {
             c.folder().mount(snap)?;
+            claim::begin_again(&c.id, STAGE)?;
             c.folder().begin_again()
         }
         None => Ok(()),

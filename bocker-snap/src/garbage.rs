@@ -84,15 +84,13 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         let claim = claims.iter().find(|claim| claim.id == id);
         if handed_over {
             let restarted = || claim::read(&id).is_none_or(|record| record.boot_id != boot);
-            // A start that was killed before bocker-spawn took over: without the recorded end, and mounted.
+            // The end of one that a killed start had begun with is not recorded.
             let given_up = || {
-                age(folder.path()) >= grace
-                    && lock::supervisor(&id) == Supervisor::Absent
-                    && State::of(&id, || false, || false) == State::Exited
+                State::of(&id, || false, || false) == State::Exited
+                    && claim::is_over(&id, &boot, grace)
+                    && !matches!(lock::supervisor(&id), Supervisor::Runs | Supervisor::Tidies)
             };
-            let is_idle = || {
-                folder.is_mounted() && (force || folder.has_ended() || restarted() || given_up())
-            };
+            let is_idle = || folder.is_mounted() && (force || restarted() || given_up());
             if is_idle() {
                 // A start may have come first.
                 let _lock = match dry_run {

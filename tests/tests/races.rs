@@ -300,15 +300,17 @@ fn a_commit_beside_a_removal_makes_a_whole_image_or_none() {
     machine.is_as_before();
 }
 
+/// Prunes after each collection.
+const PRUNES: &str = "bocker system prune --force >/dev/null || exit;";
+
 /// Collects again and again until it is told to stop.
-fn collecting(host: &Host, options: &str) -> Running {
+fn collecting(host: &Host, options: &str, and_then: &str) -> Running {
     let tools = "bocker-spawn bocker-cg bocker-net bocker-snap";
     host.spawn(&[
         "sh",
         "-c",
         &format!(
-            "while [ ! -e \"$0\" ]; do for tool in {tools}; do $tool gc {options} >/dev/null || exit; done; \
-             [ -n '{options}' ] || bocker system prune --force >/dev/null || exit; done; rm \"$0\"",
+            "while [ ! -e \"$0\" ]; do for tool in {tools}; do $tool gc {options} >/dev/null || exit; done; {and_then} done; rm \"$0\"",
         ),
         &host.scratch().join("stop").display().to_string(),
     ])
@@ -353,7 +355,7 @@ fn collections_beside_fifty_starts_take_nothing_that_lives() {
     ]);
     sleeping.ok();
     let alive = machine.host.fingerprint();
-    let collecting = collecting(&machine.host, "");
+    let collecting = collecting(&machine.host, "", PRUNES);
     for (code, output) in starts(&machine) {
         let output = output.exits(code);
         assert_eq!(output.stderr, "", "{output}");
@@ -367,9 +369,30 @@ fn collections_beside_fifty_starts_take_nothing_that_lives() {
 }
 
 #[test]
+fn collections_beside_fifty_starts_of_one_that_has_run_before_leave_it_what_it_is_given_again() {
+    let machine = Machine::new();
+    let root = machine.rootfs.clone();
+    machine
+        .bocker(&[
+            "run", "--name", "again", "-p", "8080:80", "--rootfs", &root, "sh", "-c", "exit 7",
+        ])
+        .exits(7);
+    // Not pruned, which removes what has exited.
+    let collecting = collecting(&machine.host, "", "");
+    for _ in 0..STARTS {
+        let output = machine.bocker(&["start", "-a", "again"]).exits(7);
+        assert_eq!(output.stderr, "", "{output}");
+    }
+    fs::write(machine.host.scratch().join("stop"), "").expect("stop");
+    collecting.wait().ok();
+    machine.bocker(&["rm", "again"]).ok();
+    machine.is_as_before();
+}
+
+#[test]
 fn collections_without_grace_beside_fifty_starts_end_some_of_them_and_say_so() {
     let machine = Machine::new();
-    let collecting = collecting(&machine.host, "--grace 0");
+    let collecting = collecting(&machine.host, "--grace 0", "");
     for (code, output) in starts(&machine) {
         if output.code != code {
             output.exits(125).says("bocker-");
