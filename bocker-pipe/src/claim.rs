@@ -266,19 +266,29 @@ pub fn release(id: &Id) -> Result<bool> {
 pub fn sweep(grace: Duration, dry_run: bool) -> Result<Vec<PathBuf>> {
     let now = SystemTime::now();
     let mut swept = Vec::new();
-    for (path, _) in hidden_claims()? {
+    for (path, id) in hidden_claims()? {
         let changed = fs::symlink_metadata(&path).map_or(0, |data| data.ctime().unsigned_abs());
         let changed = UNIX_EPOCH + Duration::from_secs(changed);
         if now.duration_since(changed).unwrap_or_default() < grace {
             continue;
         }
         if !dry_run {
-            discard(&path)?;
+            take_away(&path, &id)?;
         }
         swept.push(path);
     }
     swept.sort();
     Ok(swept)
+}
+
+/// In one step first: its maker, if it lives after all, finds it gone and begins again, instead of going on with half of it.
+fn take_away(path: &Path, id: &Id) -> Result<()> {
+    let ours = hidden(id);
+    if ours != path {
+        discard(&ours)?;
+        gone_is_success(fs::rename(path, &ours)).doing(|| format!("remove {}", path.display()))?;
+    }
+    discard(&ours)
 }
 
 fn hidden_claims() -> Result<impl Iterator<Item = (PathBuf, Id)>> {
@@ -297,7 +307,7 @@ pub fn release_own(id: &Id, stage: &str) -> Result<()> {
         Some(_) => Ok(()),
         None => hidden_claims()?
             .filter(|(_, of)| of == id)
-            .try_for_each(|(path, _)| discard(&path)),
+            .try_for_each(|(path, id)| take_away(&path, &id)),
     }
 }
 
