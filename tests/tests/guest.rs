@@ -63,7 +63,7 @@ const BEFORE: &str = r#"set -e
     for applet in cat echo sleep hostname; do ln -s busybox /var/base/bin/$applet; done
     bocker init /var/base > /var/image
     image=$(sed 's/Created: //' /var/image)
-    bocker run -d --name box -p 8080:80 --memory 64m $image 'echo kept > /file; echo logged; exec sleep 1000' > /dev/null
+    bocker run -d --name box -p 8080:80 --memory 64m $image '[ -e /file ] || echo kept > /file; echo logged; exec sleep 1000' > /dev/null
     bocker run --name done $image 'exit 3' || true
     bocker run --name front $image sleep 1000 & until bocker exec front echo runs 2> /dev/null; do sleep 0.1; done
     until bocker exec box cat /file 2> /dev/null; do sleep 0.1; done
