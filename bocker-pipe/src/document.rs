@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Kind, Result};
 use crate::id::Id;
 
+/// The member of `bocker` that says that a container goes with its end.
+pub const RM: &str = "rm";
 /// The major version of the protocol. A reader takes the same and refuses any other.
 pub const VERSION: u64 = 1;
 /// The version of the runtime-spec that documents follow.
@@ -319,6 +321,11 @@ impl Document {
         self.value("/bocker/dry_run")
             .and_then(Value::as_bool)
             .unwrap_or(false)
+    }
+
+    /// Whether the container goes with its end.
+    pub fn is_removed_at_its_end(&self) -> bool {
+        self.member(RM).ok().flatten().unwrap_or(false)
     }
 
     /// The status that the pipeline should end with: the container's where one ran, else the error's code, else 0.

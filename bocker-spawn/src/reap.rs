@@ -235,12 +235,8 @@ fn record_unseen(mut container: Container, state: State) -> Result<Document> {
     let exit = container.unrecorded_exit(state);
     let member = &mut container.member;
     let was_killed = member.boot_id == claim::boot_id().ok();
-    record::record_end(
-        &mut container.document,
-        member,
-        &exit,
-        &paths::container(&container.id),
-    )?;
+    record::end(&mut container.document, member, &exit);
+    record::write_end(&container.document, &exit, &paths::container(&container.id))?;
     if was_killed {
         say(format_args!(
             "{} lost its supervisor: {}, exit code {}",

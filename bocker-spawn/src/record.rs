@@ -50,13 +50,8 @@ pub(crate) fn bytes(document: &Document) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Puts the end into the document and into the container's folder.
-pub(crate) fn record_end(
-    document: &mut Document,
-    member: &mut SpawnMember,
-    exit: &ExitMember,
-    folder: &Path,
-) -> Result<()> {
+/// Puts the end into the document.
+pub(crate) fn end(document: &mut Document, member: &mut SpawnMember, exit: &ExitMember) {
     member.pid = None;
     member.start_time = None;
     member.boot_id = None;
@@ -64,6 +59,10 @@ pub(crate) fn record_end(
     document.set_member("exit", exit);
     document.set_member("state", &State::Exited);
     document.set_member("spawn", member);
+}
+
+/// Writes the end, and the document that tells it, into the container's folder.
+pub(crate) fn write_end(document: &Document, exit: &ExitMember, folder: &Path) -> Result<()> {
     let status = serde_json::to_vec(exit)
         .map_err(std::io::Error::from)
         .doing(|| "write the status".into())?;
@@ -71,7 +70,7 @@ pub(crate) fn record_end(
     files::replace(&folder.join(containers::CONFIG), &bytes(document)?)
 }
 
-/// How it ended, as [`record_end`] wrote it first.
+/// How it ended, as [`write_end`] wrote it first.
 pub(crate) fn status(folder: &Path) -> Option<ExitMember> {
     let bytes = files::read(&folder.join(containers::STATUS)).ok()??;
     serde_json::from_slice(&bytes).ok()

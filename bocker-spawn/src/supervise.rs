@@ -114,12 +114,11 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
             say(&error);
         }
     };
-    complain(record::record_end(
-        &mut context.document,
-        &mut context.member,
-        exit,
-        &context.folder,
-    ));
+    record::end(&mut context.document, &mut context.member, exit);
+    // What the next stages remove is not written to the disk before: two files and two names less, which wait for its journal.
+    if !(is_foreground && context.document.is_removed_at_its_end()) {
+        complain(record::write_end(&context.document, exit, &context.folder));
+    }
     if let Some(alive) = &context.alive {
         complain(alive.ended());
     }

@@ -10,9 +10,6 @@ use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
 use crate::tools::Piece;
 
-/// The member of `bocker` that says that a container goes with its end.
-pub(crate) const RM: &str = "rm";
-
 /// Take down what a container that has ended left
 #[derive(Debug, clap::Args)]
 #[command(
@@ -76,7 +73,7 @@ pub(crate) fn abandoned(session: &Session) -> Result<()> {
     each(&ids, |id| {
         let id = Id::parse(id)?;
         let remove = match containers::load(&id) {
-            Ok(document) => is_removed_at_its_end(&document),
+            Ok(document) => document.is_removed_at_its_end(),
             // Killed while it was set up: nobody knows its id.
             Err(error) => error.kind() == &Kind::NotFound,
         };
@@ -84,9 +81,4 @@ pub(crate) fn abandoned(session: &Session) -> Result<()> {
         Ok(Outcome::Done)
     })
     .map(drop)
-}
-
-/// Whether it was started with `--rm`.
-pub(crate) fn is_removed_at_its_end(document: &Document) -> bool {
-    document.member(RM).ok().flatten().unwrap_or(false)
 }

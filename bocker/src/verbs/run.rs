@@ -243,7 +243,7 @@ impl Args {
             bocker.insert("labels".into(), labels.into());
         }
         if self.rm {
-            bocker.insert(cleanup::RM.into(), true.into());
+            bocker.insert(bocker_pipe::document::RM.into(), true.into());
         }
         bocker.insert("command".into(), as_typed(limits, line).into());
         json!({ "bocker": bocker }).to_string()

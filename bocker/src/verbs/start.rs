@@ -80,7 +80,7 @@ fn again(session: &Session, name: &str, attached: Option<bool>) -> Result<Pipeli
     let way = Way {
         detach: attached.is_none(),
         interactive: attached.unwrap_or(false),
-        rm: cleanup::is_removed_at_its_end(&document),
+        rm: document.is_removed_at_its_end(),
     };
     way.pipeline(session, stages, session.stage(Piece::Spawn, "run")?, &[])
 }
