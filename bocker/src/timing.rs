@@ -183,6 +183,12 @@ impl Table {
     fn section(&mut self, who: &str, from: f64, until: f64, mut items: Vec<Line>) {
         self.row(from, &format!("{:.3}", until - from), who);
         items.sort_by(|a, b| a.at.total_cmp(&b.at));
+        // Process 1 is at work before bocker-spawn has returned from making it: a part is over when the next begins.
+        for next in 1..items.len() {
+            let until = items[next].at;
+            let part = &mut items[next - 1];
+            part.took = part.took.min(until - part.at);
+        }
         let mut rest = until - from;
         for item in items {
             let (before, after) = item.split(from);
@@ -211,5 +217,37 @@ impl Table {
 
     fn row(&mut self, at: f64, took: &str, what: &str) {
         let _ = writeln!(self.text, "{:>8.3}  {took:>7}  {what}", at - self.begin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(at: f64, took: f64, what: &str) -> Line {
+        let (who, what) = ("spawn run".to_owned(), what.to_owned());
+        Line {
+            at,
+            took,
+            who,
+            what,
+        }
+    }
+
+    #[test]
+    fn parts_that_were_at_work_side_by_side_are_counted_once() {
+        let mut table = Table {
+            begin: 0.0,
+            text: String::new(),
+        };
+        let parts = vec![line(1.0, 5.0, "made"), line(2.0, 3.0, "began before that")];
+        table.section("spawn run", 0.0, 10.0, parts);
+        let took = |what: &str| {
+            let row = table.text.lines().find(|row| row.ends_with(what));
+            row.and_then(|row| row[8..].split_whitespace().next()?.parse::<f64>().ok())
+        };
+        assert_eq!(took("  made"), Some(1.0));
+        assert_eq!(took("began before that"), Some(3.0));
+        assert_eq!(took("the rest"), Some(6.0));
     }
 }
