@@ -86,14 +86,15 @@ fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
 
 fn kill(session: &Session, id: &Id) -> Result<()> {
     let status = session.run(&stop::signal(session, id, "KILL")?)?;
-    if status != 0 && lock::is_alive(id) {
+    // One that has just ended cannot be signalled, and its supervisor stays a moment longer.
+    if session.dry_run || stop::wait(id, stop::KILLED)? {
+        return Ok(());
+    }
+    if status != 0 {
         return Err(Error::new(
             Kind::Passed(status),
             "the container could not be killed",
         ));
-    }
-    if session.dry_run || stop::wait(id, stop::KILLED)? {
-        return Ok(());
     }
     Err(Error::new(
         Kind::InUse,
