@@ -44,15 +44,15 @@ impl Fingerprint {
         Fingerprint { sections }
     }
 
-    /// Whether there is an interface of a container whose id is not claimed any more: the kernel removes it some time
-    /// after the namespace that held its peer.
+    /// Whether there is an interface of a container whose network namespace is pinned no more: the kernel removes it some
+    /// time after the namespace that held its peer.
     pub(crate) fn has_interfaces_in_flight(&self) -> bool {
         let names = self.sections["links"].iter().filter_map(|line| {
             let id = line.strip_prefix(r#"ifname="veth0_"#)?;
             id.split('"').next()
         });
-        let mut claims = names.map(|id| Path::new("/run/bocker").join(id));
-        claims.any(|claim| !claim.exists())
+        let mut pins = names.map(|id| Path::new("/run/bocker").join(id).join("netns"));
+        pins.any(|pin| !pin.exists())
     }
 
     /// What differs in a later picture, one line each: `- ` what is gone, `+ ` what is new, under the subject's name.
