@@ -33,6 +33,18 @@ pub fn list() -> Result<Vec<Id>> {
     Ok(ids)
 }
 
+/// The containers whose documents say that they were made of the image with this manifest, sorted. A container on its way,
+/// or with a damaged document, says nothing; what it stands on is bocker-snap's to keep.
+pub fn of_image(digest: &str) -> Result<Vec<Id>> {
+    let is_user = |id: &Id| {
+        let found = load(id).ok()?.value("/bocker/image/digest")?.as_str() == Some(digest);
+        Some(found)
+    };
+    let mut ids = list()?;
+    ids.retain(|id| is_user(id).unwrap_or(false));
+    Ok(ids)
+}
+
 /// Whether the text may be a container's name (as docker: two characters at least).
 pub fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();

@@ -24,15 +24,17 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::{lock, paths};
 
 mod blob;
+mod change;
 mod digest;
 mod gc;
 mod index;
 mod types;
 
 pub use blob::{Ingest, Slot};
+pub use change::{Change, WHY_BLOBS};
 pub use digest::{Digest, Hasher};
 pub use gc::Garbage;
-pub use index::{Image, Index};
+pub use index::{Image, Index, Removal};
 pub use types::{
     Config, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, Index as ImageIndex, Manifest, OCI_CONFIG,
     OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Platform, RootFs,

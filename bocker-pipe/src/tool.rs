@@ -312,6 +312,19 @@ impl Call {
         self.tool.stage
     }
 
+    /// Runs the steps of a verb that has no document. When one fails, all of it is taken back.
+    pub fn run_steps<C>(&self, context: &mut C, steps: Vec<Step<C>>) -> Result<()> {
+        let engine = self.engine();
+        let mut done = Vec::new();
+        let Err(error) = engine.set_up(context, steps, &mut done) else {
+            return Ok(());
+        };
+        match engine.take_back(context, done) {
+            Ok(()) => Err(error),
+            Err(second) => Err(error.and(&second)),
+        }
+    }
+
     /// Runs a creating verb's steps. When they are done, `finish` puts what came of them into the document, which is
     /// written. When a step fails, a signal came, or nobody reads the document any more, all of it is taken back;
     /// if that fails too, `finish` is called so that the document names what remains.

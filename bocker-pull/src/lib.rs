@@ -1,4 +1,5 @@
-//! `bocker-pull`: fetches an image from a registry that speaks the OCI distribution protocol into the local OCI image layout.
+//! `bocker-pull`: fetches images from registries that speak the OCI distribution protocol into the local OCI image layout, and keeps
+//! the names there.
 //! Everything that comes from the registry is bounded in size and believed only when it has the digest that led to it.
 
 use bocker_pipe::{Tool, Verb, VerbKind};
@@ -6,18 +7,23 @@ use bocker_pipe::{Tool, Verb, VerbKind};
 mod challenge;
 mod dns;
 mod download;
+mod gc;
+mod list;
 mod platform;
 mod progress;
 mod pull;
 mod registry;
-mod report;
 mod resolve;
+mod rmi;
+mod tag;
 
 const HELP: &str = "\
 bocker-pull: fetch an image from a registry into the local image store
 
     bocker-pull [pull] REF   begin a pipeline: the document names the image
-    bocker-pull list         the stored images as JSON Lines, one for each name
+    bocker-pull list [IMAGE...] [--exists]   the stored images as JSON Lines, one for each name
+    bocker-pull tag IMAGE REF                one more name
+    bocker-pull rmi [-f] IMAGE...            a name goes, with the last one the image
     bocker-pull gc           remove what no image needs and killed pulls left
 
 REF is [REGISTRY/]NAME[:TAG|@sha256:DIGEST]; where they are left out,
@@ -49,12 +55,22 @@ pub static TOOL: Tool = Tool {
         Verb {
             name: "list",
             kind: VerbKind::Reports,
-            run: report::list,
+            run: list::list,
+        },
+        Verb {
+            name: "tag",
+            kind: VerbKind::Reports,
+            run: tag::tag,
+        },
+        Verb {
+            name: "rmi",
+            kind: VerbKind::Reports,
+            run: rmi::rmi,
         },
         Verb {
             name: "gc",
             kind: VerbKind::Reports,
-            run: report::gc,
+            run: gc::gc,
         },
     ],
     default_verb: Some("pull"),

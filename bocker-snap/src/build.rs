@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::{
-    Descriptor, Digest, Image, Index, Layout, OCI_CONFIG, OCI_MANIFEST, Writer,
+    Change, Descriptor, Digest, Image, Index, Layout, OCI_CONFIG, OCI_MANIFEST, WHY_BLOBS, Writer,
 };
 use bocker_pipe::reference::Reference;
 use bocker_pipe::step::quote;
@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 
 use crate::base::Base;
 use crate::btrfs::{self, Changes};
-use crate::change::{self, Change};
 use crate::container::{self, Folder, Snap};
 use crate::driver::Driver;
 use crate::ingest::Layer;
@@ -302,7 +301,7 @@ impl Build {
             after.push(publish_step());
         }
         steps.extend([layer_step(), config_step(), manifest_step(), index_step()]);
-        change::run(call, &mut self, steps)?;
+        call.run_steps(&mut self, steps)?;
         // The image is made, and nothing that fails from here on takes it back.
         let replaced = matches!(self.target, Target::Existing(_));
         if replaced {
@@ -503,9 +502,9 @@ fn index_step() -> Step<Build> {
     )
     .command(|c: &Build| {
         let planned = format!("# index.json: {} is the manifest", c.target.name());
-        vec![c.made.as_ref().map_or(planned, change::entry)]
+        vec![c.made.as_ref().map_or(planned, Image::entry_line)]
     })
-    .look(|c| change::look(&c.layout))
+    .look(|c| c.layout.look_at_index())
     .apply(|c| {
         let manifest = &done(&c.manifest)?.descriptor;
         let target = &c.target;
@@ -517,7 +516,7 @@ fn index_step() -> Step<Build> {
 }
 
 fn blobs_step() -> Step<Build> {
-    Step::new(change::BLOBS, change::WHY_BLOBS)
+    Step::new("snap.blobs", WHY_BLOBS)
         .command(|c: &Build| c.change.discarded(&c.layout))
         .apply(|c| {
             if let Some(writer) = c.writer.take() {

@@ -28,13 +28,13 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// What was removed, or would be, as one JSON line.
 #[derive(Debug, Serialize)]
-pub(crate) struct Removed {
+struct Removed {
     /// `container`, `mount`, `claim`, `name`, `volume`, `layer`, `unfinished`, `blob`, `ingest`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Id>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) path: Option<PathBuf>,
+    path: Option<PathBuf>,
 }
 
 impl Removed {
@@ -55,13 +55,15 @@ impl Removed {
     }
 }
 
-/// `gc [--grace SECONDS] [--orphans] [--force]`.
+/// `gc [--grace SECONDS] [--layers] [--orphans] [--force]`.
 pub(crate) fn gc(call: &mut Call) -> Result<()> {
     let (mut grace, mut orphans, mut force) = (DEFAULT_GRACE, false, false);
+    let mut only_layers = false;
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(option) => match option.as_str() {
                 "--grace" => grace = Duration::from_secs(call.number()?),
+                "--layers" => only_layers = true,
                 "--orphans" => orphans = true,
                 "-f" | "--force" => force = true,
                 _ => return Err(call.unknown(&option)),
@@ -70,6 +72,11 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         }
     }
     let dry_run = call.dry_run();
+    if only_layers {
+        return collect_layers(&Layout::open(), grace, dry_run, &mut |removed| {
+            call.line(&removed)
+        });
+    }
     let boot = claim::boot_id()?;
     // Objects first, claims second: one that is claimed in between is then seen as claimed.
     let folders = containers::list()?;
@@ -193,7 +200,7 @@ fn remove(id: &Id, folder: &Folder) -> Result<bool> {
 
 /// Removes layers that neither an image nor a container stands on, and what dead imports left, if older than `grace`.
 /// While anyone imports layers or makes a root, they are left alone.
-pub(crate) fn collect_layers(
+fn collect_layers(
     layout: &Layout,
     grace: Duration,
     dry_run: bool,

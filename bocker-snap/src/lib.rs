@@ -6,7 +6,6 @@
 mod base;
 mod btrfs;
 mod build;
-mod change;
 mod container;
 mod cover;
 mod create;
@@ -19,7 +18,6 @@ mod ingest;
 mod ioctl;
 mod layers;
 mod loop_device;
-mod manage;
 mod overlay;
 mod pack;
 mod pool;
@@ -77,21 +75,6 @@ pub static TOOL: Tool = Tool {
             name: "init",
             kind: VerbKind::Reports,
             run: build::init,
-        },
-        Verb {
-            name: "images",
-            kind: VerbKind::Reports,
-            run: manage::images,
-        },
-        Verb {
-            name: "tag",
-            kind: VerbKind::Reports,
-            run: manage::tag,
-        },
-        Verb {
-            name: "rmi",
-            kind: VerbKind::Reports,
-            run: manage::rmi,
         },
         Verb {
             name: "setup",

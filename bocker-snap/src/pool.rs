@@ -22,7 +22,6 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::Serialize;
 
 use crate::btrfs;
-use crate::change;
 use crate::ioctl;
 use crate::layers::make_folder;
 use crate::loop_device::LoopDevice;
@@ -84,7 +83,7 @@ pub(crate) fn setup(call: &mut Call) -> Result<()> {
     if setup.size.is_some() {
         steps.push(grow_step());
     }
-    change::run(call, &mut setup, steps)?;
+    call.run_steps(&mut setup, steps)?;
     match (call.dry_run(), info()) {
         (false, Some(info)) => {
             info.warn();

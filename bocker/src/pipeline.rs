@@ -89,7 +89,9 @@ pub(crate) struct Pipeline {
     pub(crate) carries_stdin: bool,
     /// The caller's stdout reaches the stages as [`STDOUT`].
     pub(crate) carries_stdout: bool,
-    /// A line for stdout once every stage has succeeded.
+    /// What is run once every stage has succeeded.
+    pub(crate) next: Option<Box<Pipeline>>,
+    /// A line for stdout once every stage has succeeded, those of `next` too.
     pub(crate) said: Option<String>,
 }
 
@@ -101,12 +103,18 @@ impl Pipeline {
             output: Output::Shown,
             carries_stdin: false,
             carries_stdout: false,
+            next: None,
             said: None,
         }
     }
 
     pub(crate) fn discarded(mut self) -> Pipeline {
         self.output = Output::Discarded;
+        self
+    }
+
+    pub(crate) fn then(mut self, next: Pipeline) -> Pipeline {
+        self.next = Some(Box::new(next));
         self
     }
 

@@ -54,15 +54,26 @@ impl Session {
         if !self.announce(|| shell::pipeline(pipeline))? {
             return Ok(0);
         }
+        Self::execute(pipeline)
+    }
+
+    fn execute(pipeline: &Pipeline) -> Result<u8> {
         let statuses = execute::run(pipeline)?;
         timing::report(&pipeline.stages)?;
         let last = statuses.last().copied().unwrap_or(EXIT_FAILED);
-        let Some(line) = &pipeline.said else {
+        if pipeline.next.is_none() && pipeline.said.is_none() {
             return Ok(last);
-        };
-        match statuses.iter().rev().find(|status| **status != 0) {
-            Some(status) => Ok(*status),
-            None => say(line).map(|()| 0),
+        }
+        if let Some(status) = statuses.iter().rev().find(|status| **status != 0) {
+            return Ok(*status);
+        }
+        match pipeline.next.as_deref().map(Self::execute).transpose()? {
+            None | Some(0) => {}
+            Some(status) => return Ok(status),
+        }
+        match &pipeline.said {
+            Some(line) => say(line).map(|()| 0),
+            None => Ok(0),
         }
     }
 

@@ -53,6 +53,10 @@ pub(crate) fn pipeline(pipeline: &Pipeline) -> Vec<u8> {
             line.extend(redirection.as_bytes());
         }
     }
+    if let Some(next) = &pipeline.next {
+        line.extend(b" && ");
+        line.extend(self::pipeline(next));
+    }
     if let Some(said) = &pipeline.said {
         line.extend(b" && printf '%s\\n' ");
         line.extend(quote_bytes(said.as_bytes()));

@@ -48,7 +48,7 @@ impl Root<'_> {
 
     /// The digest of the topmost layer of an image.
     fn top(&self, image: &str) -> String {
-        let listed = self.sh(&format!("bocker-snap images {image}")).ok().json();
+        let listed = self.sh(&format!("bocker-pull list {image}")).ok().json();
         let blob = |digest: &str| {
             let path = self.path.join("images/blobs/sha256").join(&digest[7..]);
             serde_json::from_slice::<Value>(&fs::read(path).expect("a blob")).expect("JSON")

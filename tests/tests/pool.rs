@@ -136,7 +136,7 @@ fn whichever_tool_comes_first_after_a_restart_finds_the_pool_mounted() {
     for line in [
         "bocker images",
         "bocker ps",
-        "bocker-snap images",
+        "bocker-pull list",
         "bocker-spawn list",
         "bocker-net list",
         "bocker-cg list",

@@ -51,6 +51,10 @@ impl Machine {
         self.host.call(&[&["bocker-snap"], words].concat())
     }
 
+    fn pull(&self, words: &[&str]) -> Call {
+        self.host.call(&[&["bocker-pull"], words].concat())
+    }
+
     /// Makes a small image.
     fn image(&self, name: &str) -> Call {
         let folder = self.host.scratch().join("image");
@@ -221,7 +225,7 @@ fn two_imports_of_one_image_give_its_layers_once() {
         }
         machine.host.assert_same(&imported);
     }
-    machine.snap(&["rmi", "second:1"]).run().ok();
+    machine.pull(&["rmi", "second:1"]).run().ok();
     machine.is_as_before();
 }
 
@@ -231,7 +235,7 @@ fn an_image_that_is_removed_while_a_container_is_made_of_it_is_whole_in_the_cont
     for round in 0..ROUNDS {
         machine.image("second:1").run().ok();
         let create = machine.snap(&["create", "second:1"]);
-        let [removed, created] = machine.race(round, create, machine.snap(&["rmi", "second:1"]));
+        let [removed, created] = machine.race(round, create, machine.pull(&["rmi", "second:1"]));
         removed.ok();
         is_clear(&created);
         if created.code == 0 {
@@ -250,16 +254,16 @@ fn names_of_an_image_that_come_and_go_at_once_are_there_or_not() {
     let machine = Machine::new();
     for round in 0..ROUNDS {
         machine.image("second:1").run().ok();
-        let remove = || machine.snap(&["rmi", "second:1"]);
+        let remove = || machine.pull(&["rmi", "second:1"]);
         let other = match round % 2 {
             0 => remove(),
-            _ => machine.snap(&["tag", "second:1", "third:1"]),
+            _ => machine.pull(&["tag", "second:1", "third:1"]),
         };
         let outputs = machine.race(round / 2, other, remove());
         outputs.iter().for_each(is_clear);
         assert!(outputs.iter().any(|output| output.code == 0), "{outputs:?}");
-        machine.snap(&["rmi", "third:1"]).run();
-        let names = machine.snap(&["images"]).run().ok().json_lines();
+        machine.pull(&["rmi", "third:1"]).run();
+        let names = machine.pull(&["list"]).run().ok().json_lines();
         let names: Vec<&str> = names.iter().map(|image| text(image, "/source")).collect();
         assert_eq!(names, ["first:1"]);
     }
@@ -294,7 +298,7 @@ fn a_commit_beside_a_removal_makes_a_whole_image_or_none() {
             let kept = fs::read_to_string(format!("{}/kept", text(&value, "/root/path")));
             assert_eq!(kept.expect("what was committed"), "kept\n");
             machine.snap(&["delete"]).stdin(document).run().ok();
-            machine.snap(&["rmi", "second:1"]).run().ok();
+            machine.pull(&["rmi", "second:1"]).run().ok();
         }
     }
     machine.is_as_before();

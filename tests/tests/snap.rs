@@ -283,7 +283,8 @@ fn a_layer_that_would_leave_the_root_or_lies_is_refused_and_leaves_nothing() {
             .map(|entry| entry.file_name())
             .collect();
         assert_eq!(left.len(), 1, "only the lower layer is there: {left:?}");
-        host.run(&["bocker-snap", "rmi", "bad:1"]).ok();
+        host.sh("bocker-pull rmi bad:1 && bocker-snap gc --layers --grace 0")
+            .ok();
     }
     assert_eq!(fs::metadata(&secret).unwrap().nlink(), 1);
     assert_eq!(fs::read_to_string(&secret).unwrap(), "the host's");
@@ -314,7 +315,7 @@ fn a_blob_that_was_changed_in_the_store_is_not_unpacked() {
     }
     let host = Host::new();
     store(&host, &Image::simple());
-    let manifest = host.run(&["bocker-snap", "images"]).ok().json()["digest"]
+    let manifest = host.run(&["bocker-pull", "list"]).ok().json()["digest"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -625,14 +626,14 @@ fn what_a_container_changed_is_all_that_its_commit_adds_and_all_of_it() {
         root.display()
     ))
     .ok();
-    let before = host.run(&["bocker-snap", "images"]).ok().json();
+    let before = host.run(&["bocker-pull", "list"]).ok().json();
     let made = host
         .run(&["bocker-snap", "commit", "web", "fixture:1"])
         .ok()
         .json();
     assert_eq!(made["id"], before["id"], "the image keeps its id");
     assert_eq!(made["replaced"], true);
-    let after = host.run(&["bocker-snap", "images"]).ok().json();
+    let after = host.run(&["bocker-pull", "list"]).ok().json();
     assert_eq!(
         (&after["reference"], &after["layers"]),
         (&before["reference"], &json!(5))
@@ -683,10 +684,7 @@ fn what_a_container_changed_is_all_that_its_commit_adds_and_all_of_it() {
         .ok()
         .json();
     assert_eq!(made["replaced"], false);
-    let listed = host
-        .run(&["bocker-snap", "images", "another:2"])
-        .ok()
-        .json();
+    let listed = host.run(&["bocker-pull", "list", "another:2"]).ok().json();
     assert_eq!(listed["layers"], 5);
 }
 
@@ -699,7 +697,7 @@ fn a_commit_without_the_images_blobs_is_one_layer_of_all_that_the_container_sees
     store(&host, &Image::full());
     let document = create(&host, "fixture:1 --name web");
     fs::write(root(&document).join("data/new"), "x").unwrap();
-    host.run(&["bocker-snap", "rmi", "fixture:1"]).ok();
+    host.run(&["bocker-pull", "rmi", "fixture:1"]).ok();
     for mounted in [true, false] {
         let seen = tree(&root(&document));
         if !mounted {
@@ -707,7 +705,7 @@ fn a_commit_without_the_images_blobs_is_one_layer_of_all_that_the_container_sees
         }
         host.run(&["bocker-snap", "commit", "web", "flat:1"]).ok();
         assert_eq!(
-            host.run(&["bocker-snap", "images", "flat:1"]).ok().json()["layers"],
+            host.run(&["bocker-pull", "list", "flat:1"]).ok().json()["layers"],
             1
         );
         if mounted {
@@ -741,7 +739,7 @@ fn an_image_from_a_directory_keeps_all_of_it_and_is_the_same_bytes_again() {
         .json();
     let ours = tree(&root(&create(&host, "made:1")));
     assert_same_tree(&ours, &tree(&source));
-    let listed = host.run(&["bocker-snap", "images", "made:1"]).ok().json();
+    let listed = host.run(&["bocker-pull", "list", "made:1"]).ok().json();
     assert_eq!(
         (&listed["id"], &listed["layers"]),
         (&first["id"], &json!(1))
@@ -800,7 +798,7 @@ fn an_image_is_made_of_an_empty_directory_and_not_of_nothing() {
     fs::create_dir(&empty).unwrap();
     let path = empty.display().to_string();
     let made = host.run(&["bocker-snap", "init", &path]).ok().json();
-    let image = host.run(&["bocker-snap", "images"]).ok().json();
+    let image = host.run(&["bocker-pull", "list"]).ok().json();
     assert_eq!(
         (&image["id"], &image["source"]),
         (&made["id"], &json!(path))
@@ -822,7 +820,7 @@ fn an_image_is_made_of_an_empty_directory_and_not_of_nothing() {
     host.run(&["bocker-snap", "init", &path])
         .exits(125)
         .says(".wh.file");
-    let count = host.run(&["bocker-snap", "images"]).ok().json_lines().len();
+    let count = host.run(&["bocker-pull", "list"]).ok().json_lines().len();
     assert_eq!(count, 1);
     let blobs = fs::read_dir(host.root().join("images/ingest"))
         .unwrap()
@@ -843,7 +841,7 @@ fn steps_of(host: &Host, line: &str) -> Vec<String> {
 
 /// The image store as others see it: its entries in any order, and its blobs.
 fn images_and_blobs(host: &Host) -> (Vec<String>, Vec<String>) {
-    let text = host.run(&["bocker-snap", "images"]).ok().stdout;
+    let text = host.run(&["bocker-pull", "list"]).ok().stdout;
     let mut images: Vec<String> = text.lines().map(str::to_owned).collect();
     images.sort();
     let mut blobs: Vec<String> = fs::read_dir(host.root().join("images/blobs/sha256"))
@@ -893,8 +891,6 @@ fn a_verb_on_images_that_fails_or_is_killed_at_a_step_leaves_the_old_image_or_th
         ),
         (format!("init {source} --name fixture:1"), build.to_vec()),
         (format!("init {source}"), build.to_vec()),
-        ("tag fixture:1 new:1".to_owned(), vec!["index"]),
-        ("rmi fixture:1".to_owned(), vec!["index", "blobs", "layers"]),
     ] {
         let web = container();
         let steps = steps_of(&host, &line);
@@ -926,7 +922,7 @@ fn a_verb_on_images_that_fails_or_is_killed_at_a_step_leaves_the_old_image_or_th
                 if !done || killed {
                     assert_eq!(rest.stdout, "", "{what}");
                 }
-                for image in host.run(&["bocker-snap", "images"]).ok().json_lines() {
+                for image in host.run(&["bocker-pull", "list"]).ok().json_lines() {
                     let made = create(&host, image["digest"].as_str().unwrap());
                     pass(&host, "delete", &made).ok();
                 }
@@ -974,49 +970,6 @@ fn the_commands_that_an_init_prints_make_the_same_files() {
 }
 
 #[test]
-fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
-    if !need("skopeo") {
-        return;
-    }
-    let host = Host::new();
-    host.run(&["bocker-snap", "images", "--exists", "fixture:1"])
-        .exits(1);
-    store(&host, &Image::full());
-    host.run(&["bocker-snap", "images", "--exists", "fixture:1"])
-        .ok();
-    host.run(&["bocker-snap", "tag", "fixture:1", "other:2"])
-        .ok();
-    host.run(&["bocker-snap", "import", "other:2"]).ok();
-    let container = create(&host, "other:2 --name web");
-    let removed = host.run(&["bocker-snap", "rmi", "fixture:1"]).ok().json();
-    assert_eq!(removed["removed"], false);
-    let removed = host.run(&["bocker-snap", "rmi", "other:2"]).ok().json();
-    assert_eq!(removed["removed"], true);
-    assert_eq!(host.run(&["bocker-snap", "images"]).ok().stdout, "");
-    assert_eq!(
-        fs::read_dir(host.root().join("images/blobs/sha256"))
-            .unwrap()
-            .count(),
-        0
-    );
-    let layers = host.root().join("layers");
-    assert_eq!(
-        fs::read_dir(&layers).unwrap().count(),
-        4,
-        "the container stands on them"
-    );
-    pass(&host, "unmount", &container).ok();
-    pass(&host, "mount", &container).ok();
-    assert!(root(&container).join("data/hello").exists());
-    pass(&host, "delete", &container).ok();
-    host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
-    assert_eq!(fs::read_dir(&layers).unwrap().count(), 0);
-    host.run(&["bocker-snap", "create", "fixture:1"])
-        .exits(125)
-        .says("No image named 'fixture:1' exists");
-}
-
-#[test]
 fn a_damaged_image_is_listed_can_be_removed_and_is_in_nobodys_way() {
     if !need("skopeo") {
         return;
@@ -1028,7 +981,7 @@ fn a_damaged_image_is_listed_can_be_removed_and_is_in_nobodys_way() {
         &layers(vec![Layer::new().file("x", "x")]),
         "docker.io/library/bad:1",
     );
-    let bad = host.run(&["bocker-snap", "images", "bad:1"]).ok().json();
+    let bad = host.run(&["bocker-pull", "list", "bad:1"]).ok().json();
     let digest = bad["digest"].as_str().unwrap();
     fs::write(
         host.root().join("images/blobs/sha256").join(&digest[7..]),
@@ -1042,12 +995,12 @@ fn a_damaged_image_is_listed_can_be_removed_and_is_in_nobodys_way() {
     host.run(&["bocker-snap", "commit", "web", "fixture:1"])
         .ok();
     pass(&host, "delete", &document).ok();
-    host.run(&["bocker-snap", "rmi", "fixture:1"]).ok();
+    host.run(&["bocker-pull", "rmi", "fixture:1"]).ok();
     assert_eq!(
-        host.run(&["bocker-snap", "images"]).ok().json()["source"],
+        host.run(&["bocker-pull", "list"]).ok().json()["source"],
         "bad:1"
     );
-    host.run(&["bocker-snap", "rmi", "bad:1"]).ok();
+    host.run(&["bocker-pull", "rmi", "bad:1"]).ok();
     host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
     assert_eq!(
         fs::read_dir(host.root().join("images/blobs/sha256"))
@@ -1179,7 +1132,7 @@ fn an_image_is_found_by_whatever_of_it_a_document_names() {
     let host = Host::new();
     store_as(&host, &Image::simple(), "127.0.0.1:5000/other:1");
     store_as(&host, &layers(vec![Layer::new().file("x", "x")]), "short:1");
-    let all = host.run(&["bocker-snap", "images"]).ok().json_lines();
+    let all = host.run(&["bocker-pull", "list"]).ok().json_lines();
     for image in &all {
         for name in ["id", "digest", "reference"] {
             let member = json!({name: image[name]});
@@ -1414,8 +1367,6 @@ fn a_dry_run_of_every_verb_changes_nothing() {
         "unmount web",
         "delete web",
         "commit web new:1",
-        "tag fixture:1 new:1",
-        "rmi fixture:1",
         "gc --grace 0",
         "reset",
         "init /etc",
@@ -1505,8 +1456,6 @@ fn what_is_wrong_is_said_before_anything_is_made() {
         ("create --rootfs / --nope", "unknown option '--nope'"),
         ("mount nope", "No container named 'nope' exists"),
         ("commit nope image", "No container named 'nope' exists"),
-        ("tag nope new", "No image named 'nope' exists"),
-        ("rmi nope", "No image named 'nope' exists"),
         ("import nope", "No image named 'nope' exists"),
         (
             "create - --rootfs / <<< '{\"bocker\":{\"id\":\"ps_aaaaaa\"}}'",
@@ -1666,7 +1615,7 @@ fn an_image_that_is_removed_while_containers_are_made_of_it_gives_whole_ones_or_
             .map(|_| host.spawn(&["bocker-snap", "create", "fixture:1"]))
             .collect();
         std::thread::sleep(std::time::Duration::from_millis(round * 12));
-        let removal = host.spawn(&["bocker-snap", "rmi", "fixture:1"]);
+        let removal = host.spawn(&["bocker-pull", "rmi", "fixture:1"]);
         creators.push(host.spawn(&["bocker-snap", "create", "fixture:1"]));
         removal.wait().ok();
         for output in creators.into_iter().map(bocker_tests::Running::wait) {

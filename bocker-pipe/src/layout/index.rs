@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::digest::Digest;
 use super::types::{Descriptor, OCI_INDEX, Platform};
+use crate::containers;
 use crate::error::{Error, Kind, Result};
 use crate::id::{Id, Prefix};
 use crate::reference::{Reference, Version};
@@ -18,6 +19,8 @@ const ID: &str = "io.bocker.id";
 const SOURCE: &str = "io.bocker.source";
 /// What an id is recognised by in a text that may be a reference or part of an id.
 const ID_PREFIX: &str = "img_";
+/// And a digest.
+const DIGEST_PREFIX: &str = "sha256:";
 
 /// One entry: an image under one of its names. An image with two tags has two entries with the same id and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +83,15 @@ impl Image {
                 .map_or_else(|_| name.clone(), |reference| reference.familiar()),
         }
     }
+}
+
+/// What goes when somebody removes an image by some word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// One of several names.
+    Name(Image),
+    /// The image, with all its names.
+    Image(Image),
 }
 
 /// The content of `index.json`.
@@ -151,7 +163,7 @@ impl Index {
         self.entries().iter().filter_map(Image::read).collect()
     }
 
-    /// The image of an id, a reference, a digest or the beginning of one image's id.
+    /// The image of an id, a reference, a digest or the beginning of one image's id or digest.
     /// Fails with [`Kind::NotFound`] in the original's words, or with [`Kind::Invalid`] when several ids begin so.
     pub fn find(&self, text: &str) -> Result<Image> {
         let missing = || Error::new(Kind::NotFound, format!("No image named '{text}' exists"));
@@ -175,13 +187,19 @@ impl Index {
         if let Some(image) = exact {
             return Ok(image);
         }
-        if text.len() <= ID_PREFIX.len() || !text.starts_with(ID_PREFIX) {
+        let is_beginning = [ID_PREFIX, DIGEST_PREFIX]
+            .iter()
+            .any(|prefix| text.len() > prefix.len() && text.starts_with(prefix));
+        if !is_beginning {
             return Err(missing());
         }
+        let begins_so = |image: &&Image| {
+            image.id.as_str().starts_with(text) || image.digest.as_str().starts_with(text)
+        };
         let mut ids: Vec<&Id> = images
             .iter()
+            .filter(begins_so)
             .map(|image| &image.id)
-            .filter(|id| id.as_str().starts_with(text))
             .collect();
         ids.sort();
         ids.dedup();
@@ -273,6 +291,46 @@ impl Index {
         self.remove(|image| image.reference.as_deref() == Some(canonical))
     }
 
+    /// What [`Index::take`] would remove. Fails with [`Kind::NotFound`], and unless `force` with [`Kind::InUse`] when an image
+    /// of several names is meant by something else than a name, or the last name by which a container's image is known.
+    pub fn removal(&self, text: &str, force: bool) -> Result<Removal> {
+        let image = self.find(text)?;
+        let names: Vec<Image> = self.images();
+        let names: Vec<&Image> = names.iter().filter(|other| other.id == image.id).collect();
+        if image.is_named(text) && names.len() > 1 {
+            return Ok(Removal::Name(image));
+        }
+        if names.len() > 1 && !force {
+            let names: Vec<String> = names.iter().map(|image| image.familiar()).collect();
+            return Err(Error::new(
+                Kind::InUse,
+                format!("{} has several names: {}", image.id, names.join(", ")),
+            )
+            .hint("remove one of them by name, or all with -f"));
+        }
+        let users = match force {
+            true => Vec::new(),
+            false => containers::of_image(image.digest.as_str())?,
+        };
+        if !users.is_empty() {
+            let users: Vec<&str> = users.iter().map(Id::as_str).collect();
+            return Err(Error::new(
+                Kind::InUse,
+                format!("{} is the image of {}", image.id, users.join(", ")),
+            )
+            .hint("remove the container first, or the image with -f: what the container stands on stays"));
+        }
+        Ok(Removal::Image(image))
+    }
+
+    /// Removes one name, or an image with all its names. Answers the entries that went.
+    pub fn take(&mut self, removal: &Removal) -> Vec<Image> {
+        match removal {
+            Removal::Name(image) => self.remove(|other| other == image),
+            Removal::Image(image) => self.remove_id(&image.id),
+        }
+    }
+
     /// Removes exactly this entry, if it is still there. Answers whether it was.
     pub fn remove_entry(&mut self, image: &Image) -> bool {
         !self.remove(|other| other == image).is_empty()
@@ -285,6 +343,14 @@ impl Index {
 }
 
 impl Image {
+    /// Whether the text is the name of this entry, and not an id or a digest.
+    fn is_named(&self, text: &str) -> bool {
+        let Some(name) = &self.reference else {
+            return false;
+        };
+        name == text || Reference::parse(text).is_ok_and(|text| text.to_string() == *name)
+    }
+
     /// Whether `name@digest` means this image: the digest is its manifest's or its index's, the repository the same.
     fn has_digest_of(&self, reference: &Reference) -> bool {
         let Version::Digest(digest) = reference.version() else {
@@ -333,6 +399,7 @@ mod tests {
         for text in [
             id,
             &id[..6],
+            &wanted.digest.as_str()[..12],
             "busybox:1",
             "docker.io/library/busybox:1",
             wanted.digest.as_str(),
@@ -345,6 +412,8 @@ mod tests {
             "",
             "img_",
             "i",
+            "sha256:",
+            "sha256:0g",
             "busybox",
             "busybox:2",
             "localhost/busybox:1",
@@ -401,6 +470,34 @@ mod tests {
             1
         );
         assert_eq!(index.remove_id(&image(None, "x").id).len(), 1);
+        assert!(index.images().is_empty());
+    }
+
+    #[test]
+    fn an_image_of_several_names_loses_the_one_it_is_called_by_and_is_not_removed_by_its_id_unless_forced()
+     {
+        let mut index = Index::empty();
+        let [a, b] = ["a", "b"].map(|name| image(Some(name), "x"));
+        index.put(&a);
+        index.put(&b);
+        let id = a.id.as_str();
+        for text in [id, a.digest.as_str(), &id[..7]] {
+            let error = index.removal(text, false).unwrap_err();
+            assert_eq!(error.kind(), &Kind::InUse, "{text}");
+            let forced = index.removal(text, true).unwrap();
+            assert_eq!(forced, Removal::Image(a.clone()));
+        }
+        for text in ["b", "docker.io/library/b:latest"] {
+            assert_eq!(
+                index.removal(text, false).unwrap(),
+                Removal::Name(b.clone())
+            );
+        }
+        let name = index.removal("b", true).unwrap();
+        assert_eq!(index.take(&name), [b]);
+        let last = index.removal("a", false).unwrap();
+        assert_eq!(last, Removal::Image(a.clone()));
+        assert_eq!(index.take(&last), [a]);
         assert!(index.images().is_empty());
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     format: Format,
 }
 
-/// One line of `bocker-snap images`, as far as it is read here.
+/// One line of `bocker-pull list`, as far as it is read here.
 #[derive(Debug, Deserialize)]
 struct Image {
     id: String,
@@ -32,7 +32,7 @@ struct Image {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let stage = session.tool(Piece::Snap, "images")?;
+    let stage = session.tool(Piece::Pull, "list")?;
     let lines: Vec<Value> = session.read(&stage)?;
     let images = lines.iter().map(Image::deserialize);
     let images: Vec<Image> = images

@@ -27,7 +27,8 @@ pub(crate) struct Args {
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let worst = each(&args.names, |name| {
         if image::is_id(name) {
-            rmi::remove(session, name)
+            // As in the original, whose containers did not need their image either.
+            rmi::remove(session, name, true)
         } else {
             remove(session, &containers::resolve(name)?, name, args.force)
         }

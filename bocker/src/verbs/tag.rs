@@ -15,6 +15,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let stage = session.tool(Piece::Snap, "tag")?;
+    let stage = session.tool(Piece::Pull, "tag")?;
     session.become_stage(&stage.args([&args.image, &args.target]))
 }

@@ -21,12 +21,14 @@ fn a_pull_is_finished_by_the_next_or_collected_and_its_image_is_whole() {
 
     let pull = || host.call(&["bocker-pull", "--plain-http", "--quiet", &reference]);
     let is_here = || {
-        host.run(&["bocker-snap", "images", "--exists", &reference])
+        host.run(&["bocker-pull", "list", "--exists", &reference])
             .code
             == 0
     };
     let remove = || {
-        host.run(&["bocker-snap", "rmi", &reference]).ok();
+        host.run(&["bocker-pull", "rmi", &reference]).ok();
+        host.run(&["bocker-snap", "gc", "--layers", "--grace", "0"])
+            .ok();
     };
     let is_whole = || {
         let made = host.run(&["bocker-snap", "create", &reference]).ok();

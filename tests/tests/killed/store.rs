@@ -1,4 +1,4 @@
-//! bocker-snap, on the image store and the layers.
+//! bocker-snap and bocker-pull, on the image store and the layers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ impl Store {
             host,
         };
         let made = store.init().run().ok().json();
-        store.run(&["rmi", text(&made["id"])]).ok();
+        store.pull(&["rmi", text(&made["id"])]).ok();
         let document = store.run(&["create", "fixture:1"]).ok();
         store.delete(&document.stdout);
         let unpacked = store.host.fingerprint();
@@ -59,6 +59,10 @@ impl Store {
 
     fn run(&self, words: &[&str]) -> Output {
         self.host.run(&[SNAP, words].concat())
+    }
+
+    fn pull(&self, words: &[&str]) -> Output {
+        self.host.run(&[&["bocker-pull"], words].concat())
     }
 
     fn init(&self) -> Call {
@@ -98,7 +102,7 @@ impl Store {
 
     /// The images by their names.
     fn names(&self) -> Vec<String> {
-        let images = self.run(&["images"]).ok().json_lines();
+        let images = self.pull(&["list"]).ok().json_lines();
         let mut names: Vec<String> = images
             .iter()
             .map(|image| text(&image["source"]).to_owned())
@@ -171,7 +175,7 @@ fn an_image_that_is_made_is_there_and_whole_or_not_at_all() {
                 store.run(&["gc", "--grace", "0"]).ok();
                 if store.names().contains(&"made:1".to_owned()) {
                     store.has_the_made_image();
-                    store.run(&["rmi", "made:1"]).ok();
+                    store.pull(&["rmi", "made:1"]).ok();
                 }
                 store.host.remove_layers();
                 store.host.assert_same(&store.stored);
@@ -184,7 +188,7 @@ fn an_image_that_is_made_is_there_and_whole_or_not_at_all() {
 #[test]
 fn a_commit_leaves_the_image_as_it_was_or_with_what_the_container_wrote() {
     let store = Store::new();
-    let tag = || store.run(&["tag", "fixture:1", "changed:1"]).ok();
+    let tag = || store.pull(&["tag", "fixture:1", "changed:1"]).ok();
     let document = store.run(&["create", "fixture:1"]).ok();
     let (id, root) = (
         text(&document.json()["bocker"]["id"]).to_owned(),
@@ -210,7 +214,7 @@ fn a_commit_leaves_the_image_as_it_was_or_with_what_the_container_wrote() {
                 assert!(["above", "changed"].contains(&above.as_deref().unwrap_or_default()));
                 assert_eq!(below.as_deref(), Some("below"));
                 store.has_its_image();
-                store.run(&["rmi", "changed:1"]).ok();
+                store.pull(&["rmi", "changed:1"]).ok();
             },
         );
     }
@@ -227,13 +231,13 @@ fn a_name_is_given_or_taken_from_an_image_or_it_is_not() {
             (
                 store
                     .host
-                    .call(&["bocker-snap", "tag", "fixture:1", "other:1"]),
+                    .call(&["bocker-pull", "tag", "fixture:1", "other:1"]),
                 (),
             )
         },
         |()| {
             store.has_its_image();
-            store.run(&["rmi", "other:1"]);
+            store.pull(&["rmi", "other:1"]);
             assert_eq!(store.names(), ["fixture:1"]);
             collect(&store.host, SNAP, &store.unpacked);
         },
@@ -241,12 +245,12 @@ fn a_name_is_given_or_taken_from_an_image_or_it_is_not() {
     at_every_change(
         3,
         || {
-            store.run(&["tag", "fixture:1", "other:1"]).ok();
-            (store.host.call(&["bocker-snap", "rmi", "other:1"]), ())
+            store.pull(&["tag", "fixture:1", "other:1"]).ok();
+            (store.host.call(&["bocker-pull", "rmi", "other:1"]), ())
         },
         |()| {
             store.has_its_image();
-            store.run(&["rmi", "other:1"]);
+            store.pull(&["rmi", "other:1"]);
             assert_eq!(store.names(), ["fixture:1"]);
             collect(&store.host, SNAP, &store.unpacked);
         },
@@ -261,12 +265,12 @@ fn an_image_that_is_removed_is_whole_or_gone_and_its_layers_and_blobs_go_with_it
         || {
             store.init().run().ok();
             store.has_the_made_image();
-            (store.host.call(&["bocker-snap", "rmi", "made:1"]), ())
+            (store.host.call(&["bocker-pull", "rmi", "made:1"]), ())
         },
         |()| {
             if store.names().contains(&"made:1".to_owned()) {
                 store.has_the_made_image();
-                store.run(&["rmi", "made:1"]).ok();
+                store.pull(&["rmi", "made:1"]).ok();
             }
             collect(&store.host, SNAP, &store.stored);
         },

@@ -1,34 +1,17 @@
-//! Changes of the image store: how the verbs that stand outside pipelines run their steps, and how an edit of index.json is
-//! taken back.
+//! An edit of `index.json` that a step makes: how it is shown, taken back, and what blobs it leaves without a use.
 
 use std::collections::BTreeSet;
 
-use bocker_pipe::layout::{Digest, Image, Index, Layout, Writer};
-use bocker_pipe::step::quote;
-use bocker_pipe::{Call, Result, Step};
+use super::{Digest, Image, Index, Layout, Writer};
+use crate::error::Result;
+use crate::step::quote;
 
-use crate::manage;
-
-/// The step that follows an edit, and is never a reason to take it back.
-pub(crate) const BLOBS: &str = "snap.blobs";
-pub(crate) const WHY_BLOBS: &str = "blobs that no image leads to any more are of no use";
-
-/// Runs the steps of a verb that has no document. When one fails, all of it is taken back.
-pub(crate) fn run<C>(call: &Call, context: &mut C, steps: Vec<Step<C>>) -> Result<()> {
-    let engine = call.engine();
-    let mut done = Vec::new();
-    let Err(error) = engine.set_up(context, steps, &mut done) else {
-        return Ok(());
-    };
-    match engine.take_back(context, done) {
-        Ok(()) => Err(error),
-        Err(second) => Err(error.and(&second)),
-    }
-}
+/// Why the step that follows an edit and removes blobs is done. It is never a reason to take the edit back.
+pub const WHY_BLOBS: &str = "blobs that no image leads to any more are of no use";
 
 /// What an edit of index.json did.
-#[derive(Default)]
-pub(crate) struct Change {
+#[derive(Debug, Default)]
+pub struct Change {
     added: Vec<Image>,
     removed: Vec<Image>,
     /// Blobs of what was removed, which are gone too.
@@ -37,7 +20,7 @@ pub(crate) struct Change {
 
 impl Change {
     /// Makes it, and notes what it did.
-    pub(crate) fn make<T>(
+    pub fn make<T>(
         &mut self,
         writer: &Writer,
         edit: impl FnOnce(&mut Index) -> Result<T>,
@@ -57,7 +40,7 @@ impl Change {
     }
 
     /// Takes it back. A name that somebody else has moved on since stays where it is.
-    pub(crate) fn undo(&mut self, writer: &Writer) -> Result<()> {
+    pub fn undo(&mut self, writer: &Writer) -> Result<()> {
         let added = std::mem::take(&mut self.added);
         let removed = std::mem::take(&mut self.removed);
         writer.edit(|index| {
@@ -77,12 +60,9 @@ impl Change {
 
     /// Removes the blobs of the entries that were removed, those excepted that something leads to. What cannot be removed now,
     /// because another image is damaged or somebody else is writing, is for gc to remove or to tell.
-    pub(crate) fn discard(&mut self, writer: Writer) {
+    pub fn discard(&mut self, writer: Writer) {
         let layout = writer.layout().clone();
-        let blobs = self
-            .removed
-            .iter()
-            .flat_map(|image| manage::blobs(&layout, image));
+        let blobs = self.removed.iter().flat_map(|image| layout.blobs_of(image));
         let blobs: BTreeSet<Digest> = blobs.filter(|blob| layout.blob(blob).exists()).collect();
         let mut blobs: Vec<Digest> = blobs.into_iter().collect();
         let _ = writer.discard(&blobs);
@@ -91,7 +71,7 @@ impl Change {
     }
 
     /// The commands that remove what [`Change::discard`] removed.
-    pub(crate) fn discarded(&self, layout: &Layout) -> Vec<String> {
+    pub fn discarded(&self, layout: &Layout) -> Vec<String> {
         let path = |blob| layout.blob(blob).display().to_string();
         let blobs = self.discarded.iter().map(path);
         blobs
@@ -100,23 +80,37 @@ impl Change {
     }
 }
 
-/// What an edit of index.json says of an image, for people.
-pub(crate) fn entry(image: &Image) -> String {
-    let name = image.familiar();
-    format!("# index.json: {name} is {}, {}", image.digest, image.id)
+impl Image {
+    /// What an edit of `index.json` says of the image, for people.
+    pub fn entry_line(&self) -> String {
+        let name = self.familiar();
+        format!("# index.json: {name} is {}, {}", self.digest, self.id)
+    }
 }
 
-/// The command that shows index.json.
-pub(crate) fn look(layout: &Layout) -> String {
-    let index = layout.root().join("index.json").display().to_string();
-    format!("jq .manifests {}", quote(&index))
+impl Layout {
+    /// The command that shows `index.json`.
+    pub fn look_at_index(&self) -> String {
+        let index = self.root().join(super::INDEX_FILE).display().to_string();
+        format!("jq .manifests {}", quote(&index))
+    }
+
+    /// Everything that an image consists of, as far as it can be told.
+    pub fn blobs_of(&self, image: &Image) -> BTreeSet<Digest> {
+        let mut blobs = BTreeSet::from([image.digest.clone()]);
+        if let Ok(manifest) = self.manifest(image) {
+            blobs.insert(manifest.config.digest);
+            blobs.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+        }
+        blobs
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use bocker_pipe::{Id, Kind};
-
     use super::*;
+    use crate::error::Kind;
+    use crate::id::Id;
 
     fn image(name: &str, content: &str) -> Image {
         Image {

@@ -1,0 +1,257 @@
+//! The images of the store: their names, and what comes in and goes out otherwise than by a pull.
+
+use std::fs;
+use std::path::PathBuf;
+
+use bocker_tests::{Host, Image, Session, need};
+use serde_json::Value;
+
+const NAME: &str = "docker.io/library/fixture:1";
+
+/// Puts an image into the store as another program would.
+fn store(host: &Host, image: &Image) {
+    let from = format!("oci:{}", image.layout().display());
+    let to = format!("oci:{}:{NAME}", host.root().join("images").display());
+    host.run(&["skopeo", "copy", "--quiet", &from, &to]).ok();
+}
+
+fn create(host: &Host, options: &str) -> Value {
+    host.sh(&format!("bocker-snap create {options}"))
+        .ok()
+        .json()
+}
+
+fn pass(host: &Host, verb: &str, document: &Value) {
+    host.call(&["bocker-snap", verb])
+        .stdin(document.to_string())
+        .run()
+        .ok();
+}
+
+fn root(document: &Value) -> PathBuf {
+    document["root"]["path"].as_str().expect("a root").into()
+}
+
+/// How many files a folder of `BOCKER_ROOT` holds.
+fn count(host: &Host, folder: &str) -> usize {
+    fs::read_dir(host.root().join(folder)).map_or(0, Iterator::count)
+}
+
+/// The image store as others see it: its entries in any order, and its blobs.
+fn images_and_blobs(host: &Host) -> (Vec<String>, Vec<String>) {
+    let text = host.run(&["bocker-pull", "list"]).ok().stdout;
+    let mut images: Vec<String> = text.lines().map(str::to_owned).collect();
+    images.sort();
+    let mut blobs: Vec<String> = fs::read_dir(host.root().join("images/blobs/sha256"))
+        .expect("the store")
+        .map(|entry| {
+            entry
+                .expect("a blob")
+                .file_name()
+                .into_string()
+                .expect("a digest")
+        })
+        .collect();
+    blobs.sort();
+    (images, blobs)
+}
+
+#[test]
+fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    host.run(&["bocker-pull", "list", "--exists", "fixture:1"])
+        .exits(1);
+    store(&host, &Image::full());
+    host.run(&["bocker-pull", "list", "--exists", "fixture:1"])
+        .ok();
+    host.run(&["bocker-pull", "tag", "fixture:1", "other:2"])
+        .ok();
+    host.run(&["bocker-snap", "import", "other:2"]).ok();
+    let container = create(&host, "other:2 --name web");
+    let removed = host.run(&["bocker-pull", "rmi", "fixture:1"]).ok().json();
+    assert_eq!(removed["removed"], false);
+    let removed = host.run(&["bocker-pull", "rmi", "other:2"]).ok().json();
+    assert_eq!(removed["removed"], true);
+    assert_eq!(host.run(&["bocker-pull", "list"]).ok().stdout, "");
+    assert_eq!(
+        fs::read_dir(host.root().join("images/blobs/sha256"))
+            .unwrap()
+            .count(),
+        0
+    );
+    let layers = host.root().join("layers");
+    assert_eq!(
+        fs::read_dir(&layers).unwrap().count(),
+        4,
+        "the container stands on them"
+    );
+    pass(&host, "unmount", &container);
+    pass(&host, "mount", &container);
+    assert!(root(&container).join("data/hello").exists());
+    pass(&host, "delete", &container);
+    host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
+    assert_eq!(fs::read_dir(&layers).unwrap().count(), 0);
+    host.run(&["bocker-snap", "create", "fixture:1"])
+        .exits(125)
+        .says("No image named 'fixture:1' exists");
+}
+
+#[test]
+fn a_verb_on_names_that_fails_or_is_killed_at_a_step_leaves_the_old_names_or_the_new_ones() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    let before = images_and_blobs(&host);
+    let saved = host.scratch().join("saved").display().to_string();
+    host.sh(&format!("cp -a $BOCKER_ROOT/images {saved}")).ok();
+    for (line, own) in [
+        ("tag fixture:1 new:1", &["pull.index"][..]),
+        ("rmi fixture:1", &["pull.index", "pull.blobs"]),
+    ] {
+        let shown = host
+            .sh(&format!("bocker-pull {line} --explain --dry-run"))
+            .ok();
+        let steps = bocker_tests::step_names(&shown.stderr);
+        assert_eq!(steps, own, "{line}");
+        assert_eq!(images_and_blobs(&host), before, "a dry run changes nothing");
+        for (place, step) in steps.iter().enumerate() {
+            for killed in [false, true] {
+                let what = format!("{line}: {step}, killed: {killed}");
+                let fail_at = if killed {
+                    format!("kill:{step}")
+                } else {
+                    step.clone()
+                };
+                host.call(&["sh", "-c", &format!("bocker-pull {line}")])
+                    .env("BOCKER_FAIL_AT", fail_at)
+                    .run()
+                    .exits(if killed { 137 } else { 125 });
+                if killed {
+                    host.run(&["bocker-pull", "gc", "--grace", "0"]).ok();
+                }
+                let done = place > 0 || killed;
+                assert_eq!(images_and_blobs(&host) == before, !done, "{what}");
+                let rest = host.run(&["bocker-pull", "gc", "--grace", "0"]).ok();
+                assert_eq!(rest.stdout, "", "{what}");
+                host.sh(&format!(
+                    "rm -r $BOCKER_ROOT/images && cp -a {saved} $BOCKER_ROOT/images"
+                ))
+                .ok();
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_that_a_container_uses_or_that_has_several_names_is_removed_only_by_force() {
+    let s = Session::new();
+    s.bocker(&["init", &s.rootfs, "base:1"]).ok();
+    s.bocker(&["run", "--name", "box", "base:1", "true"]).ok();
+    let box_id = s.host.run(&["bocker-spawn", "list"]).ok().json()["id"].clone();
+    let (box_id, list) = (box_id.as_str().expect("an id"), || {
+        s.host.run(&["bocker-pull", "list"]).ok().json_lines()
+    });
+    let id = list()[0]["id"].as_str().expect("an id").to_owned();
+    let digest = list()[0]["digest"].as_str().expect("a digest").to_owned();
+    for name in ["base:1", &id, &id[..7], &digest, &digest[..14]] {
+        let refused = s.bocker(&["rmi", name]).exits(2);
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        refused.says(&format!("{id} is the image of {box_id}"));
+        s.host
+            .run(&["bocker-pull", "rmi", name])
+            .exits(125)
+            .says(box_id);
+    }
+    s.bocker(&["tag", "base:1", "other:2"]).ok();
+    for name in [&id, &digest] {
+        s.bocker(&["rmi", name])
+            .exits(2)
+            .says("has several names: base:1, other:2");
+    }
+    // A name that is not the last one is nobody's.
+    assert_eq!(s.bocker(&["rmi", "base:1"]).text(), "Removed: base:1\n");
+    s.bocker(&["rmi", "other:2"]).exits(2);
+    assert_eq!(
+        s.bocker(&["rmi", "-f", &digest[..14]]).text(),
+        format!("Removed: {}\n", &digest[..14])
+    );
+    assert!(list().is_empty());
+    // The container keeps what it stands on, and the layers go with it.
+    s.bocker(&["start", "-a", "box"]).ok();
+    assert_eq!(count(&s.host, "layers"), 1);
+    s.bocker(&["rm", "box"]).ok();
+    s.host
+        .run(&["bocker-snap", "gc", "--layers", "--grace", "0"])
+        .ok();
+    assert_eq!(
+        (
+            count(&s.host, "layers"),
+            count(&s.host, "images/blobs/sha256")
+        ),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_removed_image_takes_its_layers_and_its_blobs_with_it_and_pasted_it_does_the_same() {
+    let s = Session::new();
+    for pasted in [false, true] {
+        s.bocker(&["init", &s.rootfs, "base:1"]).ok();
+        s.bocker(&["run", "--rm", "base:1", "true"]).ok();
+        assert_eq!(
+            (
+                count(&s.host, "layers"),
+                count(&s.host, "images/blobs/sha256")
+            ),
+            (1, 3)
+        );
+        let said = match pasted {
+            false => s.bocker(&["rmi", "base:1"]),
+            true => s.host.sh(&s.bocker(&["--dry-run", "rmi", "base:1"]).text()),
+        };
+        assert_eq!(said.text(), "Removed: base:1\n");
+        assert_eq!(
+            (
+                count(&s.host, "layers"),
+                count(&s.host, "images/blobs/sha256")
+            ),
+            (0, 0)
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_done_with_a_name_is_one_line() {
+    if !need("skopeo") {
+        return;
+    }
+    let host = Host::new();
+    store(&host, &Image::simple());
+    let before = host.fingerprint();
+    let digest = host.run(&["bocker-pull", "list"]).ok().json()["digest"].clone();
+    let by_digest = format!("tag fixture:1 new@{}", digest.as_str().expect("a digest"));
+    for (line, message) in [
+        ("tag nope new", "No image named 'nope' exists"),
+        (
+            "tag fixture:1",
+            "an image and its new name have to be given",
+        ),
+        ("tag fixture:1 New", "New"),
+        (&by_digest, "is a digest, which no image can be given"),
+        ("rmi nope", "No image named 'nope' exists"),
+        ("rmi", "no image is named"),
+        ("rmi --nope x", "unknown option '--nope'"),
+    ] {
+        let failed = host
+            .sh(&format!("bocker-pull {line}"))
+            .exits(125)
+            .says(message);
+        assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
+        host.assert_same(&before);
+    }
+}
