@@ -4,6 +4,8 @@
 //! The crate's README is the protocol for those who write a stage in another language.
 
 pub mod claim;
+#[cfg(feature = "archive")]
+pub mod compression;
 pub mod containers;
 pub mod document;
 pub mod error;
@@ -20,8 +22,12 @@ mod signals;
 pub mod size;
 pub mod state;
 pub mod step;
+#[cfg(feature = "archive")]
+pub mod tar;
 pub mod timing;
 pub mod tool;
+#[cfg(feature = "archive")]
+mod zstd;
 
 pub use document::Document;
 pub use error::{Doing, Error, Kind, Result};

@@ -23,14 +23,12 @@ mod pack;
 mod pool;
 mod report;
 mod source;
-mod tar;
 mod time;
 mod tree;
 mod unpack;
 mod volume;
-mod zstd;
 
-use bocker_pipe::{Tool, Verb, VerbKind};
+use bocker_pipe::{Tool, Verb, VerbKind, tar};
 
 /// The stage's name in documents, steps and claims.
 const STAGE: &str = "snap";

@@ -1,21 +1,14 @@
 //! Where a layer's archive comes from: a blob, decompressed and hashed on a thread of its own while the tree is written.
 
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use bocker_pipe::compression;
 use bocker_pipe::layout::{Digest, Hasher};
 use bocker_pipe::{Error, Kind, Result};
-use flate2::bufread::MultiGzDecoder;
 
-use crate::zstd::Zstd;
-
-/// What a gzip member begins with (RFC 1952).
-const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
-/// What a zstd frame begins with, and the three last bytes of what a skippable one does (RFC 8878).
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-const ZSTD_SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// How much is read, and handed over, at once, in bytes.
 const CHUNK: usize = 256 << 10;
 /// How many pieces may be on their way.
@@ -96,7 +89,7 @@ fn pump(
     empty: &Receiver<Vec<u8>>,
 ) -> io::Result<Option<Sums>> {
     let mut read = Hashed::new(from);
-    let mut stream = decoder(&mut read)?;
+    let mut stream = compression::decoder(&mut read)?;
     let mut hasher = Hasher::default();
     let mut left = limit;
     loop {
@@ -140,21 +133,6 @@ fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-fn decoder<'a>(from: &'a mut impl Read) -> io::Result<Box<dyn Read + 'a>> {
-    let mut head = [0; 4];
-    let length = fill(from, &mut head)?;
-    let head = &head[..length];
-    let whole = Cursor::new(head.to_vec()).chain(from);
-    if head.starts_with(&GZIP) {
-        let buffered = BufReader::with_capacity(CHUNK, whole);
-        return Ok(Box::new(MultiGzDecoder::new(buffered)));
-    }
-    if head == ZSTD || head.ends_with(&ZSTD_SKIPPABLE) {
-        return Ok(Box::new(Zstd::new(BufReader::with_capacity(CHUNK, whole))));
-    }
-    Ok(Box::new(whole))
-}
-
 /// Passes what is read on and keeps its sum.
 struct Hashed<R> {
     from: R,
@@ -189,7 +167,7 @@ pub(crate) fn free_space(on: &File) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     use flate2::Compression;
     use flate2::write::GzEncoder;

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use bocker_pipe::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use tar::{EntryType, Header};
 
 use super::{BLOCK, Entry, EntryKind, Time, XATTR_PREFIX, padding};
@@ -19,14 +19,14 @@ const ELEVEN_DIGITS: u64 = 0o777_7777_7777;
 const BUFFER: usize = 256 << 10;
 
 /// Appends entries to a stream.
-pub(crate) struct Writer<W> {
+pub struct Writer<W> {
     stream: W,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
     /// Writes to a stream.
-    pub(crate) fn new(stream: W) -> Writer<W> {
+    pub fn new(stream: W) -> Writer<W> {
         Writer {
             stream,
             buffer: vec![0; BUFFER],
@@ -34,7 +34,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Appends an entry and its `size` bytes of data. Fails with [`Kind::Invalid`] when there are fewer.
-    pub(crate) fn append(&mut self, entry: &Entry, data: &mut impl Read) -> Result<()> {
+    pub fn append(&mut self, entry: &Entry, data: &mut impl Read) -> Result<()> {
         let mut records = Vec::new();
         let mut header = Header::new_ustar();
         // The crate tidies paths and refuses some; one that does not come back as it is goes into a record.
@@ -110,7 +110,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Ends the archive and gives the stream back.
-    pub(crate) fn finish(mut self) -> Result<W> {
+    pub fn finish(mut self) -> Result<W> {
         self.write(&[0; 2 * BLOCK])?;
         Ok(self.stream)
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use bocker_pipe::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::{BLOCK, Entry, EntryKind, Sparse, Time, XATTR_PREFIX, padding};
@@ -19,7 +19,7 @@ const VOLUME_LABEL: u8 = b'V';
 const FORMATS: [(&[u8; 6], &[u8; 2]); 2] = [(b"ustar\0", b"00"), (b"ustar ", b" \0")];
 
 /// An iterator over the entries of a stream. Between two calls of [`Reader::next`], reading gives the entry's data.
-pub(crate) struct Reader<R> {
+pub struct Reader<R> {
     stream: R,
     /// Data bytes of the current entry that were not read yet.
     left: u64,
@@ -53,7 +53,7 @@ struct SparseRecords {
 
 impl<R: Read> Reader<R> {
     /// Reads from the start of a stream.
-    pub(crate) fn new(stream: R) -> Reader<R> {
+    pub fn new(stream: R) -> Reader<R> {
         Reader {
             stream,
             left: 0,
@@ -63,7 +63,11 @@ impl<R: Read> Reader<R> {
 
     /// The next entry, or none at the end. What was not read of the current one is skipped.
     /// Fails with [`Kind::Invalid`] on anything that is not a tar, and on what would not be restored faithfully.
-    pub(crate) fn next(&mut self) -> Result<Option<Entry>> {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an entry's data is read between two calls, which an iterator does not allow"
+    )]
+    pub fn next(&mut self) -> Result<Option<Entry>> {
         let mut extension = Extension::default();
         let mut extended = false;
         loop {
@@ -102,7 +106,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads the stream to its end: padding after the last entry belongs to what was signed.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         self.skip()?;
         io::copy(&mut self.stream, &mut io::sink())
             .map(drop)

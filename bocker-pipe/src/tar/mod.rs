@@ -12,69 +12,81 @@
 //! - takes no checksum of signed bytes, and knows ustar only with its version, where GNU tar and Go look at the magic alone;
 //! - copies what a file has, not the size that its header promised (`Builder::append`).
 
-pub(crate) mod read;
-pub(crate) mod write;
+pub mod read;
+pub mod write;
 
 /// Everything in a tar comes in blocks of this size.
-pub(crate) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 /// The PAX key prefix of extended attributes.
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 /// A point in time: seconds since 1970, possibly before, and nanoseconds after them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Time {
-    pub(crate) seconds: i64,
-    pub(crate) nanoseconds: u32,
+pub struct Time {
+    /// Since 1970, or before.
+    pub seconds: i64,
+    /// After the second.
+    pub nanoseconds: u32,
 }
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryKind {
+pub enum EntryKind {
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
+    /// A symbolic link.
     Symlink,
     /// Another name of an entry that came before, or of a file of a lower layer.
     HardLink,
+    /// A character device.
     CharDevice,
+    /// A block device.
     BlockDevice,
+    /// A named pipe.
     Fifo,
 }
 
 /// One entry, all extension headers applied. Its data, if any, is read from the reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// As it stands in the archive: anything may be in it.
-    pub(crate) path: Vec<u8>,
-    pub(crate) kind: EntryKind,
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: EntryKind,
     /// The permission bits, set-id and sticky bits included.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+    pub mode: u32,
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
     /// Bytes of data that follow; 0 unless a file.
-    pub(crate) size: u64,
-    pub(crate) mtime: Time,
+    pub size: u64,
+    /// When its content was changed.
+    pub mtime: Time,
     /// The target of a symbolic or hard link.
-    pub(crate) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// Major and minor number of a device.
-    pub(crate) device: (u32, u32),
+    pub device: (u32, u32),
     /// Extended attributes, by name.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// For a sparse file: where the data goes, in order, and the file's whole length.
-    pub(crate) sparse: Option<Sparse>,
+    pub sparse: Option<Sparse>,
 }
 
 /// Where the data of a sparse file goes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Sparse {
+pub struct Sparse {
     /// Offset and length of each piece of data.
-    pub(crate) pieces: Vec<(u64, u64)>,
+    pub pieces: Vec<(u64, u64)>,
     /// The file's length.
-    pub(crate) length: u64,
+    pub length: u64,
 }
 
 impl Entry {
     /// An entry with nothing but a kind and a path.
-    pub(crate) fn new(kind: EntryKind, path: impl Into<Vec<u8>>) -> Entry {
+    pub fn new(kind: EntryKind, path: impl Into<Vec<u8>>) -> Entry {
         Entry {
             path: path.into(),
             kind,
@@ -91,7 +103,7 @@ impl Entry {
     }
 
     /// The path for messages.
-    pub(crate) fn name(&self) -> std::borrow::Cow<'_, str> {
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.path)
     }
 }
