@@ -19,6 +19,9 @@ use crate::btrfs;
 /// The largest list of extended attributes, and the largest value of one (xattr(7)).
 pub(crate) const MAX_XATTR: usize = 64 << 10;
 
+/// How many directories that have to be emptied are remembered of one that is removed: a layer can have millions in it.
+const MAX_PENDING: usize = 256;
+
 /// Opens a directory for reading its names, or for syncing it.
 pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
     open_child(CWD, path.as_os_str()).doing(|| format!("open {}", path.display()))
@@ -47,7 +50,7 @@ pub(crate) fn open_below(
     }
 }
 
-/// The names in a directory. All are read before any is removed.
+/// The names in a directory.
 pub(crate) fn names(directory: impl AsFd) -> rustix::io::Result<Vec<Vec<u8>>> {
     let entries = entries(directory)?;
     Ok(entries.into_iter().map(|(name, _)| name).collect())
@@ -71,22 +74,37 @@ struct Level {
     name: Vec<u8>,
     /// By which it is recognised on the way back up.
     inode: (u64, u64),
-    /// What is still to be removed in it.
-    pending: Vec<Vec<u8>>,
+    pending: Pending,
+}
+
+/// What is still to be removed in a directory.
+struct Pending {
+    /// Directories that are not empty.
+    names: Vec<Vec<u8>>,
+    /// Whether there may be others.
+    more: bool,
 }
 
 /// Removes a name and everything below it, however deep. Not there is success.
 pub(crate) fn remove_all(parent: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    // The name of a directory to be emptied may come from a layer: these two are of others.
+    if matches!(name.as_bytes(), b"." | b"..") {
+        return Err(Errno::INVAL);
+    }
     let Some(mut here) = enter(parent, name.as_bytes())? else {
         return Ok(());
     };
     let mut levels = vec![level(&here, name.as_bytes())?];
     while let Some(current) = levels.last_mut() {
-        if let Some(child) = current.pending.pop() {
+        if let Some(child) = current.pending.names.pop() {
             if let Some(directory) = enter(here.as_fd(), &child)? {
                 here = directory;
                 levels.push(level(&here, &child)?);
             }
+            continue;
+        }
+        if current.pending.more {
+            current.pending = sweep(&here)?;
             continue;
         }
         let done = std::mem::take(&mut current.name);
@@ -157,8 +175,25 @@ fn level(directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<Level> {
     Ok(Level {
         name: name.to_vec(),
         inode: inode(&fstat(directory)?),
-        pending: names(directory)?,
+        pending: sweep(directory)?,
     })
+}
+
+/// Removes what goes at once, as far as directories that do not can be remembered.
+fn sweep(directory: &OwnedFd) -> rustix::io::Result<Pending> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") || unlink(directory.as_fd(), name)? {
+            continue;
+        }
+        names.push(name.to_vec());
+        if names.len() == MAX_PENDING {
+            return Ok(Pending { names, more: true });
+        }
+    }
+    Ok(Pending { names, more: false })
 }
 
 fn inode(stat: &Stat) -> (u64, u64) {
@@ -263,5 +298,30 @@ mod tests {
         left.sort();
         assert_eq!(left, [b"link".to_vec(), b"sibling".to_vec()]);
         remove_all(top.as_fd(), OsStr::new("directory")).unwrap();
+    }
+
+    #[test]
+    fn a_directory_with_more_directories_than_are_remembered_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = open_directory(folder.path()).unwrap();
+        for number in 0..2 * MAX_PENDING + 1 {
+            std::fs::create_dir_all(folder.path().join(format!("wide/{number}/below"))).unwrap();
+            std::fs::write(folder.path().join(format!("wide/file{number}")), "").unwrap();
+        }
+        remove_all(top.as_fd(), OsStr::new("wide")).unwrap();
+        assert!(names(&top).unwrap().is_empty());
+    }
+
+    #[test]
+    fn neither_the_directory_itself_nor_the_one_above_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("root")).unwrap();
+        std::fs::write(folder.path().join("beside"), "").unwrap();
+        let root = open_directory(&folder.path().join("root")).unwrap();
+        for name in [".", ".."] {
+            let removed = remove_all(root.as_fd(), OsStr::new(name));
+            assert_eq!(removed, Err(Errno::INVAL));
+        }
+        assert!(folder.path().join("beside").exists());
     }
 }

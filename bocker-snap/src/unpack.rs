@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +17,7 @@ use std::rc::Rc;
 use bocker_pipe::step::interruption;
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags, chmod, chownat, fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, linkat,
     lsetxattr, makedev, mkdirat, mknodat, openat, readlinkat, statat, symlinkat, utimensat,
 };
@@ -32,8 +33,12 @@ pub(crate) const WHITEOUT: &[u8] = b".wh.";
 pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names of AUFS, which some old images still carry; they are no part of the tree.
 const AUFS: &[u8] = b".wh..wh.";
-/// The most entries that a layer may have.
-const MAX_ENTRIES: u64 = 4_000_000;
+/// Where AUFS kept files with several names: what is in it, in the root, is there for hard links to name it.
+const AUFS_LINKS: &[u8] = b".wh..wh.plnk";
+/// The most entries that a layer may have, with the directories that it has to have beside them.
+const MAX_ENTRIES: usize = 4_000_000;
+/// How many bytes of paths are remembered before what they are remembered for is done.
+const MAX_REMEMBERED: usize = 16 << 20;
 /// How many symbolic links a path may lead through, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 /// How many directories are held open at most.
@@ -68,11 +73,15 @@ struct Unpacker<'a> {
     /// Directories by the name under which entries reach them.
     open: HashMap<Vec<u8>, Rc<Place>>,
     /// What this layer has written and the directories above: whiteouts hide nothing of it, in whichever order they come.
-    written: HashSet<Vec<u8>>,
+    written: Paths,
+    /// Entries, and directories made for them.
+    count: usize,
     /// When directories were modified, set at the end, after the last change in them.
     times: HashMap<Vec<u8>, Timestamps>,
     /// Files of lower layers with several names of which overlayfs has taken one away from the others, by their former inode.
     parted: HashMap<Inode, Parted>,
+    /// How many bytes the paths in the two take: a layer can have millions, of a page each.
+    remembered: usize,
     buffer: Vec<u8>,
     warned: bool,
 }
@@ -81,21 +90,12 @@ struct Unpacker<'a> {
 pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl Read) -> Result<()> {
     let mut unpacker = Unpacker::new(root, has_lower)?;
     let mut reader = Reader::new(archive);
-    let mut count = 0;
     while let Some(entry) = reader.next()? {
         interruption()?;
-        count += 1;
-        if count > MAX_ENTRIES {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("a layer has more than {MAX_ENTRIES} entries"),
-            ));
-        }
         unpacker.entry(&entry, &mut reader)?;
     }
     reader.finish()?;
-    unpacker.join_parted()?;
-    unpacker.set_times()
+    unpacker.finish()
 }
 
 /// The components of a path in an archive: relative to the root whether it begins with a slash or not.
@@ -120,34 +120,46 @@ impl<'a> Unpacker<'a> {
             root_path: path_of(root)?,
             has_lower,
             open: HashMap::new(),
-            written: HashSet::new(),
+            written: Paths::default(),
+            count: 0,
             times: HashMap::new(),
             parted: HashMap::new(),
+            remembered: 0,
             buffer: vec![0; BUFFER],
             warned: false,
         })
     }
 
     fn entry(&mut self, entry: &Entry, data: &mut (impl Read + ?Sized)) -> Result<()> {
+        self.count()?;
+        if self.remembered > MAX_REMEMBERED {
+            self.settle()?;
+        }
         let parts = components(&entry.path)?;
         let Some((name, parents)) = parts.split_last() else {
             return self.root_entry(entry);
         };
-        if parts
-            .iter()
-            .any(|part| part.starts_with(AUFS) && *part != OPAQUE)
-        {
+        let is_aufs = |part: &&[u8]| part.starts_with(AUFS) && *part != OPAQUE;
+        let linked = parents == [AUFS_LINKS] && entry.kind == EntryKind::File && !is_aufs(name);
+        if parts.iter().any(is_aufs) && !linked {
             return Ok(());
         }
-        if parents.iter().any(|part| part.starts_with(WHITEOUT)) || *name == WHITEOUT {
-            return Err(Error::new(
+        let reserved = || {
+            Err(Error::new(
                 Kind::Invalid,
                 format!("a layer names '{}', which is reserved", entry.name()),
-            ));
+            ))
+        };
+        if !linked && parents.iter().any(|part| part.starts_with(WHITEOUT)) {
+            return reserved();
         }
         let parents = parents.join(&b'/');
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            return self.whiteout(&parents, name, hidden);
+            return match hidden {
+                // Nothing, the directory itself, and the one above, which may be that of the root.
+                b"" | b"." | b".." => reserved(),
+                _ => self.whiteout(&parents, name, hidden),
+            };
         }
         let place = self.make_place(&parents)?;
         // A character device 0:0 is how overlayfs says that a name is hidden; other tools unpack one to just that.
@@ -157,6 +169,46 @@ impl<'a> Unpacker<'a> {
         self.write(&place, name, entry, data)?;
         self.note(&place, name);
         Ok(())
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.count += 1;
+        match self.count.max(self.written.0.len()) > MAX_ENTRIES {
+            true => Err(Error::new(
+                Kind::Invalid,
+                format!("a layer has more than {MAX_ENTRIES} entries"),
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// What can be done only when everything else is.
+    fn finish(mut self) -> Result<()> {
+        let root = Place {
+            fd: self.resolve(b"").doing(|| "open the root".into())?,
+            path: Vec::new(),
+        };
+        if self.exists(&root, AUFS_LINKS) {
+            self.remove(&root, AUFS_LINKS)
+                .doing(|| "remove what hard links named".into())?;
+        }
+        self.settle()
+    }
+
+    /// Does what was put off, as if the layer ended here. It may go on: of a directory that changes after this, the time is taken
+    /// down again before it does.
+    fn settle(&mut self) -> Result<()> {
+        self.join_parted()?;
+        self.set_times()?;
+        self.open.clear();
+        self.remembered = 0;
+        Ok(())
+    }
+
+    /// Remembers the time of a directory, until it is set.
+    fn keep_time(&mut self, path: Vec<u8>, times: Timestamps) {
+        self.remembered += path.len() + size_of::<(Vec<u8>, Timestamps)>();
+        self.times.insert(path, times);
     }
 
     /// The attributes of the root, which can only be a directory (CVE-2021-29136).
@@ -175,7 +227,7 @@ impl<'a> Unpacker<'a> {
         )
         .doing(|| "open the root of the layer".into())?;
         self.set_attributes(&root, entry, true)?;
-        self.times.insert(Vec::new(), timestamps(entry.mtime));
+        self.keep_time(Vec::new(), timestamps(entry.mtime));
         Ok(())
     }
 
@@ -219,8 +271,7 @@ impl<'a> Unpacker<'a> {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let directory = openat(&place.fd, file_name, flags, Mode::empty()).doing(what)?;
                 self.set_attributes(&directory, entry, existed)?;
-                self.times
-                    .insert(below(&place.path, name), timestamps(entry.mtime));
+                self.keep_time(below(&place.path, name), timestamps(entry.mtime));
                 Ok(())
             }
             EntryKind::HardLink => self.hard_link(place, name, entry),
@@ -318,6 +369,7 @@ impl<'a> Unpacker<'a> {
                     below(&place.path, name),
                     below(&target_place.path, target_name),
                 ];
+                self.remembered += names.concat().len() + size_of::<(Inode, Parted)>();
                 let inode = self::inode(&after);
                 let parted = Parted { inode, names };
                 self.parted.insert(self::inode(&before), parted);
@@ -383,6 +435,7 @@ impl<'a> Unpacker<'a> {
                 }
             }
         }
+        self.parted.clear();
         Ok(())
     }
 
@@ -441,7 +494,8 @@ impl<'a> Unpacker<'a> {
             Err(Errno::OPNOTSUPP) => {
                 if !std::mem::replace(&mut self.warned, true) {
                     let line = format!(
-                        "bocker-snap: this filesystem keeps no {attribute}: '{}' and others lack it\n",
+                        "bocker-snap: this filesystem keeps no {}: '{}' and others lack it\n",
+                        attribute.escape_debug(),
                         entry.name().escape_debug()
                     );
                     let _ = io::stderr().write_all(line.as_bytes());
@@ -464,31 +518,39 @@ impl<'a> Unpacker<'a> {
         let what = || format!("hide '{}'", String::from_utf8_lossy(&shown));
         if name == OPAQUE {
             let directory = open_child(&place.fd, OsStr::from_bytes(b".")).doing(what)?;
-            return self.prune(directory, &place.path).doing(what);
+            return self.prune(&directory, &place.path).doing(what);
         }
         let path = below(&place.path, hidden);
         if !self.written.contains(&path) {
             return self.remove(&place, hidden).doing(what);
         }
         match open_child(&place.fd, OsStr::from_bytes(hidden)) {
-            Ok(directory) => self.prune(directory, &path).doing(what),
+            Ok(directory) => self.prune(&directory, &path).doing(what),
             Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(()),
             Err(error) => Err(error).doing(what),
         }
     }
 
     /// Removes everything below a directory but what this layer has written.
-    fn prune(&mut self, directory: OwnedFd, path: &[u8]) -> rustix::io::Result<()> {
+    fn prune(&mut self, directory: &OwnedFd, path: &[u8]) -> rustix::io::Result<()> {
         self.open.clear();
-        for name in names(&directory)? {
-            let file_name = OsStr::from_bytes(&name);
-            let path = below(path, &name);
+        if !self.times.contains_key(path) {
+            self.keep_time(path.to_vec(), tree::times(&fstat(directory)?));
+        }
+        for name in Dir::read_from(directory)? {
+            let name = name?;
+            let name = name.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let file_name = OsStr::from_bytes(name);
+            let path = below(path, name);
             if !self.written.contains(&path) {
                 remove_all(directory.as_fd(), file_name)?;
                 continue;
             }
-            match open_child(&directory, file_name) {
-                Ok(child) => self.prune(child, &path)?,
+            match open_child(directory, file_name) {
+                Ok(child) => self.prune(&child, &path)?,
                 Err(Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(error),
             }
@@ -540,10 +602,9 @@ impl<'a> Unpacker<'a> {
         if !self.has_lower {
             return;
         }
-        self.written.insert(below(&place.path, name));
+        self.written.insert(&below(&place.path, name));
         let mut path = place.path.as_slice();
-        while !path.is_empty() && !self.written.contains(path) {
-            self.written.insert(path.to_vec());
+        while !path.is_empty() && self.written.insert(path) {
             let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
             path = &path[..end];
         }
@@ -592,7 +653,7 @@ impl<'a> Unpacker<'a> {
         let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
         if !self.times.contains_key(&path) {
             let stat = fstat(&fd).doing(|| "examine a directory".into())?;
-            self.times.insert(path.clone(), tree::times(&stat));
+            self.keep_time(path.clone(), tree::times(&stat));
         }
         let place = Rc::new(Place { fd, path });
         if self.open.len() >= MAX_OPEN {
@@ -621,7 +682,10 @@ impl<'a> Unpacker<'a> {
             let parent = self.hold(&above, parent)?;
             let name = OsStr::from_bytes(parts[end - 1]);
             match mkdirat(&parent.fd, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) => continue,
+                Ok(()) => {
+                    self.count()?;
+                    continue;
+                }
                 Err(Errno::EXIST) if links > 0 => {}
                 Err(Errno::EXIST) => return Err(Errno::LOOP).doing(what),
                 Err(error) => return Err(error).doing(what),
@@ -638,22 +702,39 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Sets the times of all directories that were touched. One that is no longer there has none.
-    fn set_times(self) -> Result<()> {
-        for (path, times) in &self.times {
-            let what = || format!("set the time of '{}'", String::from_utf8_lossy(path));
-            let path = if path.is_empty() {
-                b"."
-            } else {
-                path.as_slice()
-            };
+    fn set_times(&mut self) -> Result<()> {
+        for (path, times) in std::mem::take(&mut self.times) {
+            let what = || format!("set the time of '{}'", String::from_utf8_lossy(&path));
+            let place = OsStr::from_bytes(if path.is_empty() { b"." } else { &path });
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            match open_below(self.root, OsStr::from_bytes(path), OFlags::RDONLY, resolve) {
-                Ok(directory) => futimens(&directory, times).doing(what)?,
+            match open_below(self.root, place, OFlags::RDONLY, resolve) {
+                Ok(directory) => futimens(&directory, &times).doing(what)?,
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(error) => return Err(error).doing(what),
             }
         }
         Ok(())
+    }
+}
+
+/// A set of paths, by hashes of 128 bits with keys that nobody knows: however long the paths are, it takes little memory.
+#[derive(Default)]
+struct Paths(HashSet<(u64, u64)>, [RandomState; 2]);
+
+impl Paths {
+    /// Answers whether the path was not in it.
+    fn insert(&mut self, path: &[u8]) -> bool {
+        let hash = self.hash(path);
+        self.0.insert(hash)
+    }
+
+    fn contains(&self, path: &[u8]) -> bool {
+        self.0.contains(&self.hash(path))
+    }
+
+    fn hash(&self, path: &[u8]) -> (u64, u64) {
+        let [first, second] = &self.1;
+        (first.hash_one(path), second.hash_one(path))
     }
 }
 

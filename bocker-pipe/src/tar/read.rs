@@ -1,5 +1,6 @@
 //! Reads tar streams: every entry with its extension headers applied, in bounded memory whatever the stream says.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use crate::error::{Doing, Error, Kind, Result};
@@ -7,10 +8,12 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::{BLOCK, Entry, EntryKind, Sparse, Time, XATTR_PREFIX, padding};
 
-/// The largest extension header that is taken, in bytes, as Go's archive/tar.
+/// The most that the extension headers of one entry may hold together, in bytes; Go's archive/tar has this for each.
 const MAX_EXTENSION: u64 = 1 << 20;
 /// The longest path that a system call takes, its end included (limits.h, PATH_MAX).
 const MAX_PATH: usize = 4096;
+/// The largest device numbers that Linux has (kdev_t.h: 12 bits and 20).
+const MAX_DEVICE: (u32, u32) = (0xfff, 0xf_ffff);
 /// How many pieces a sparse file may have.
 const MAX_PIECES: usize = 1 << 16;
 /// The type of a volume label of GNU tar, which stands for no file.
@@ -36,7 +39,7 @@ struct Extension {
     uid: Option<u32>,
     gid: Option<u32>,
     mtime: Option<Time>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     sparse: SparseRecords,
 }
 
@@ -70,6 +73,7 @@ impl<R: Read> Reader<R> {
     pub fn next(&mut self) -> Result<Option<Entry>> {
         let mut extension = Extension::default();
         let mut extended = false;
+        let mut left = MAX_EXTENSION;
         loop {
             self.skip()?;
             let Some(block) = self.block()? else {
@@ -91,10 +95,12 @@ impl<R: Read> Reader<R> {
             let header = &header(&block)?;
             let kind = header.entry_type();
             match kind {
-                EntryType::XGlobalHeader => drop(self.extension(header)?),
-                EntryType::XHeader => extension.take_pax(&self.extension(header)?)?,
-                EntryType::GNULongName => extension.path = Some(self.long_name(header)?),
-                EntryType::GNULongLink => extension.link = Some(self.long_name(header)?),
+                EntryType::XGlobalHeader => drop(self.extension(header, &mut left)?),
+                EntryType::XHeader => {
+                    extension.take_pax(&self.extension(header, &mut left)?)?;
+                }
+                EntryType::GNULongName => extension.path = Some(self.long_name(header, &mut left)?),
+                EntryType::GNULongLink => extension.link = Some(self.long_name(header, &mut left)?),
                 label if label.as_byte() == VOLUME_LABEL => {
                     self.begin(number(&header.as_old().size)?)?
                 }
@@ -163,7 +169,7 @@ impl<R: Read> Reader<R> {
         if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
             entry.device = device(header)?;
         }
-        entry.xattrs = extension.xattrs;
+        entry.xattrs = extension.xattrs.into_iter().collect();
         if kind == EntryKind::File {
             let size = match extension.size {
                 Some(size) => size,
@@ -282,14 +288,14 @@ impl<R: Read> Reader<R> {
         self
     }
 
-    /// The data of an extension header.
-    fn extension(&mut self, header: &Header) -> Result<Vec<u8>> {
+    /// The data of an extension header, as long as no more than `left` is left for those of one entry.
+    fn extension(&mut self, header: &Header, left: &mut u64) -> Result<Vec<u8>> {
         let size: u64 = number(&header.as_old().size)?;
-        if size > MAX_EXTENSION {
-            return Err(invalid(&format!(
-                "an extension header of {size} bytes is larger than {MAX_EXTENSION}"
-            )));
-        }
+        *left = left.checked_sub(size).ok_or_else(|| {
+            invalid(&format!(
+                "with an extension header of {size} bytes, those of an entry are larger than {MAX_EXTENSION}"
+            ))
+        })?;
         self.begin(size)?;
         let mut data = Vec::with_capacity(size as usize);
         self.read_to_end(&mut data)
@@ -300,8 +306,8 @@ impl<R: Read> Reader<R> {
         Ok(data)
     }
 
-    fn long_name(&mut self, header: &Header) -> Result<Vec<u8>> {
-        Ok(until_nul(&self.extension(header)?).to_vec())
+    fn long_name(&mut self, header: &Header, left: &mut u64) -> Result<Vec<u8>> {
+        Ok(until_nul(&self.extension(header, left)?).to_vec())
     }
 
     fn begin(&mut self, size: u64) -> Result<()> {
@@ -412,8 +418,7 @@ impl Extension {
             }
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
-                    self.xattrs.retain(|(other, _)| other != name);
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                    self.xattrs.insert(name.to_vec(), value.to_vec());
                 }
             }
         }
@@ -459,7 +464,12 @@ fn device(header: &Header) -> Result<(u32, u32)> {
         (_, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
         (None, None) => return Err(invalid("a device has no number")),
     };
-    Ok((number(major)?, number(minor)?))
+    let device: (u32, u32) = (number(major)?, number(minor)?);
+    // mknod(2) would cut them: to 0:0 perhaps, which hides a name.
+    if device.0 > MAX_DEVICE.0 || device.1 > MAX_DEVICE.1 {
+        return Err(invalid("a device number is out of range"));
+    }
+    Ok(device)
 }
 
 fn check_sparse(sparse: &Sparse, size: u64) -> Result<()> {
@@ -535,9 +545,11 @@ fn time(text: &[u8]) -> Result<Time> {
         None => (false, text),
     };
     let mut parts = text.splitn(2, |byte| *byte == b'.');
-    let seconds = i64::try_from(decimal(parts.next().unwrap_or_default())?)
-        .map_err(|_| invalid("a time is out of range"))?;
+    let seconds = i128::from(decimal(parts.next().unwrap_or_default())?);
     let fraction = parts.next().unwrap_or_default();
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return Err(invalid("a time is malformed"));
+    }
     let digits = &fraction[..fraction.len().min(9)];
     let scale = 10_u64.pow(9 - digits.len() as u32);
     let nanoseconds = if digits.is_empty() {
@@ -546,19 +558,14 @@ fn time(text: &[u8]) -> Result<Time> {
         // Nine digits and a scale to nine: less than 10^9.
         (decimal(digits)? * scale) as u32
     };
-    Ok(match (negative, nanoseconds) {
-        (false, _) => Time {
-            seconds,
-            nanoseconds,
-        },
-        (true, 0) => Time {
-            seconds: -seconds,
-            nanoseconds: 0,
-        },
-        (true, _) => Time {
-            seconds: -seconds - 1,
-            nanoseconds: 1_000_000_000 - nanoseconds,
-        },
+    let (seconds, nanoseconds) = match (negative, nanoseconds) {
+        (false, _) => (seconds, nanoseconds),
+        (true, 0) => (-seconds, 0),
+        (true, _) => (-seconds - 1, 1_000_000_000 - nanoseconds),
+    };
+    Ok(Time {
+        seconds: i64::try_from(seconds).map_err(|_| invalid("a time is out of range"))?,
+        nanoseconds,
     })
 }
 
@@ -620,24 +627,113 @@ mod tests {
         .concat()
     }
 
+    /// Whichever of the two sizes a reader believes, what the other tells to be an entry is data (CVE-2025-62518), or is not
+    /// reached (CVE-2026-33055): here it is always the extension's.
     #[test]
     fn the_size_is_told_by_the_extension_alone_when_both_tell_it() {
-        // The second header lies inside the first file's data as the extension tells it: it must not become an entry.
         let smuggled = header(b'0', b"smuggled", 0);
-        let mut archive = pax(&[("size", "512")], &header(b'0', b"file", 0));
-        archive.extend(smuggled);
-        let found = entries(&archive).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].0.size, 512);
-        assert_eq!(found[0].1, smuggled);
+        for (told, size, expected) in [
+            ("512", 0, &[b"file".as_slice(), b"next"][..]),
+            ("512", 1024, &[b"file", b"next"]),
+            ("0", 512, &[b"file", b"smuggled", b"next"]),
+            ("0", 1 << 40, &[b"file", b"smuggled", b"next"]),
+        ] {
+            let archive = [
+                pax(&[("size", told)], &header(b'0', b"file", size)),
+                smuggled.to_vec(),
+                header(b'0', b"next", 0).to_vec(),
+            ]
+            .concat();
+            let found = entries(&archive).unwrap();
+            let names: Vec<&[u8]> = found
+                .iter()
+                .map(|(entry, _)| entry.path.as_slice())
+                .collect();
+            assert_eq!(names, expected, "{told} and {size}");
+            assert_eq!(found[0].0.size.to_string(), told);
+        }
+        // Nor is there an entry where the data ends too early.
+        for told in ["1024", "9223372036854775807", "9223372036854775808"] {
+            let archive = [
+                pax(&[("size", told)], &header(b'0', b"file", 0)),
+                smuggled.to_vec(),
+            ];
+            assert!(entries(&archive.concat()).is_err(), "{told}");
+        }
     }
 
     #[test]
-    fn an_extension_header_is_bounded() {
-        let error = entries(&header(b'x', b"pax", 1 << 30)).unwrap_err();
-        assert!(error.message().contains("larger than"), "{error}");
-        let error = entries(&header(b'L', b"name", 1 << 30)).unwrap_err();
-        assert!(error.message().contains("larger than"), "{error}");
+    fn the_extension_headers_of_an_entry_are_bounded_together() {
+        for kind in *b"xgLK" {
+            let error = entries(&header(kind, b"large", 3 << 29)).unwrap_err();
+            assert!(error.message().contains("larger than"), "{error}");
+            let half = record("comment", &"x".repeat(MAX_EXTENSION as usize / 2));
+            let one = [
+                header(kind, b"half", half.len() as u64).as_slice(),
+                &padded(&half),
+            ]
+            .concat();
+            let error = entries(&[one.as_slice(), &one].concat()).unwrap_err();
+            assert!(error.message().contains("larger than"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_last_record_of_a_key_counts_and_an_empty_one_takes_back_but_attributes_may_be_empty() {
+        let records = [
+            ("path", "first"),
+            ("path", "second"),
+            ("uid", "5"),
+            ("uid", ""),
+            ("SCHILY.xattr.user.k", "v"),
+            ("SCHILY.xattr.user.k", ""),
+        ];
+        let (entry, _) = entries(&pax(&records, &header(b'0', b"x", 0)))
+            .unwrap()
+            .remove(0);
+        assert_eq!((entry.path.as_slice(), entry.uid), (&b"second"[..], 0));
+        assert_eq!(entry.xattrs, [(b"user.k".to_vec(), Vec::new())]);
+    }
+
+    #[test]
+    fn a_global_header_says_nothing_about_any_entry() {
+        let records: Vec<u8> = [("path", "other"), ("size", "512"), ("uid", "7")]
+            .iter()
+            .flat_map(|(key, value)| record(key, value))
+            .collect();
+        let archive = [
+            header(b'g', b"global", records.len() as u64).as_slice(),
+            &padded(&records),
+            &header(b'0', b"file", 3),
+            &padded(b"abc"),
+        ]
+        .concat();
+        let found = entries(&archive).unwrap();
+        assert_eq!(
+            (found[0].0.path.as_slice(), found[0].0.uid),
+            (&b"file"[..], 0)
+        );
+        assert_eq!(found[0].1, b"abc");
+    }
+
+    #[test]
+    fn a_device_number_that_the_kernel_would_cut_is_refused() {
+        for (major, minor, is_taken) in [
+            (0xfff, 0xf_ffff, true),
+            (0x1000, 0, false),
+            (0, 0x10_0000, false),
+        ] {
+            let mut block = Header::new_ustar();
+            block.set_entry_type(EntryType::Char);
+            let fields = block.as_ustar_mut().unwrap();
+            fields.name[0] = b'x';
+            fields.set_device_major(major);
+            fields.set_device_minor(minor);
+            block.set_size(0);
+            block.set_cksum();
+            let found = entries(block.as_bytes());
+            assert_eq!(found.is_ok(), is_taken, "{major}:{minor}");
+        }
     }
 
     #[test]
@@ -676,6 +772,9 @@ mod tests {
             ("1.0000000019", 1, 1),
             ("-1.25", -2, 750_000_000),
             ("-7", -7, 0),
+            ("-0.5", -1, 500_000_000),
+            ("9223372036854775807", i64::MAX, 0),
+            ("-9223372036854775808", i64::MIN, 0),
         ] {
             let time = time(text.as_bytes()).unwrap();
             assert_eq!(
@@ -684,7 +783,17 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(time(b"1e9").is_err());
+        for text in [
+            "1e9",
+            "",
+            ".5",
+            "--1",
+            "1.x",
+            "1.0000000001x",
+            "9223372036854775808",
+        ] {
+            assert!(time(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -804,44 +913,90 @@ mod tests {
     }
 
     #[test]
-    fn sparse_files_of_both_kinds_tell_where_their_data_goes() {
-        let mut block = Header::new_gnu();
-        block.set_entry_type(EntryType::GNUSparse);
-        block.set_size(3);
-        let fields = block.as_gnu_mut().unwrap();
-        fields.name[..3].copy_from_slice(b"old");
-        fields.sparse[0].set_offset(4096);
-        fields.sparse[0].set_length(3);
-        fields.set_real_size(8192);
-        block.set_cksum();
-        let archive = [block.as_bytes().as_slice(), &padded(b"abc")].concat();
-        let (entry, data) = entries(&archive).unwrap().remove(0);
-        assert_eq!(data, b"abc");
-        let old = entry.sparse.unwrap();
-        assert_eq!((old.pieces, old.length), (vec![(4096, 3)], 8192));
-
-        let map = padded(b"1\n4096\n3\n");
-        let archive = [
-            pax(
-                &[
-                    ("GNU.sparse.major", "1"),
-                    ("GNU.sparse.minor", "0"),
-                    ("GNU.sparse.name", "new"),
-                    ("GNU.sparse.realsize", "8192"),
-                ],
-                &header(b'0', b"GNUSparseFile.0/new", BLOCK as u64 + 3),
+    fn a_sparse_file_tells_where_its_data_goes_in_each_of_the_four_forms() {
+        let old = |pieces: &[(u64, u64)], is_extended: bool| {
+            let mut block = Header::new_gnu();
+            block.set_entry_type(EntryType::GNUSparse);
+            block.set_size(6);
+            let fields = block.as_gnu_mut().unwrap();
+            fields.name[..4].copy_from_slice(b"name");
+            for (field, (offset, length)) in fields.sparse.iter_mut().zip(pieces) {
+                field.set_offset(*offset);
+                field.set_length(*length);
+            }
+            fields.set_real_size(8192);
+            fields.isextended = [is_extended.into()];
+            block.set_cksum();
+            block.as_bytes().to_vec()
+        };
+        let mut more = GnuExtSparseHeader::new();
+        more.sparse[0].set_offset(5000);
+        more.sparse[0].set_length(4);
+        let form = |records: &[(&str, &str)], name: &[u8], map: &[u8]| {
+            let size = map.len() as u64 + 6;
+            [pax(records, &header(b'0', name, size)), map.to_vec()].concat()
+        };
+        let size = ("GNU.sparse.size", "8192");
+        for (what, front) in [
+            ("GNU tar's old one", old(&[(4096, 2), (5000, 4)], false)),
+            (
+                "the same, in a second block",
+                [old(&[(4096, 2)], true), more.as_bytes().to_vec()].concat(),
             ),
-            map,
-            padded(b"abc"),
-        ]
-        .concat();
-        let (entry, data) = entries(&archive).unwrap().remove(0);
-        assert_eq!(
-            (entry.path.as_slice(), data.as_slice()),
-            (&b"new"[..], &b"abc"[..])
-        );
-        let new = entry.sparse.unwrap();
-        assert_eq!((new.pieces, new.length), (vec![(4096, 3)], 8192));
+            (
+                "PAX 0.0",
+                form(
+                    &[
+                        size,
+                        ("GNU.sparse.numblocks", "2"),
+                        ("GNU.sparse.offset", "4096"),
+                        ("GNU.sparse.numbytes", "2"),
+                        ("GNU.sparse.offset", "5000"),
+                        ("GNU.sparse.numbytes", "4"),
+                    ],
+                    b"name",
+                    b"",
+                ),
+            ),
+            (
+                "PAX 0.1",
+                form(
+                    &[
+                        size,
+                        ("GNU.sparse.numblocks", "2"),
+                        ("GNU.sparse.map", "4096,2,5000,4"),
+                        ("GNU.sparse.name", "name"),
+                    ],
+                    b"GNUSparseFile.0/name",
+                    b"",
+                ),
+            ),
+            (
+                "PAX 1.0",
+                form(
+                    &[
+                        ("GNU.sparse.major", "1"),
+                        ("GNU.sparse.minor", "0"),
+                        ("GNU.sparse.name", "name"),
+                        ("GNU.sparse.realsize", "8192"),
+                    ],
+                    b"GNUSparseFile.0/name",
+                    &padded(b"2\n4096\n2\n5000\n4\n"),
+                ),
+            ),
+        ] {
+            let archive = [front, padded(b"abcdef"), header(b'0', b"next", 0).to_vec()].concat();
+            let found = entries(&archive).unwrap();
+            let names: Vec<&[u8]> = found
+                .iter()
+                .map(|(entry, _)| entry.path.as_slice())
+                .collect();
+            assert_eq!(names, [b"name", b"next"], "{what}");
+            assert_eq!(found[0].1, b"abcdef", "{what}");
+            let sparse = found[0].0.sparse.as_ref().unwrap();
+            assert_eq!(sparse.pieces, [(4096, 2), (5000, 4)], "{what}");
+            assert_eq!(sparse.length, 8192, "{what}");
+        }
     }
 
     #[test]
@@ -902,10 +1057,10 @@ mod tests {
                     EntryKind::CharDevice => entry.device = device,
                     _ => {}
                 }
-                for (name, value) in xattrs {
-                    entry.xattrs.retain(|(other, _)| other != name.as_bytes());
-                    entry.xattrs.push((name.into_bytes(), value));
-                }
+                let xattrs = xattrs
+                    .into_iter()
+                    .map(|(name, value)| (name.into_bytes(), value));
+                entry.xattrs = xattrs.collect::<BTreeMap<_, _>>().into_iter().collect();
                 let data = if kind == EntryKind::File {
                     data
                 } else {
