@@ -9,6 +9,9 @@ pub mod compression;
 pub mod containers;
 pub mod document;
 pub mod error;
+#[cfg(all(any(test, fuzzing), feature = "layout"))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod id;
 #[cfg(feature = "layout")]
 pub mod layout;

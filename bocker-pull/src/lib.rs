@@ -7,6 +7,9 @@ use bocker_pipe::{Tool, Verb, VerbKind};
 mod challenge;
 mod dns;
 mod download;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
 mod list;
 mod platform;

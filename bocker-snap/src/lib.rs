@@ -11,6 +11,9 @@ mod cover;
 mod create;
 mod delete;
 mod driver;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod garbage;
 mod image;
 mod import;

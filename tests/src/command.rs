@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
+use std::mem::MaybeUninit;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -166,14 +167,42 @@ impl Running {
     /// # Panics
     /// When it takes longer than it may: a hang is a failure, and everything in the group is killed first.
     pub fn wait(mut self) -> Output {
-        let status = loop {
-            match self.child.try_wait().expect("wait for a child") {
-                Some(status) => break status,
+        let (status, peak) = loop {
+            match self.reap() {
+                Some(ended) => break ended,
                 None if Instant::now() > self.deadline => self.hang("has not ended"),
                 None => thread::sleep(TICK),
             }
         };
-        self.finish(status)
+        Output {
+            peak,
+            ..self.finish(status)
+        }
+    }
+
+    /// How the program has ended, and the most memory that it had, in bytes.
+    fn reap(&mut self) -> Option<(ExitStatus, u64)> {
+        let mut status = 0;
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: both are written by the kernel, and all zeros are a valid rusage.
+        let (pid, usage) = unsafe {
+            let pid = libc::wait4(
+                self.group().as_raw(),
+                &raw mut status,
+                libc::WNOHANG,
+                usage.as_mut_ptr(),
+            );
+            (pid, usage.assume_init())
+        };
+        match pid {
+            0 => None,
+            // `has_ended` has fetched the status, or somebody else.
+            -1 => Some((self.child.try_wait().expect("wait for a child")?, 0)),
+            _ => {
+                let peak = u64::try_from(usage.ru_maxrss).unwrap_or_default() << 10;
+                Some((ExitStatus::from_raw(status), peak))
+            }
+        }
     }
 
     /// Waits for the end of the output of a program that has ended, and whose status somebody else has fetched.
@@ -190,6 +219,7 @@ impl Running {
             code: code(status),
             stdout,
             stderr,
+            peak: 0,
             took: self.started.elapsed(),
         }
     }
@@ -260,6 +290,9 @@ pub struct Output {
     pub stderr: String,
     /// From the start to the end of the output.
     pub took: Duration,
+    /// The most memory that it had at a time, in bytes (getrusage(2), `ru_maxrss`); 0 when it was waited for before its end.
+    /// What the test itself had when it started the program counts too.
+    pub peak: u64,
 }
 
 impl Output {

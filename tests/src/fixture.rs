@@ -49,14 +49,17 @@ pub enum Node {
     Block(u32, u32),
     /// A named pipe.
     Fifo,
+    /// These blocks, as they are; the path counts for nothing.
+    Raw(Vec<u8>),
 }
 
 #[derive(Debug, Clone, Hash)]
 struct Entry {
-    path: String,
+    path: Vec<u8>,
     mode: u32,
     owner: (u64, u64),
-    xattrs: Vec<(String, Vec<u8>)>,
+    /// Records of an extended header (pax).
+    records: Vec<(String, Vec<u8>)>,
     node: Node,
 }
 
@@ -75,12 +78,12 @@ impl Layer {
 
     /// Adds an entry; the path is taken as it is, absolute and `..` included.
     #[must_use]
-    pub fn node(mut self, path: &str, mode: u32, node: Node) -> Layer {
+    pub fn node(mut self, path: impl AsRef<[u8]>, mode: u32, node: Node) -> Layer {
         self.entries.push(Entry {
-            path: path.into(),
+            path: path.as_ref().into(),
             mode,
             owner: (0, 0),
-            xattrs: Vec::new(),
+            records: Vec::new(),
             node,
         });
         self
@@ -88,13 +91,13 @@ impl Layer {
 
     /// Adds a regular file with mode 0644.
     #[must_use]
-    pub fn file(self, path: &str, bytes: impl Into<Vec<u8>>) -> Layer {
+    pub fn file(self, path: impl AsRef<[u8]>, bytes: impl Into<Vec<u8>>) -> Layer {
         self.node(path, 0o644, Node::File(bytes.into()))
     }
 
     /// Adds a directory with mode 0755.
     #[must_use]
-    pub fn dir(self, path: &str) -> Layer {
+    pub fn dir(self, path: impl AsRef<[u8]>) -> Layer {
         self.node(path, 0o755, Node::Dir)
     }
 
@@ -114,15 +117,15 @@ impl Layer {
     #[must_use]
     pub fn whiteout(self, path: &str) -> Layer {
         match path.rsplit_once('/') {
-            Some((dir, name)) => self.file(&format!("{dir}/.wh.{name}"), ""),
-            None => self.file(&format!(".wh.{path}"), ""),
+            Some((dir, name)) => self.file(format!("{dir}/.wh.{name}"), ""),
+            None => self.file(format!(".wh.{path}"), ""),
         }
     }
 
     /// Hides everything that the layers beneath have in a directory (`.wh..wh..opq`).
     #[must_use]
     pub fn opaque(self, dir: &str) -> Layer {
-        self.file(&format!("{dir}/.wh..wh..opq"), "")
+        self.file(format!("{dir}/.wh..wh..opq"), "")
     }
 
     /// Gives the last entry an owner.
@@ -136,10 +139,29 @@ impl Layer {
 
     /// Gives the last entry an extended attribute.
     #[must_use]
-    pub fn xattr(mut self, name: &str, value: impl Into<Vec<u8>>) -> Layer {
+    pub fn xattr(self, name: &str, value: impl Into<Vec<u8>>) -> Layer {
+        self.record(&format!("SCHILY.xattr.{name}"), value)
+    }
+
+    /// Gives the last entry a time of modification, in decimal seconds.
+    #[must_use]
+    pub fn time(self, seconds: &str) -> Layer {
+        self.record("mtime", seconds)
+    }
+
+    /// Gives the last entry a record of an extended header (pax).
+    #[must_use]
+    pub fn record(mut self, key: &str, value: impl Into<Vec<u8>>) -> Layer {
         if let Some(last) = self.entries.last_mut() {
-            last.xattrs.push((name.into(), value.into()));
+            last.records.push((key.into(), value.into()));
         }
+        self
+    }
+
+    /// Adds the entries of another layer after these.
+    #[must_use]
+    pub fn and(mut self, other: Layer) -> Layer {
+        self.entries.extend(other.entries);
         self
     }
 
@@ -171,6 +193,10 @@ impl Layer {
                 Node::Char(a, i) => (EntryType::Char, &[][..], "", Some((*a, *i))),
                 Node::Block(a, i) => (EntryType::Block, &[][..], "", Some((*a, *i))),
                 Node::Fifo => (EntryType::Fifo, &[][..], "", None),
+                Node::Raw(blocks) => {
+                    tar.get_mut().extend_from_slice(blocks);
+                    continue;
+                }
             };
             let mut header = Header::new_gnu();
             header.set_entry_type(kind);
@@ -188,7 +214,7 @@ impl Layer {
             let mut extended: Vec<(String, &[u8])> = Vec::new();
             let old = header.as_old_mut();
             for (name, field, value) in [
-                ("path", &mut old.name, e.path.as_bytes()),
+                ("path", &mut old.name, e.path.as_slice()),
                 ("linkpath", &mut old.linkname, link.as_bytes()),
             ] {
                 let fits = value.len().min(field.len());
@@ -197,8 +223,8 @@ impl Layer {
                     extended.push((name.into(), value));
                 }
             }
-            for (name, value) in &e.xattrs {
-                extended.push((format!("SCHILY.xattr.{name}"), value));
+            for (key, value) in &e.records {
+                extended.push((key.clone(), value));
             }
             if !extended.is_empty() {
                 tar.append_pax_extensions(extended.iter().map(|(n, v)| (n.as_str(), *v)))

@@ -1281,7 +1281,7 @@ fn as_many_layers_as_images_have_are_stacked_below_a_path_of_any_length() {
     let host = Host::new();
     let many = (0..128).map(|number| {
         Layer::new()
-            .file(&format!("file-{number}"), "x")
+            .file(format!("file-{number}"), "x")
             .file("last", number.to_string())
     });
     store(&host, &layers(many.collect()));

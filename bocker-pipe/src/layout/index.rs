@@ -107,7 +107,7 @@ impl Index {
         Index(fields)
     }
 
-    pub(super) fn parse(bytes: &[u8]) -> Result<Index> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Index> {
         let wrong = |why: &str| {
             Error::new(
                 Kind::Invalid,
@@ -124,7 +124,7 @@ impl Index {
         }
     }
 
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(&self.0)
             .map_err(|error| Error::new(Kind::Invalid, format!("cannot write index.json: {error}")))
     }
