@@ -37,7 +37,7 @@ pub use gc::Garbage;
 pub use index::{Image, Index, Removal};
 pub use types::{
     Config, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, Index as ImageIndex, Manifest, OCI_CONFIG,
-    OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Platform, RootFs,
+    OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST, Platform, RootFs,
 };
 
 /// The largest manifest or index that is read, as other clients have it: 4 MiB.

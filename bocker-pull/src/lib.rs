@@ -4,6 +4,7 @@
 
 use bocker_pipe::{Tool, Verb, VerbKind};
 
+mod archive;
 mod challenge;
 mod dns;
 mod download;
@@ -12,12 +13,14 @@ mod download;
 pub mod fuzz;
 mod gc;
 mod list;
+mod load;
 mod platform;
 mod progress;
 mod pull;
 mod registry;
 mod resolve;
 mod rmi;
+mod save;
 mod tag;
 
 const HELP: &str = "\
@@ -27,6 +30,8 @@ bocker-pull: fetch an image from a registry into the local image store
     bocker-pull list [IMAGE...] [--exists]   the stored images as JSON Lines, one for each name
     bocker-pull tag IMAGE REF                one more name
     bocker-pull rmi [-f] IMAGE...            a name goes, with the last one the image
+    bocker-pull save [-o FILE] IMAGE...      images as an archive, which docker and podman read
+    bocker-pull load [-i FILE|DIR]           images of an archive, compressed or not
     bocker-pull gc           remove what no image needs and killed pulls left
 
 REF is [REGISTRY/]NAME[:TAG|@sha256:DIGEST]; where they are left out,
@@ -69,6 +74,16 @@ pub static TOOL: Tool = Tool {
             name: "rmi",
             kind: VerbKind::Reports,
             run: rmi::rmi,
+        },
+        Verb {
+            name: "save",
+            kind: VerbKind::Reports,
+            run: save::save,
+        },
+        Verb {
+            name: "load",
+            kind: VerbKind::Reports,
+            run: load::load,
         },
         Verb {
             name: "gc",

@@ -240,7 +240,8 @@ pub(crate) fn offers(entries: &[Descriptor]) -> String {
     }
 }
 
-fn is_attestation(entry: &Descriptor) -> bool {
+/// Whether an entry of an index is a note about an image, and not one.
+pub(crate) fn is_attestation(entry: &Descriptor) -> bool {
     entry
         .annotations
         .get(ATTESTATION.0)

@@ -66,6 +66,8 @@ pub(crate) enum Verb {
     Images(verbs::images::Args),
     Tag(verbs::tag::Args),
     Rmi(verbs::rmi::Args),
+    Save(verbs::save::Args),
+    Load(verbs::load::Args),
     Run(Box<verbs::run::Args>),
     Ps(verbs::ps::Args),
     Exec(verbs::exec::Args),

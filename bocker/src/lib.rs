@@ -101,6 +101,8 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Images(args) => verbs::images::run(session, &args),
         Verb::Tag(args) => verbs::tag::run(session, &args),
         Verb::Rmi(args) => verbs::rmi::run(session, &args),
+        Verb::Save(args) => verbs::save::run(session, &args),
+        Verb::Load(args) => verbs::load::run(session, &args),
         Verb::Run(words) => with_what_is_left(session, verbs::run::run(session, &words, args)?),
         Verb::Ps(args) => verbs::ps::run(session, &args),
         Verb::Exec(args) => verbs::exec::run(session, &args),

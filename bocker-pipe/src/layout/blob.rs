@@ -208,6 +208,11 @@ impl Ingest {
         self.size
     }
 
+    /// The digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// Makes the blob visible under the digest of what was written. Answers digest and size.
     pub fn commit(mut self) -> Result<(Digest, u64)> {
         let digest = std::mem::take(&mut self.hasher).finish();
@@ -232,7 +237,7 @@ impl Ingest {
                 format!("the blob {digest} should have {size} bytes, but {got} came"),
             ));
         }
-        let got = self.hasher.clone().finish();
+        let got = self.digest();
         if got != *digest {
             return Err(Error::new(
                 Kind::Remote,

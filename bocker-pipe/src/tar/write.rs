@@ -35,6 +35,27 @@ impl<W: Write> Writer<W> {
 
     /// Appends an entry and its `size` bytes of data. Fails with [`Kind::Invalid`] when there are fewer.
     pub fn append(&mut self, entry: &Entry, data: &mut impl Read) -> Result<()> {
+        self.begin(entry)?;
+        match self.copy(data, entry.size)? {
+            true => Ok(()),
+            false => Err(shorter(entry)),
+        }
+    }
+
+    /// Appends an entry, whose `size` bytes of data `write` writes to the stream itself. It answers how many it wrote.
+    pub fn append_with(
+        &mut self,
+        entry: &Entry,
+        write: impl FnOnce(&mut W) -> Result<u64>,
+    ) -> Result<()> {
+        self.begin(entry)?;
+        if write(&mut self.stream)? != entry.size {
+            return Err(shorter(entry));
+        }
+        self.write(&[0; BLOCK][..padding(entry.size) as usize])
+    }
+
+    fn begin(&mut self, entry: &Entry) -> Result<()> {
         let mut records = Vec::new();
         let mut header = Header::new_ustar();
         // The crate tidies paths and refuses some; one that does not come back as it is goes into a record.
@@ -99,14 +120,7 @@ impl<W: Write> Writer<W> {
             EntryKind::Directory => EntryType::Directory,
             EntryKind::Fifo => EntryType::Fifo,
         };
-        self.header(&mut header, kind)?;
-        if !self.copy(data, entry.size)? {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("'{}' became shorter while it was read", entry.name()),
-            ));
-        }
-        Ok(())
+        self.header(&mut header, kind)
     }
 
     /// Ends the archive and gives the stream back.
@@ -147,6 +161,13 @@ impl<W: Write> Writer<W> {
             .write_all(bytes)
             .doing(|| "write the layer".into())
     }
+}
+
+fn shorter(entry: &Entry) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!("'{}' became shorter while it was read", entry.name()),
+    )
 }
 
 /// "length key=value\n", where the length counts itself. Keys are bytes: names of attributes need not be UTF-8.

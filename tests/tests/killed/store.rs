@@ -279,6 +279,55 @@ fn an_image_that_is_removed_is_whole_or_gone_and_its_layers_and_blobs_go_with_it
 }
 
 #[test]
+fn an_image_that_is_loaded_is_there_and_whole_or_not_at_all() {
+    let store = Store::new();
+    store.init().run().ok();
+    let archive = store.host.scratch().join("made.tar").display().to_string();
+    store.pull(&["save", "-o", &archive, "made:1"]).ok();
+    store.pull(&["rmi", "made:1"]).ok();
+    for fail_at in ["", "pull.index"] {
+        at_every_change(
+            10,
+            || {
+                let call = store.host.call(&["bocker-pull", "load", "-i", &archive]);
+                (call.env("BOCKER_FAIL_AT", fail_at), ())
+            },
+            |()| {
+                store.run(&["gc", "--grace", "0"]).ok();
+                if store.names().contains(&"made:1".to_owned()) {
+                    store.has_the_made_image();
+                    store.pull(&["rmi", "made:1"]).ok();
+                }
+                store.host.remove_layers();
+                store.host.assert_same(&store.stored);
+            },
+        );
+    }
+    store.has_its_image();
+}
+
+#[test]
+fn an_archive_that_is_saved_is_whole_or_what_was_there_before() {
+    let store = Store::new();
+    let archive = store.host.scratch().join("saved.tar").display().to_string();
+    store.pull(&["save", "-o", &archive, "fixture:1"]).ok();
+    let whole = fs::read(&archive).expect("an archive");
+    at_every_change(
+        10,
+        || {
+            fs::write(&archive, "what was there").expect("a file");
+            let save = ["bocker-pull", "save", "-o", &archive, "fixture:1"];
+            (store.host.call(&save), ())
+        },
+        |()| {
+            let found = fs::read(&archive).expect("an archive");
+            assert!(found == whole || found == b"what was there");
+        },
+    );
+    collect(&store.host, SNAP, &store.stored);
+}
+
+#[test]
 fn a_collection_of_the_store_is_finished_by_the_next() {
     let store = Store::new();
     let images = store.host.root().join("images");
