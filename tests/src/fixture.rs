@@ -158,6 +158,24 @@ impl Layer {
         self
     }
 
+    /// Moves all of it into a directory, with the targets of hard links, and of symbolic ones that are absolute.
+    #[must_use]
+    pub fn below(mut self, dir: &str) -> Layer {
+        for entry in &mut self.entries {
+            entry.path = [dir.as_bytes(), b"/", &entry.path].concat();
+            match &mut entry.node {
+                Node::Hardlink(target) if !target.starts_with('/') => {
+                    *target = format!("{dir}/{target}");
+                }
+                Node::Hardlink(target) | Node::Symlink(target) if target.starts_with('/') => {
+                    *target = format!("/{dir}{target}");
+                }
+                _ => {}
+            }
+        }
+        self
+    }
+
     /// Adds the entries of another layer after these.
     #[must_use]
     pub fn and(mut self, other: Layer) -> Layer {

@@ -2,108 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use bocker_tests::{Host, Image, Layer, Node, Output, Platform, assert_same_tree, need, tree};
-use serde_json::{Value, json};
-
-const NAME: &str = "docker.io/library/fixture:1";
-
-/// A `BOCKER_ROOT` of its own on a machine.
-struct Root<'a> {
-    host: &'a Host,
-    path: PathBuf,
-}
-
-impl Root<'_> {
-    fn sh(&self, script: &str) -> Output {
-        let call = self.host.call(&["bash", "-ec", script]);
-        call.env("BOCKER_ROOT", &self.path).run()
-    }
-
-    fn store(&self, image: &Image) {
-        let from = image.layout().display().to_string();
-        self.sh(&format!(
-            "skopeo copy --quiet oci:{from} oci:$BOCKER_ROOT/images:{NAME}"
-        ))
-        .ok();
-    }
-
-    fn create(&self, words: &str) -> Container<'_> {
-        let document = self.sh(&format!("bocker-snap create {words}")).ok().json();
-        let root = document["root"]["path"].as_str().expect("a root").into();
-        Container {
-            of: self,
-            document,
-            root,
-        }
-    }
-
-    /// The subvolumes that there are, by path.
-    fn subvolumes(&self) -> Vec<String> {
-        let text = self.sh("btrfs subvolume list $BOCKER_ROOT").ok().stdout;
-        let path = |line: &str| Some(line.split_once(" path ")?.1.to_owned());
-        text.lines().filter_map(path).collect()
-    }
-
-    /// The digest of the topmost layer of an image.
-    fn top(&self, image: &str) -> String {
-        let listed = self.sh(&format!("bocker-pull list {image}")).ok().json();
-        let blob = |digest: &str| {
-            let path = self.path.join("images/blobs/sha256").join(&digest[7..]);
-            serde_json::from_slice::<Value>(&fs::read(path).expect("a blob")).expect("JSON")
-        };
-        let manifest = blob(listed["digest"].as_str().expect("a digest"));
-        let layers = manifest["layers"].as_array().expect("layers").clone();
-        let top = layers.last().expect("a layer");
-        top["digest"].as_str().expect("a digest").to_owned()
-    }
-
-    /// The names in the topmost layer of an image.
-    fn names(&self, image: &str) -> Vec<String> {
-        let blob = format!("$BOCKER_ROOT/images/blobs/sha256/{}", &self.top(image)[7..]);
-        let text = self.sh(&format!("tar tzf {blob}")).ok().stdout;
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-struct Container<'a> {
-    of: &'a Root<'a>,
-    document: Value,
-    root: PathBuf,
-}
-
-impl Container<'_> {
-    /// Does something in its root.
-    fn sh(&self, script: &str) {
-        self.of
-            .sh(&format!("cd {}\n{script}", self.root.display()))
-            .ok();
-    }
-
-    fn id(&self) -> &str {
-        self.document["bocker"]["id"].as_str().expect("an id")
-    }
-
-    fn delete(&self) {
-        self.of
-            .sh(&format!("bocker-snap delete {}", self.id()))
-            .ok();
-    }
-}
-
-/// One root on the machine's disk, and one on btrfs.
-fn both(host: &Host) -> [Root<'_>; 2] {
-    let [overlay, btrfs] = ["overlay", "btrfs"].map(|name| Root {
-        host,
-        path: host.another_root(name),
-    });
-    host.mount_btrfs("another-disk", &btrfs.path);
-    [overlay, btrfs]
-}
+use bocker_tests::{
+    Container, Host, Image, Layer, Node, Platform, Root, assert_same_tree, need, tree,
+};
+use serde_json::json;
 
 fn on_btrfs(host: &Host) -> Root<'_> {
-    let [_, btrfs] = both(host);
+    let [_, btrfs] = Root::both(host);
     btrfs
 }
 
@@ -160,7 +67,7 @@ fn the_same_image_gives_the_same_tree_on_both_inode_by_inode() {
         return;
     }
     let host = Host::new();
-    let roots = both(&host);
+    let roots = Root::both(&host);
     for image in [hard_image(), Image::full()] {
         let [overlay, btrfs] = roots.each_ref().map(|root| {
             root.store(&image);
@@ -206,7 +113,7 @@ fn the_same_changes_give_the_same_layer_on_both_byte_for_byte() {
         return;
     }
     let host = Host::new();
-    let [overlay, btrfs] = both(&host).map(|root| {
+    let [overlay, btrfs] = Root::both(&host).map(|root| {
         root.store(&Image::full());
         let container = root.create("fixture:1 --name web");
         container.sh(CHANGES);
