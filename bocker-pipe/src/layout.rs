@@ -403,6 +403,41 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_goes_on_where_it_was_left() {
+        let (_folder, layout) = layout();
+        let writer = layout.writer().unwrap();
+        let whole = writer.write_blob("x", b"one two").unwrap();
+        fs::remove_file(layout.blob(&whole.digest)).unwrap();
+        let part = layout.ingest().join(whole.digest.hex());
+        let resume = || ours(writer.resume(&whole).unwrap());
+        drop(resume());
+        assert!(!part.exists(), "a part of nothing is none");
+        resume().write_all(b"one ").unwrap();
+        assert_eq!(fs::read(&part).unwrap(), b"one ");
+        let mut rest = resume();
+        assert_eq!(rest.size(), 4);
+        rest.write_all(b"two").unwrap();
+        rest.commit_as(&whole).unwrap();
+        assert_eq!(layout.read_blob(&whole.digest, 7).unwrap(), b"one two");
+
+        fs::remove_file(layout.blob(&whole.digest)).unwrap();
+        fs::write(&part, b"bad ").unwrap();
+        let mut bad = resume();
+        bad.write_all(b"two").unwrap();
+        assert!(bad.check(&whole).is_err());
+        bad.restart().unwrap();
+        bad.write_all(b"one two").unwrap();
+        bad.commit_as(&whole).unwrap();
+
+        fs::remove_file(layout.blob(&whole.digest)).unwrap();
+        fs::write(&part, b"longer than it may be").unwrap();
+        assert_eq!(resume().size(), 0);
+        fs::write(&part, b"one ").unwrap();
+        assert_eq!(ours(writer.ingest(&whole).unwrap()).size(), 0);
+        assert!(!part.exists(), "one that does not resume leaves nothing");
+    }
+
+    #[test]
     fn two_writers_of_one_blob_write_it_once() {
         let (_folder, layout) = layout();
         let writer = layout.writer().unwrap();

@@ -2,7 +2,7 @@
 //! synced and renamed, so that a blob that can be seen is complete whatever was killed when.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::id::{Id, Prefix};
 
 /// How often a writer looks whether another one of the same blob is done.
 pub(super) const WAIT: Duration = Duration::from_millis(50);
+/// How much of a part is read at once to be hashed.
+const CHUNK: usize = 256 << 10;
 
 impl Layout {
     /// Where a blob lies.
@@ -111,6 +113,31 @@ impl Writer {
 
     /// Begins a blob of known digest, if it is neither here already nor on its way.
     pub fn ingest(&self, descriptor: &Descriptor) -> Result<Slot> {
+        let slot = self.slot(descriptor)?;
+        match slot {
+            Slot::Ours(mut ingest) => {
+                ingest.restart()?;
+                Ok(Slot::Ours(ingest))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Like [`Writer::ingest`], but goes on where a former writer has stopped, which [`Ingest::size`] tells; what is there is
+    /// hashed. Dropped before it is committed, it stays for the next.
+    pub fn resume(&self, descriptor: &Descriptor) -> Result<Slot> {
+        let slot = self.slot(descriptor)?;
+        match slot {
+            Slot::Ours(mut ingest) => {
+                ingest.resume(descriptor.size)?;
+                Ok(Slot::Ours(ingest))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// The file of a blob on its way, as it is.
+    fn slot(&self, descriptor: &Descriptor) -> Result<Slot> {
         let path = self.layout.ingest().join(descriptor.digest.hex());
         if self.layout.has(descriptor) {
             return Ok(Slot::Present);
@@ -132,7 +159,9 @@ impl Writer {
         loop {
             let path = self.layout.ingest().join(Id::random(Prefix::Image)?);
             if let Some(file) = claim_file(&path)? {
-                return Ok(Ingest::new(&self.layout, path, file));
+                let mut ingest = Ingest::new(&self.layout, path, file);
+                ingest.restart()?;
+                return Ok(ingest);
             }
         }
     }
@@ -149,10 +178,11 @@ pub enum Slot {
     Ours(Ingest),
 }
 
-/// Makes or takes over an ingest file, emptied and locked as long as its writer lives. `None` when another writer has it.
+/// Makes or takes over an ingest file, locked as long as its writer lives. `None` when another writer has it.
 fn claim_file(path: &Path) -> Result<Option<Flock<File>>> {
     loop {
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -173,14 +203,13 @@ fn claim_file(path: &Path) -> Result<Option<Flock<File>>> {
         let same = fs::symlink_metadata(path)
             .is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev());
         if same {
-            file.set_len(0)
-                .doing(|| format!("empty {}", path.display()))?;
             return Ok(Some(file));
         }
     }
 }
 
-/// A blob on its way into the layout. Dropped before `commit`, it is removed; killed, its file stays for `gc` or the next writer.
+/// A blob on its way into the layout. Dropped before `commit`, it is removed, unless it is one that can be resumed and holds
+/// something; killed, its file stays for `gc` or the next writer.
 #[derive(Debug)]
 pub struct Ingest {
     path: PathBuf,
@@ -188,6 +217,7 @@ pub struct Ingest {
     file: Flock<File>,
     hasher: Hasher,
     size: u64,
+    resumable: bool,
     done: bool,
 }
 
@@ -199,8 +229,41 @@ impl Ingest {
             file,
             hasher: Hasher::default(),
             size: 0,
+            resumable: false,
             done: false,
         }
+    }
+
+    /// Hashes what a former writer has left, which is at most `max` bytes of use.
+    fn resume(&mut self, max: u64) -> Result<()> {
+        self.resumable = true;
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match (&*self.file).read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    self.hasher.update(&buffer[..count]);
+                    self.size += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(error).doing(|| format!("read {}", self.path.display()));
+                }
+            }
+            if self.size > max {
+                return self.restart();
+            }
+        }
+    }
+
+    /// Forgets everything that was written.
+    pub fn restart(&mut self) -> Result<()> {
+        self.hasher = Hasher::default();
+        self.size = 0;
+        self.file
+            .set_len(0)
+            .and_then(|()| (&*self.file).rewind())
+            .doing(|| format!("empty {}", self.path.display()))
     }
 
     /// How many bytes were written.
@@ -227,8 +290,17 @@ impl Ingest {
         Ok((digest, self.size))
     }
 
-    /// Like [`Ingest::commit`], but fails with [`Kind::Remote`], and leaves nothing, unless size and digest are the descriptor's.
-    pub fn commit_as(self, descriptor: &Descriptor) -> Result<()> {
+    /// Like [`Ingest::commit`], but fails with [`Kind::Remote`], and leaves nothing, unless [`Ingest::check`] succeeds.
+    pub fn commit_as(mut self, descriptor: &Descriptor) -> Result<()> {
+        if let Err(error) = self.check(descriptor) {
+            self.resumable = false;
+            return Err(error);
+        }
+        self.commit().map(drop)
+    }
+
+    /// Whether size and digest are the descriptor's. Fails with [`Kind::Remote`].
+    pub fn check(&self, descriptor: &Descriptor) -> Result<()> {
         let Descriptor { digest, size, .. } = descriptor;
         if self.size != *size {
             let got = self.size;
@@ -244,7 +316,7 @@ impl Ingest {
                 format!("the blob {digest} is not what was sent: that is {got}"),
             ));
         }
-        self.commit().map(drop)
+        Ok(())
     }
 }
 
@@ -263,7 +335,8 @@ impl Write for Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        if !self.done {
+        let resumed_later = self.resumable && self.size > 0;
+        if !self.done && !resumed_later {
             // Nothing to do about a failure: gc removes what is left.
             let _ = fs::remove_file(&self.path);
         }
