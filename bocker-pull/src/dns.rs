@@ -2,7 +2,7 @@
 //! hickory reads `/etc/hosts` and `/etc/resolv.conf`. reqwest's own use of it asks Google where there is no `resolv.conf`;
 //! here the names of private registries go to nobody whom the host did not choose.
 
-use std::io;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +11,22 @@ use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// A name that leads nowhere.
+#[derive(Debug)]
+pub(crate) struct Unresolved {
+    name: String,
+    why: String,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unresolved { name, why } = self;
+        write!(f, "the name '{name}' cannot be resolved: {why}")
+    }
+}
+
+impl std::error::Error for Unresolved {}
 
 /// Resolves names for a client; made at the first name.
 #[derive(Clone, Default)]
@@ -39,12 +55,9 @@ impl Resolve for Dns {
     fn resolve(&self, name: Name) -> Resolving {
         let dns = self.clone();
         Box::pin(async move {
-            let failed = |error: NetError| {
-                let name = name.as_str();
-                io::Error::other(format!(
-                    "the name '{name}' cannot be resolved: {}",
-                    why(&error)
-                ))
+            let failed = |error: NetError| Unresolved {
+                name: name.as_str().to_owned(),
+                why: why(&error),
             };
             let resolver = dns.resolver().map_err(failed)?;
             let found = resolver.lookup_ip(name.as_str()).await.map_err(failed)?;

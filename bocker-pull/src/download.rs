@@ -1,17 +1,19 @@
 //! Blobs from the registry into the layout, a few at a time on one thread: what is waited for is the network.
 
-use std::io::Write;
 use std::rc::Rc;
 
-use bocker_pipe::layout::{Descriptor, Digest, Slot, Writer};
-use bocker_pipe::{Doing, Error, Kind, Result, step};
+use bocker_pipe::layout::{Digest, Slot, Writer};
+use bocker_pipe::{Error, Kind, Result, step};
 use futures_util::StreamExt;
 use futures_util::stream::{self, LocalBoxStream};
 use tokio::runtime::Runtime;
 use tokio::time;
 
+use crate::notices::Notices;
 use crate::progress::{Progress, TICK};
 use crate::registry::Registry;
+use crate::resolve::Layer;
+use crate::transfer;
 
 /// How many blobs are fetched at the same time, as docker has it.
 const AT_ONCE: usize = 3;
@@ -19,13 +21,14 @@ const AT_ONCE: usize = 3;
 /// What has become of one blob: `true` when it was downloaded, `false` when it was there.
 type Outcome = (usize, Result<bool>);
 
-/// Downloads that are begun in order and may end in any. Dropped, those that are under way leave nothing.
+/// Downloads that are begun in order and may end in any. Dropped, those that are under way leave what they have for the next.
 pub(crate) struct Downloads {
     outcomes: LocalBoxStream<'static, Outcome>,
     done: Vec<Option<bool>>,
     written: Vec<Digest>,
-    blobs: Rc<[Descriptor]>,
+    layers: Rc<[Layer]>,
     progress: Rc<Progress>,
+    notices: Rc<Notices>,
 }
 
 impl Downloads {
@@ -34,33 +37,34 @@ impl Downloads {
         registry: &Rc<Registry>,
         writer: &Rc<Writer>,
         progress: &Rc<Progress>,
-        blobs: &[Descriptor],
+        layers: &[Layer],
     ) -> Downloads {
-        let blobs: Rc<[Descriptor]> = blobs.into();
+        let layers: Rc<[Layer]> = layers.into();
         let shared = (
             registry.clone(),
             writer.clone(),
             progress.clone(),
-            blobs.clone(),
+            layers.clone(),
         );
         let fetch = move |number| {
-            let (registry, writer, progress, blobs) = shared.clone();
+            let (registry, writer, progress, layers) = shared.clone();
             async move {
                 (
                     number,
-                    fetch(&registry, &writer, &progress, &blobs[number]).await,
+                    fetch(&registry, &writer, &progress, &layers[number]).await,
                 )
             }
         };
         Downloads {
-            outcomes: stream::iter(0..blobs.len())
+            outcomes: stream::iter(0..layers.len())
                 .map(fetch)
                 .buffer_unordered(AT_ONCE)
                 .boxed_local(),
-            done: vec![None; blobs.len()],
+            done: vec![None; layers.len()],
             written: Vec::new(),
-            blobs,
+            layers,
             progress: progress.clone(),
+            notices: Rc::clone(&registry.notices),
         }
     }
 
@@ -70,12 +74,13 @@ impl Downloads {
             if self.done.get(number).copied().flatten().is_some() {
                 return Ok(());
             }
-            match patiently(runtime, &self.progress, self.outcomes.next())? {
+            match patiently(runtime, &self.progress, &self.notices, self.outcomes.next())? {
                 Some((finished, outcome)) => {
                     let downloaded = outcome?;
                     self.done[finished] = Some(downloaded);
                     if downloaded {
-                        self.written.push(self.blobs[finished].digest.clone());
+                        self.written
+                            .push(self.layers[finished].descriptor.digest.clone());
                     }
                 }
                 None => {
@@ -99,10 +104,11 @@ impl Downloads {
     }
 }
 
-/// Waits for something that takes long: draws the progress, and fails when a signal came.
+/// Waits for something that takes long: draws the progress, says what is to be said, and fails when a signal came.
 pub(crate) fn patiently<T>(
     runtime: &Runtime,
     progress: &Progress,
+    notices: &Notices,
     work: impl Future<Output = T>,
 ) -> Result<T> {
     runtime.block_on(async {
@@ -112,6 +118,7 @@ pub(crate) fn patiently<T>(
                 Ok(result) => return Ok(result),
                 Err(_) => progress.draw(),
             }
+            progress.say_all(notices);
             step::interruption()?;
         }
     })
@@ -121,10 +128,11 @@ async fn fetch(
     registry: &Registry,
     writer: &Writer,
     progress: &Progress,
-    blob: &Descriptor,
+    layer: &Layer,
 ) -> Result<bool> {
+    let blob = &layer.descriptor;
     let mut ingest = loop {
-        match writer.ingest(blob)? {
+        match writer.resume(blob)? {
             Slot::Present => {
                 progress.present(blob);
                 return Ok(false);
@@ -134,20 +142,8 @@ async fn fetch(
         }
     };
     let underway = progress.begin(blob);
-    let mut response = registry.blob(&blob.digest).await?;
-    while let Some(chunk) = registry.chunk(&mut response).await? {
-        let chunk = chunk.as_ref();
-        if ingest.size() + chunk.len() as u64 > blob.size {
-            return Err(registry.says(&format!(
-                "sent more than the {} bytes of the blob {}",
-                blob.size, blob.digest
-            )));
-        }
-        ingest
-            .write_all(chunk)
-            .doing(|| format!("store the blob {}", blob.digest))?;
-        underway.advance(chunk.len() as u64);
-    }
+    underway.advance(ingest.size());
+    transfer::fetch(registry, layer, &mut ingest, &underway).await?;
     ingest.commit_as(blob)?;
     progress.downloaded(blob);
     Ok(true)

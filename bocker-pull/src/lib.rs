@@ -5,48 +5,59 @@
 use bocker_pipe::{Tool, Verb, VerbKind};
 
 mod archive;
+mod auth;
 mod challenge;
+mod credentials;
 mod dns;
 mod download;
+mod endpoint;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod gc;
+mod limits;
 mod list;
 mod load;
+mod login;
+mod mirrors;
+mod notices;
 mod platform;
 mod progress;
 mod pull;
 mod registry;
 mod resolve;
+mod retry;
 mod rmi;
 mod save;
 mod tag;
+mod transfer;
 
 const HELP: &str = "\
 bocker-pull: fetch an image from a registry into the local image store
 
-    bocker-pull [pull] REF   begin a pipeline: the document names the image
-    bocker-pull list [IMAGE...] [--exists]   the stored images as JSON Lines, one for each name
-    bocker-pull tag IMAGE REF                one more name
-    bocker-pull rmi [-f] IMAGE...            a name goes, with the last one the image
-    bocker-pull save [-o FILE] IMAGE...      images as an archive, which docker and podman read
-    bocker-pull load [-i FILE|DIR]           images of an archive, compressed or not
-    bocker-pull gc           remove what no image needs and killed pulls left
+    bocker-pull [pull] REF        begin a pipeline: the document names the image
+    bocker-pull list [IMAGE...] [--exists]   stored images, a line for each name
+    bocker-pull tag IMAGE REF       one more name
+    bocker-pull rmi [-f] IMAGE...   a name goes, with the last one the image
+    bocker-pull save [-o FILE] IMAGE...  an archive that docker and podman read
+    bocker-pull load [-i FILE|DIR]  images of an archive, compressed or not
+    bocker-pull login [REGISTRY] -u USER --password-stdin;     logout [REGISTRY]
+    bocker-pull gc                  remove what nothing needs any more
 
 REF is [REGISTRY/]NAME[:TAG|@sha256:DIGEST]; where they are left out,
 docker.io, library/ and latest are meant.
 
     --platform OS/ARCH[/VARIANT]  linux/arm64, linux/arm/v7; else the host's
+    --mirror ADDRESS              ask there first (again: any number of them)
     --plain-http                  no TLS (loopback registries never have it)
+    --retries N, --timeout SECONDS  try again so often (5); how long a
+                                  registry may send next to nothing (60)
     -q, --quiet                   show no progress
     --grace SECONDS               gc: only what is older (600)
     -v, --explain                 show each step as a command; and why
     --dry-run                     ask the registry, but change nothing
     -, --document FD              add to a document from stdin or FD
     -h, --help, -V, --version
-
-    bocker-pull busybox:1 | bocker-snap import
 ";
 
 /// The tool.
@@ -84,6 +95,16 @@ pub static TOOL: Tool = Tool {
             name: "load",
             kind: VerbKind::Reports,
             run: load::load,
+        },
+        Verb {
+            name: "login",
+            kind: VerbKind::Reports,
+            run: login::login,
+        },
+        Verb {
+            name: "logout",
+            kind: VerbKind::Reports,
+            run: login::logout,
         },
         Verb {
             name: "gc",

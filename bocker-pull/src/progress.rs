@@ -8,6 +8,9 @@ use std::time::Duration;
 use bocker_pipe::layout::Descriptor;
 use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::notices::Notices;
+use crate::resolve::Layer;
+
 /// How often the bars are drawn at least: time left and speed change while no byte comes.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// From how many columns on there is room for bars and sizes beside the names and numbers.
@@ -61,8 +64,13 @@ impl Progress {
         Progress(How::Quiet)
     }
 
-    /// Of the download of these blobs. Nothing is drawn before the first [`Progress::draw`].
-    pub(crate) fn of(blobs: &[Descriptor]) -> Progress {
+    /// Of something that has no size.
+    pub(crate) fn lines() -> Progress {
+        Progress(How::Lines)
+    }
+
+    /// Of the download of these layers. Nothing is drawn before the first [`Progress::draw`].
+    pub(crate) fn of(layers: &[Layer]) -> Progress {
         let all = MultiProgress::new();
         let rows = match width() {
             // Also where `TERM` is not set, or that of a terminal whose cursor only moves on.
@@ -71,18 +79,18 @@ impl Progress {
             NARROW..WIDE => NARROW_ROWS,
             WIDE.. => WIDE_ROWS,
         };
-        let bytes = blobs
+        let bytes = layers
             .iter()
-            .map(|blob| blob.size)
+            .map(|layer| layer.descriptor.size)
             .fold(0, u64::saturating_add);
         let total = ProgressBar::new(bytes)
             .with_style(style(rows.total))
-            .with_prefix(count(0, blobs.len()));
+            .with_prefix(count(0, layers.len()));
         Progress(How::Bars(Bars {
             total: all.add(total),
             all,
             blob: style(rows.blob),
-            blobs: blobs.len(),
+            blobs: layers.len(),
             finished: Cell::new(0),
         }))
     }
@@ -142,6 +150,13 @@ impl Progress {
         }
     }
 
+    /// Says what is to be said about a registry.
+    pub(crate) fn say_all(&self, notices: &Notices) {
+        for line in notices.take() {
+            self.say(&format!("bocker-pull: {line}"));
+        }
+    }
+
     /// Says one line that is not an error.
     pub(crate) fn say(&self, line: &str) {
         if !matches!(self.0, How::Quiet) {
@@ -159,6 +174,16 @@ impl Underway<'_> {
         if let Some((bars, bar)) = &self.0 {
             bar.inc(bytes);
             bars.total.inc(bytes);
+        }
+    }
+}
+
+impl Underway<'_> {
+    /// All bytes that came are worth nothing: the blob begins anew.
+    pub(crate) fn restart(&self) {
+        if let Some((bars, bar)) = &self.0 {
+            bars.total.dec(bar.position());
+            bar.reset();
         }
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::runtime::{self, Runtime};
 
 use crate::download::{Downloads, patiently};
+use crate::endpoint::Options;
 use crate::platform;
 use crate::progress::{Progress, size};
 use crate::registry::Registry;
@@ -47,13 +48,15 @@ struct Pull {
 /// `pull REF`.
 pub(crate) fn pull(call: &mut Call) -> Result<()> {
     let mut name: Option<OsString> = None;
-    let (mut wanted, mut plain_http, mut quiet) = (None, false, false);
+    let (mut wanted, mut quiet) = (None, false);
+    let (mut options, mut mirrors) = (Options::default(), Vec::new());
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(option) => match option.as_str() {
                 "--platform" => wanted = Some(platform::parse(&call.text()?)?),
-                "--plain-http" => plain_http = true,
+                "--mirror" => mirrors.push(call.text()?),
                 "-q" | "--quiet" => quiet = true,
+                other if options.take(call, other)? => {}
                 _ => return Err(call.unknown(&option)),
             },
             Arg::Value(word) if name.is_none() => name = Some(word),
@@ -68,7 +71,8 @@ pub(crate) fn pull(call: &mut Call) -> Result<()> {
         .ok_or_else(|| Error::new(Kind::Usage, format!("'{}' is not UTF-8", name.display())))?;
     let reference = Reference::parse(name)?;
     call.document()?;
-    let pull = look_up(reference, wanted, plain_http, quiet)?;
+    let registry = Registry::new(&reference, &mirrors, options)?;
+    let pull = look_up(registry, reference, wanted, quiet)?;
     let steps = pull.steps();
     call.create(pull, steps, |document, pull| {
         document.set_member(
@@ -87,22 +91,26 @@ pub(crate) fn pull(call: &mut Call) -> Result<()> {
 
 /// Asks the registry what the reference means. Changes nothing on this machine.
 fn look_up(
+    registry: Registry,
     reference: Reference,
     wanted: Option<Platform>,
-    plain_http: bool,
     quiet: bool,
 ) -> Result<Pull> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .doing(|| "prepare for network traffic".into())?;
-    let registry = Rc::new(Registry::new(&reference, plain_http)?);
+    let registry = Rc::new(registry);
     let layout = Layout::open();
     let platform = wanted.clone().unwrap_or_else(platform::host);
-    let waiting = Progress::quiet();
+    let waiting = match quiet {
+        true => Progress::quiet(),
+        false => Progress::lines(),
+    };
     let resolved = patiently(
         &runtime,
         &waiting,
+        &registry.notices,
         resolve::resolve(&registry, &layout, &reference, &platform),
     )??;
     if !resolved.fits && wanted.is_some() {
@@ -122,6 +130,7 @@ fn look_up(
             reference.familiar()
         ));
     }
+    progress.say_all(&registry.notices);
     let id = layout.index()?.id_for(resolved.digest())?;
     Ok(Pull {
         runtime,
@@ -183,11 +192,7 @@ impl Pull {
 
     /// The command that fetches an address, with the token that was needed.
     fn curl(&self, options: &str, address: &str, blob: &Descriptor) -> String {
-        let token = if self.registry.token_url().is_some() {
-            r#" -H "Authorization: Bearer $TOKEN""#
-        } else {
-            ""
-        };
+        let (_, token) = self.registry.upstream().shown_authorization();
         format!(
             "curl -fsSL{token}{options} -o {} {}",
             self.path(blob),
@@ -218,10 +223,10 @@ fn store() -> Step<Pull> {
             "mkdir -p {}",
             quote(&format!("{root}/blobs/sha256"))
         )];
-        let token = pull.registry.token_url();
-        lines.extend(
-            token.map(|address| format!("TOKEN=$(curl -fsS {} | jq -r .token)", quote(&address))),
-        );
+        let (token, _) = pull.registry.upstream().shown_authorization();
+        lines.extend(token);
+        let limit = pull.registry.upstream().limit();
+        lines.extend(limit.map(|limit| format!("# {limit}")));
         lines
     })
     .look(|pull| {
@@ -259,14 +264,19 @@ fn blob(number: usize) -> Step<Pull> {
         "a layer, which is kept only when it has the size and the digest that the manifest says",
     )
     .command(move |pull: &Pull| {
-        let layer = &pull.resolved.layers[number];
+        let layer = &pull.resolved.layers[number].descriptor;
         match &pull.downloads {
             Some(downloads) if downloads.downloaded(number) => pull.fetch_and_check(layer),
             None if !pull.layout.has(layer) => pull.fetch_and_check(layer),
             _ => vec![format!("# {} is already here", layer.digest)],
         }
     })
-    .look(move |pull| format!("tar tf {}", pull.path(&pull.resolved.layers[number])))
+    .look(move |pull| {
+        format!(
+            "tar tf {}",
+            pull.path(&pull.resolved.layers[number].descriptor)
+        )
+    })
     .apply(move |pull| {
         let downloads = pull
             .downloads
@@ -274,6 +284,7 @@ fn blob(number: usize) -> Step<Pull> {
             .ok_or_else(|| Error::new(Kind::Invalid, "the image store is not open"))?;
         let result = downloads.wait(&pull.runtime, number);
         pull.progress.clear();
+        pull.progress.say_all(&pull.registry.notices);
         if result.is_err() {
             // What others have finished by now, the first step's undo takes back.
             pull.stop();
@@ -358,7 +369,8 @@ fn index() -> Step<Pull> {
         })?;
         pull.id = image.id.clone();
         pull.entered = Some((image, replaced));
-        let total = pull.resolved.layers.iter().map(|layer| layer.size).sum();
+        let layers = pull.resolved.layers.iter();
+        let total = layers.map(|layer| layer.descriptor.size).sum();
         pull.progress.say(&format!(
             "{} {} ({})",
             pull.id,

@@ -1,38 +1,28 @@
-//! One repository of a registry: requests of the OCI distribution protocol
-//! (<https://github.com/opencontainers/distribution-spec>), anonymous Bearer tokens
-//! (<https://distribution.github.io/distribution/spec/auth/token/>), and what the answers mean.
+//! The repository that an image comes from: its registry, and mirrors that are asked before it. Whoever sent it, nothing is
+//! believed that has not the digest and the size that led to it.
 
 use std::cell::RefCell;
-use std::io;
-use std::net::IpAddr;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use bocker_pipe::layout::{
     DOCKER_INDEX, DOCKER_MANIFEST, Digest, MANIFEST_MAX, OCI_INDEX, OCI_MANIFEST,
 };
 use bocker_pipe::reference::{Reference, Version};
 use bocker_pipe::{Error, Kind, Result};
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
-    WWW_AUTHENTICATE,
-};
-use reqwest::{Client, Response, StatusCode, Url};
-use serde::Deserialize;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
-use crate::challenge;
-use crate::dns::Dns;
+use crate::endpoint::{Body, Endpoint, Options, header};
+use crate::mirrors;
+use crate::notices::Notices;
+use crate::retry::Failure;
 
 /// All kinds of manifests and indexes. Without this header some registries say 404 for what is there.
 const MANIFESTS: [&str; 4] = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
-const ANYTHING: &str = "*/*";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a server may be silent in the middle of an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-const TOKEN_MAX: u64 = 1 << 20;
-/// How much of an error's body is looked at.
-const ERROR_MAX: u64 = 64 << 10;
-/// How much of a registry's own words is shown.
-const WORDS_MAX: usize = 300;
+pub(crate) const ANYTHING: &str = "*/*";
+/// The digest that a registry says a manifest has.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// A manifest or index as it came.
 #[derive(Debug)]
@@ -44,356 +34,215 @@ pub(crate) struct Fetched {
     pub(crate) content_type: String,
 }
 
-/// One repository.
+/// One repository, wherever it can be had.
 pub(crate) struct Registry {
-    client: Client,
     reference: Reference,
-    base: Url,
-    /// The last token and where it came from, for the shown commands.
-    token: RefCell<Option<Token>>,
-}
-
-#[derive(Debug, Clone)]
-struct Token {
-    header: HeaderValue,
-    address: Url,
-}
-
-/// The answer of a token server: either name is in use.
-#[derive(Deserialize)]
-struct TokenAnswer {
-    #[serde(default)]
-    token: Option<String>,
-    #[serde(default)]
-    access_token: Option<String>,
-}
-
-/// The errors that a registry sends as JSON.
-#[derive(Deserialize)]
-struct Refusal {
-    errors: Vec<RefusalError>,
-}
-
-#[derive(Deserialize)]
-struct RefusalError {
-    #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
+    mirrors: Vec<Endpoint>,
+    upstream: Endpoint,
+    /// The mirrors that have failed once, and are not asked again.
+    failed: RefCell<BTreeSet<usize>>,
+    pub(crate) notices: Rc<Notices>,
 }
 
 impl Registry {
-    /// The repository of a reference. No request is made yet. Loopback is spoken to without TLS, all else with it unless
-    /// `plain_http`.
-    pub(crate) fn new(reference: &Reference, plain_http: bool) -> Result<Registry> {
-        let host = reference.host();
-        let loopback = is_loopback(host);
-        let plain = plain_http || loopback;
-        let scheme = if plain { "http" } else { "https" };
-        let address = format!("{scheme}://{host}/v2/{}/", reference.path());
-        let base = Url::parse(&address).map_err(|error| {
-            Error::new(
-                Kind::Invalid,
-                format!("the registry '{host}' is not a host: {error}"),
-            )
-        })?;
-        // A second provider is refused, the first one stays: either way there is one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = || {
-            let builder = Client::builder()
-                .user_agent(concat!("bocker-pull/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(READ_TIMEOUT)
-                .dns_resolver(Dns::default())
-                .referer(false)
-                // Neither a redirect nor a token server may take us from TLS to plain text.
-                .https_only(!plain);
-            if loopback {
-                builder.no_proxy()
-            } else {
-                builder
-            }
-        };
-        let client = match builder().build() {
-            // A machine without certificates can still use what needs none.
-            Err(_) if plain => builder().tls_certs_only([]).build(),
-            result => result,
-        };
-        let client = client.map_err(|error| {
-            Error::new(
-                Kind::Unsupported,
-                format!("cannot set up TLS: {}", root_cause(&error)),
-            )
-            .hint("install the certificates of the authorities: ca-certificates on most systems")
-        })?;
+    /// The repository of a reference, to be pulled from `mirrors` first, then from those that the machine is set up with, then
+    /// from its own registry. No request is made yet.
+    pub(crate) fn new(
+        reference: &Reference,
+        mirrors: &[String],
+        mut options: Options,
+    ) -> Result<Registry> {
+        let notices = Rc::default();
+        let known = mirrors::of(reference.domain())?;
+        let named = mirrors.iter().map(String::as_str);
+        let all = named.chain(known.mirrors.iter().map(String::as_str));
+        let mirrors = all
+            .map(|address| mirrors::endpoint(address, reference, options, &notices))
+            .collect::<Result<_>>()?;
+        options.plain_http |= known.plain_http;
         Ok(Registry {
-            client,
             reference: reference.clone(),
-            base,
-            token: RefCell::new(None),
+            mirrors,
+            upstream: Endpoint::upstream(reference, "pull", options, &notices)?,
+            failed: RefCell::default(),
+            notices,
         })
+    }
+
+    /// The registry itself.
+    pub(crate) fn upstream(&self) -> &Endpoint {
+        &self.upstream
+    }
+
+    /// An error that the registry is to blame for.
+    pub(crate) fn says(&self, what: &str) -> Error {
+        self.upstream.says(what)
     }
 
     /// The address of a manifest, for people.
     pub(crate) fn manifest_url(&self, version: &Version) -> String {
-        format!("{}manifests/{version}", self.base)
+        self.upstream.shown(&manifest(version))
     }
 
     /// The address of a blob, for people.
     pub(crate) fn blob_url(&self, digest: &Digest) -> String {
-        format!("{}blobs/{digest}", self.base)
+        self.upstream.shown(&blob(digest))
     }
 
-    /// Where the anonymous token came from, if one was needed.
-    pub(crate) fn token_url(&self) -> Option<String> {
-        self.token
-            .borrow()
-            .as_ref()
-            .map(|token| token.address.to_string())
+    /// Who is to be asked, in this order. The last is the registry itself.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let failed = self.failed.borrow().clone();
+        let mirrors = self.mirrors.iter().enumerate();
+        mirrors
+            .filter(move |(number, _)| !failed.contains(number))
+            .map(|(_, mirror)| mirror)
+            .chain([&self.upstream])
+    }
+
+    /// Notes that somebody has failed, so that the next is asked. The registry's own failure is given back: there is no next.
+    /// A mirror that only has not got something is asked for other things.
+    pub(crate) fn pass_over(&self, endpoint: &Endpoint, error: Error) -> Result<()> {
+        let number = self
+            .mirrors
+            .iter()
+            .position(|mirror| std::ptr::eq(mirror, endpoint));
+        let Some(number) = number else {
+            return Err(error);
+        };
+        if *error.kind() != Kind::NotFound {
+            self.failed.borrow_mut().insert(number);
+            let message = error.message();
+            self.notices
+                .add(&format!("{message}; another one is asked"));
+        }
+        Ok(())
+    }
+
+    async fn each<T>(&self, ask: impl AsyncFn(&Endpoint) -> Result<T>) -> Result<T> {
+        for endpoint in self.endpoints() {
+            match ask(endpoint).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.pass_over(endpoint, error)?,
+            }
+        }
+        Err(self.says("was not asked"))
+    }
+
+    /// What a tag points at, as far as the registry says it without sending it: that costs nothing where pulls are counted.
+    pub(crate) async fn look(&self, version: &Version) -> Result<Option<Digest>> {
+        self.each(async |endpoint| {
+            let url = endpoint.url(&manifest(version))?;
+            let response = endpoint.send(Method::HEAD, &url, all_manifests).await?;
+            // Whatever else it is, the registry says it better when it is asked for the manifest itself.
+            let found = response.status() == StatusCode::OK;
+            let digest = header(response.headers(), &CONTENT_DIGEST);
+            Ok(Digest::parse(digest).ok().filter(|_| found))
+        })
+        .await
     }
 
     /// Fetches a manifest or index. One asked for by digest is believed only when it has it.
     pub(crate) async fn manifest(&self, version: &Version) -> Result<Fetched> {
-        let response = self
-            .get(&format!("manifests/{version}"), &MANIFESTS.join(", "))
-            .await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Err(missing(&self.reference));
-        }
-        let response = self.accepted(response).await?;
-        let content_type = header(response.headers(), &CONTENT_TYPE);
-        let content_type = content_type
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        let bytes = self.read(response, MANIFEST_MAX, "manifest").await?;
-        let digest = Digest::of(&bytes);
-        if let Version::Digest(asked) = version
-            && *asked != digest
-        {
-            return Err(self.says(&format!(
-                "sent the manifest {digest} when asked for {asked}"
-            )));
-        }
-        Ok(Fetched {
-            bytes,
-            digest,
-            content_type,
+        self.each(async |endpoint| {
+            let url = endpoint.url(&manifest(version))?;
+            whole(endpoint, async || {
+                let response = endpoint.send(Method::GET, &url, all_manifests).await?;
+                if response.status() == StatusCode::NOT_FOUND {
+                    return Err(missing(&self.reference).into());
+                }
+                let response = endpoint.accepted(response).await?;
+                let content_type = header(response.headers(), &CONTENT_TYPE);
+                let content_type = content_type.split(';').next().unwrap_or_default();
+                let content_type = content_type.trim().to_ascii_lowercase();
+                let bytes = Body::new(endpoint, response)
+                    .all(MANIFEST_MAX, "manifest")
+                    .await?;
+                let digest = Digest::of(&bytes);
+                if let Version::Digest(asked) = version
+                    && *asked != digest
+                {
+                    let what = format!("sent the manifest {digest} when asked for {asked}");
+                    return Err(endpoint.says(&what).into());
+                }
+                Ok(Fetched {
+                    bytes,
+                    digest,
+                    content_type,
+                })
+            })
+            .await
         })
-    }
-
-    /// Begins to fetch a blob, whose bytes the caller has to bound and check.
-    pub(crate) async fn blob(&self, digest: &Digest) -> Result<Response> {
-        let response = self.get(&format!("blobs/{digest}"), ANYTHING).await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Err(self.says(&format!(
-                "does not have the blob {digest}, which the image consists of"
-            )));
-        }
-        self.accepted(response).await
+        .await
     }
 
     /// Fetches a small blob and checks it.
     pub(crate) async fn small_blob(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
-        let response = self.blob(digest).await?;
-        let bytes = self.read(response, max, "configuration").await?;
-        if Digest::of(&bytes) != *digest {
-            return Err(self.says(&format!(
-                "sent something else when asked for the blob {digest}"
-            )));
-        }
-        Ok(bytes)
-    }
-
-    /// The next piece of an answer.
-    pub(crate) async fn chunk(
-        &self,
-        response: &mut Response,
-    ) -> Result<Option<impl AsRef<[u8]> + use<>>> {
-        response
-            .chunk()
+        self.each(async |endpoint| {
+            let url = endpoint.url(&blob(digest))?;
+            whole(endpoint, async || {
+                let response = endpoint.send(Method::GET, &url, anything).await?;
+                let response = there(endpoint, digest, response)?;
+                let response = endpoint.accepted(response).await?;
+                let bytes = Body::new(endpoint, response)
+                    .all(max, "configuration")
+                    .await?;
+                if Digest::of(&bytes) != *digest {
+                    let what = format!("sent something else when asked for the blob {digest}");
+                    return Err(endpoint.says(&what).into());
+                }
+                Ok(bytes)
+            })
             .await
-            .map_err(|error| self.unreachable(error))
+        })
+        .await
     }
+}
 
-    /// One request; a challenge is answered once, also when a token has expired in the middle of a pull.
-    async fn get(&self, path: &str, accept: &str) -> Result<Response> {
-        let url = self.base.join(path).map_err(|error| {
-            Error::new(
-                Kind::Invalid,
-                format!("'{path}' is not an address: {error}"),
-            )
-        })?;
-        let mut answered = false;
-        loop {
-            let token = self.token.borrow().clone();
-            // The digest is that of the bytes as they are stored: nobody may compress them on the way.
-            let mut request = self
-                .client
-                .get(url.clone())
-                .header(ACCEPT, accept)
-                .header(ACCEPT_ENCODING, "identity");
-            if let Some(token) = &token {
-                request = request.header(AUTHORIZATION, token.header.clone());
-            }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| self.unreachable(error))?;
-            // Another server, to which we were redirected, has no say in where our tokens come from.
-            let ours = response.url().origin() == self.base.origin();
-            if response.status() != StatusCode::UNAUTHORIZED || answered || !ours {
-                return Ok(response);
-            }
-            self.authorize(response.headers()).await?;
-            answered = true;
-        }
-    }
-
-    /// Answers a challenge with an anonymous token.
-    async fn authorize(&self, headers: &HeaderMap) -> Result<()> {
-        let values = headers
-            .get_all(WWW_AUTHENTICATE)
-            .into_iter()
-            .filter_map(|value| value.to_str().ok());
-        let bearer = values
-            .flat_map(challenge::parse)
-            .find(|challenge| challenge::is(challenge, "bearer"))
-            .ok_or_else(|| self.wants_login())?;
-        let parameter = |name| challenge::get(&bearer, name);
-        let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
-        let Some(mut address) = realm.filter(|realm| matches!(realm.scheme(), "http" | "https"))
-        else {
-            return Err(self.says("asks for a token without saying where from"));
+/// Fetches something small, again from its beginning when it breaks off.
+async fn whole<T>(endpoint: &Endpoint, fetch: impl AsyncFn() -> Result<T, Failure>) -> Result<T> {
+    let mut retries = endpoint.retries();
+    loop {
+        let failure = match fetch().await {
+            Ok(fetched) => return Ok(fetched),
+            Err(failure) => failure,
         };
-        let usual = format!("repository:{}:pull", self.reference.path());
-        let scope = parameter("scope")
-            .filter(|scope| !scope.is_empty())
-            .unwrap_or(usual);
-        {
-            let mut query = address.query_pairs_mut();
-            if let Some(service) = parameter("service") {
-                query.append_pair("service", &service);
-            }
-            for scope in scope.split_ascii_whitespace() {
-                query.append_pair("scope", scope);
-            }
+        if !retries.allow(failure.again) {
+            return Err(failure.error);
         }
-        let response = self
-            .client
-            .get(address.clone())
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error))?;
-        if matches!(
-            response.status(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-        ) {
-            return Err(self.wants_login());
-        }
-        let response = self.accepted(response).await?;
-        let bytes = self.read(response, TOKEN_MAX, "token").await?;
-        let unusable = || self.says("sent a token that is none");
-        let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| unusable())?;
-        let filled = |token: &String| !token.is_empty();
-        let token = answer
-            .token
-            .filter(filled)
-            .or(answer.access_token.filter(filled))
-            .ok_or_else(unusable)?;
-        let mut header =
-            HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| unusable())?;
-        header.set_sensitive(true);
-        *self.token.borrow_mut() = Some(Token { header, address });
-        Ok(())
+        endpoint.again(&failure);
+        retries.wait(failure.again).await;
     }
+}
 
-    /// Passes a good answer on and turns any other into the error that it means.
-    async fn accepted(&self, response: Response) -> Result<Response> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let later = header(response.headers(), &RETRY_AFTER);
-        match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(self.wants_login()),
-            StatusCode::TOO_MANY_REQUESTS => {
-                let error = self.says("has been asked too often (429)");
-                Err(match later.parse::<u64>() {
-                    Ok(seconds) => error.hint(format!("try again in {seconds} seconds")),
-                    Err(_) => error.hint("try again later"),
-                })
-            }
-            _ => {
-                // An error's body is a courtesy: one that cannot be read leaves the status.
-                let body = self
-                    .read(response, ERROR_MAX, "error")
-                    .await
-                    .unwrap_or_default();
-                Err(self.says(&format!("answered {}{}", status.as_u16(), words(&body))))
-            }
-        }
+/// Refuses the answer that a blob is not there.
+pub(crate) fn there(endpoint: &Endpoint, digest: &Digest, response: Response) -> Result<Response> {
+    match response.status() {
+        StatusCode::NOT_FOUND => Err(endpoint.says(&format!(
+            "does not have the blob {digest}, which the image consists of"
+        ))),
+        _ => Ok(response),
     }
+}
 
-    /// Reads a whole answer of at most `max` bytes.
-    async fn read(&self, mut response: Response, max: u64, what: &str) -> Result<Vec<u8>> {
-        let too_large = || self.says(&format!("sent a {what} of more than {max} bytes"));
-        if response.content_length().is_some_and(|length| length > max) {
-            return Err(too_large());
-        }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.chunk(&mut response).await? {
-            bytes.extend_from_slice(chunk.as_ref());
-            if bytes.len() as u64 > max {
-                return Err(too_large());
-            }
-        }
-        Ok(bytes)
-    }
+/// The address of a blob at one of those who have it.
+pub(crate) fn blob_at(endpoint: &Endpoint, digest: &Digest) -> Result<Url> {
+    endpoint.url(&blob(digest))
+}
 
-    /// An error that a registry is to blame for.
-    pub(crate) fn says(&self, what: &str) -> Error {
-        Error::new(
-            Kind::Remote,
-            format!("the registry {} {what}", self.reference.domain()),
-        )
-    }
+fn manifest(version: &Version) -> String {
+    format!("manifests/{version}")
+}
 
-    fn wants_login(&self) -> Error {
-        let name = self.reference.familiar();
-        Error::new(
-            Kind::Remote,
-            format!(
-                "the registry {} does not give '{name}' to everybody",
-                self.reference.domain()
-            ),
-        )
-        .hint("check the name; logging in is not supported yet")
-    }
+fn blob(digest: &Digest) -> String {
+    format!("blobs/{digest}")
+}
 
-    fn unreachable(&self, error: reqwest::Error) -> Error {
-        // The address of a redirect may hold a signature that is a secret.
-        let error = error.without_url();
-        let domain = self.reference.domain();
-        let failed = Error::new(
-            Kind::Remote,
-            format!(
-                "cannot fetch from the registry {domain}: {}",
-                root_cause(&error)
-            ),
-        );
-        match tls_error(&error) {
-            Some(rustls::Error::InvalidMessage(_)) => {
-                failed.hint("if it speaks plain HTTP, say --plain-http")
-            }
-            Some(rustls::Error::InvalidCertificate(_)) => {
-                failed.hint("SSL_CERT_FILE names the certificates to trust instead of the system's")
-            }
-            _ => failed,
-        }
-    }
+fn all_manifests(request: RequestBuilder) -> RequestBuilder {
+    request.header(ACCEPT, MANIFESTS.join(", "))
+}
+
+fn anything(request: RequestBuilder) -> RequestBuilder {
+    request.header(ACCEPT, ANYTHING)
 }
 
 /// The image is not there, in the original's words.
@@ -402,109 +251,4 @@ fn missing(reference: &Reference) -> Error {
         Kind::NotFound,
         format!("No image named '{}' exists", reference.familiar()),
     )
-}
-
-/// `localhost`, 127.0.0.0/8 or ::1, as written: what a name resolves to is somebody else's word.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name == "localhost"
-        || name
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-fn header(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> String {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
-        .to_owned()
-}
-
-/// What a registry says about an error, if it says something readable.
-fn words(body: &[u8]) -> String {
-    let Ok(refusal) = serde_json::from_slice::<Refusal>(body) else {
-        return String::new();
-    };
-    let said = refusal
-        .errors
-        .iter()
-        .flat_map(|error| error.message.as_deref().or(error.code.as_deref()));
-    let said: String = said
-        .collect::<Vec<_>>()
-        .join(", ")
-        .chars()
-        .take(WORDS_MAX)
-        .collect();
-    if said.is_empty() {
-        said
-    } else {
-        format!(": {said}")
-    }
-}
-
-/// The innermost reason, which is the one that helps: "Connection refused", not "error sending request".
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<reqwest::Error>() {
-        Some(_) if error.is_timeout() => "it does not answer".to_owned(),
-        Some(_) => error.to_string(),
-        None => cause.to_string(),
-    }
-}
-
-/// What TLS had to say, if it is to blame. An I/O error hides what it wraps from `source`.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let wrapped = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref);
-    match (error.downcast_ref(), wrapped) {
-        (Some(found), _) => Some(found),
-        (None, Some(wrapped)) => tls_error(wrapped),
-        (None, None) => error.source().and_then(tls_error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_literal_loopback_is_spoken_to_in_the_clear() {
-        for host in [
-            "localhost",
-            "localhost:5000",
-            "127.0.0.1",
-            "127.8.9.1:80",
-            "[::1]",
-            "[::1]:5000",
-        ] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in [
-            "localhost.example.com",
-            "example.com:5000",
-            "128.0.0.1",
-            "[::2]",
-            "10.0.0.1:127",
-            "127.0.0.1.example.com",
-        ] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn the_words_of_a_registry_are_shown_shortened_and_anything_else_is_not() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"no"},{"code":"UNKNOWN"},{}]}"#;
-        assert_eq!(words(body), ": no, UNKNOWN");
-        assert_eq!(words(b"<html>"), "");
-        let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "x".repeat(10_000));
-        assert_eq!(words(long.as_bytes()).len(), WORDS_MAX + 2);
-    }
 }

@@ -36,6 +36,23 @@ const LAYERS: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
 ];
 
+/// A layer and where else it can be had.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Layer {
+    #[serde(flatten)]
+    pub(crate) descriptor: Descriptor,
+    /// Of a layer that its maker does not let registries pass on, addresses where it is.
+    #[serde(default)]
+    pub(crate) urls: Option<Vec<String>>,
+}
+
+/// The layers of a manifest.
+#[derive(Deserialize)]
+struct Layers {
+    #[serde(default)]
+    layers: Option<Vec<Layer>>,
+}
+
 /// One platform's image, known but not stored.
 #[derive(Debug)]
 pub(crate) struct Resolved {
@@ -46,7 +63,7 @@ pub(crate) struct Resolved {
     /// The configuration.
     pub(crate) config: (Descriptor, Vec<u8>),
     /// The layers, lowest first.
-    pub(crate) layers: Vec<Descriptor>,
+    pub(crate) layers: Vec<Layer>,
     /// What the image runs on, as the index says, or the configuration where there is no index.
     pub(crate) platform: Platform,
     /// The `config` object of the configuration, verbatim.
@@ -85,7 +102,10 @@ pub(crate) async fn resolve(
     reference: &Reference,
     wanted: &Platform,
 ) -> Result<Resolved> {
-    let mut fetched = fetch(registry, layout, reference.version(), None).await?;
+    let mut fetched = match known(registry, layout, reference).await? {
+        Some(known) => known,
+        None => fetch(registry, layout, reference.version(), None).await?,
+    };
     let mut top = None;
     let mut promised = None;
     let mut depth = 0;
@@ -117,6 +137,7 @@ pub(crate) async fn resolve(
         fetched = next;
     };
     check(registry, reference, &manifest)?;
+    let Layers { layers } = json(registry, &fetched.bytes, "a manifest")?;
     let bytes = match layout.has(&manifest.config) {
         true => layout.read_blob(&manifest.config.digest, CONFIG_MAX)?,
         false => {
@@ -146,11 +167,46 @@ pub(crate) async fn resolve(
         index: top,
         manifest: (descriptor(&media_type, &fetched), fetched.bytes),
         config: (manifest.config, bytes),
-        layers: manifest.layers,
+        layers: layers.unwrap_or_default(),
         fits: platform::rank(wanted, &platform).is_some(),
         platform,
         settings,
     })
+}
+
+/// What is in the layout under this very name, if it is still that: then the registry has to send nothing. A digest needs no
+/// asking, and a name that is not there yet is asked for at once.
+async fn known(
+    registry: &Registry,
+    layout: &Layout,
+    reference: &Reference,
+) -> Result<Option<Fetched>> {
+    let name = reference.to_string();
+    let images = layout.images()?;
+    let image = images
+        .iter()
+        .find(|image| image.reference.as_deref() == Some(&name));
+    let Some(image) = image else {
+        return Ok(None);
+    };
+    let digest = match reference.version() {
+        Version::Digest(digest) => Some(digest.clone()),
+        tag => registry.look(tag).await?,
+    };
+    let ours = [Some(&image.digest), image.source.as_ref()];
+    let Some(digest) = digest.filter(|digest| ours.contains(&Some(digest))) else {
+        return Ok(None);
+    };
+    match layout.read_blob(&digest, MANIFEST_MAX) {
+        Ok(bytes) => Ok(Some(Fetched {
+            bytes,
+            digest,
+            content_type: String::new(),
+        })),
+        // Removed or damaged by somebody: then it comes from the registry once more.
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A manifest or index from the layout if it is there, else from the registry. One that an index led to must have the size that
