@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -200,7 +200,11 @@ impl Layer {
     }
 
     /// The layer as an uncompressed archive.
-    fn tar(&self) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// When the archive's format has no place for something.
+    #[must_use]
+    pub fn tar(&self) -> Vec<u8> {
         let mut tar = Builder::new(Vec::new());
         for e in &self.entries {
             let (kind, bytes, link, device) = match &e.node {
@@ -346,6 +350,30 @@ impl Image {
         })
     }
 
+    /// Writes images into one layout, each with its name: what lies below, and an archive that is written byte for byte. Answers the
+    /// archives' blobs too. Nothing is kept in memory, and nothing for another test.
+    ///
+    /// # Panics
+    /// When the disk is full or not writable.
+    #[must_use]
+    pub fn named(dir: &Path, images: Vec<(String, Layer, Archive)>) -> (Image, Vec<PathBuf>) {
+        fs::create_dir_all(dir.join("blobs/sha256")).expect("a folder for images");
+        let layout = Layout { dir: dir.into() };
+        let mut manifests = Vec::new();
+        let mut blobs = Vec::new();
+        for (name, below, archive) in images {
+            let below = layout.layer(|to| to.write_all(&below.tar()));
+            let above = layout.layer(archive);
+            blobs.push(layout.path(above.0["digest"].as_str().expect("a digest")));
+            let mut manifest = layout.manifest(machine(), &json!({}), &json!({}), &[below, above]);
+            manifest["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+            manifests.push(manifest);
+        }
+        layout.index(&manifests);
+        let layout = dir.into();
+        (Image { layout }, blobs)
+    }
+
     /// One layer: busybox, `/etc/passwd` with the users root and app (1000), and nothing special. Its command is `sh`.
     #[must_use]
     pub fn simple() -> Image {
@@ -416,6 +444,9 @@ impl Image {
         Image::single(&imitation(&program.display().to_string()))
     }
 }
+
+/// What writes an archive.
+pub type Archive = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()>>;
 
 /// The usual PATH of images.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -665,21 +696,45 @@ impl Layout {
 
     /// Stores the layers, the configuration and the manifest of a platform.
     fn platform(&self, platform: &Platform) -> Value {
-        let mut layers = Vec::new();
-        let mut diff_ids = Vec::new();
-        for layer in &platform.layers {
-            let tar = layer.tar();
-            diff_ids.push(format!("sha256:{}", hex(&tar)));
-            let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-            gzip.write_all(&tar).expect("compress a layer");
-            let gzip = gzip.finish().expect("compress a layer");
-            layers.push(self.blob(LAYER_TYPE, &gzip));
-        }
+        let layer = |layer: &Layer| self.layer(|to| to.write_all(&layer.tar()));
+        let layers: Vec<_> = platform.layers.iter().map(layer).collect();
+        let (architecture, config) = (&platform.architecture, &platform.config);
+        self.manifest(architecture, config, &platform.annotations, &layers)
+    }
+
+    /// Stores what is written, compressed. Gives the descriptor and the digest of what was written.
+    fn layer(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> (Value, String) {
+        let new = self.dir.join("new");
+        let file = fs::File::create(&new).expect("a blob");
+        let gzip = GzEncoder::new(Hashed::new(file), Compression::fast());
+        let mut plain = Hashed::new(gzip);
+        write(&mut plain).expect("write a layer");
+        let diff_id = plain.digest();
+        let blob = plain.to.finish().expect("compress a layer");
+        let (digest, size) = (blob.digest(), blob.size);
+        fs::rename(&new, self.path(&digest)).expect("a blob");
+        let descriptor = json!({"mediaType": LAYER_TYPE, "digest": digest, "size": size});
+        (descriptor, diff_id)
+    }
+
+    fn path(&self, digest: &str) -> PathBuf {
+        self.dir.join("blobs").join(digest.replace(':', "/"))
+    }
+
+    /// Stores the configuration and the manifest of an image.
+    fn manifest(
+        &self,
+        architecture: &str,
+        config: &Value,
+        annotations: &Value,
+        layers: &[(Value, String)],
+    ) -> Value {
+        let (layers, diff_ids): (Vec<_>, Vec<_>) = layers.iter().cloned().unzip();
         let configuration = json!({
             "created": "2015-01-01T00:00:00Z",
-            "architecture": platform.architecture,
+            "architecture": architecture,
             "os": "linux",
-            "config": platform.config,
+            "config": config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "history": diff_ids.iter().map(|_| json!({"created_by": "by hand"})).collect::<Vec<_>>()
         });
@@ -688,10 +743,10 @@ impl Layout {
             "mediaType": MANIFEST_TYPE,
             "config": self.json(CONFIG_TYPE, &configuration),
             "layers": layers,
-            "annotations": platform.annotations
+            "annotations": annotations
         });
         let mut descriptor = self.json(MANIFEST_TYPE, &manifest);
-        descriptor["platform"] = json!({"architecture": platform.architecture, "os": "linux"});
+        descriptor["platform"] = json!({"architecture": architecture, "os": "linux"});
         descriptor
     }
 
@@ -735,9 +790,44 @@ fn cached(platforms: &[Platform], make: impl FnOnce(&Layout)) -> Image {
     Image { layout }
 }
 
+/// Passes what is written on, and keeps its sum.
+struct Hashed<W> {
+    to: W,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<W> Hashed<W> {
+    fn new(to: W) -> Hashed<W> {
+        Hashed {
+            to,
+            hasher: Sha256::new(),
+            size: 0,
+        }
+    }
+
+    fn digest(&self) -> String {
+        format!("sha256:{}", text(&self.hasher.clone().finalize()))
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
+    text(&Sha256::digest(bytes))
+}
+
+fn text(digest: &[u8]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -32,7 +32,7 @@ pub use bins::bin_dir;
 pub use cgroups::pids_hierarchy;
 pub use command::{Call, Output, Running};
 pub use fingerprint::Fingerprint;
-pub use fixture::{Image, Layer, Node, Platform};
+pub use fixture::{Archive, Image, Layer, Node, Platform};
 pub use guest::{Guest, need_guest};
 pub use host::{Host, is_btrfs};
 pub use hub::Hub;
