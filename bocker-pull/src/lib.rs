@@ -8,6 +8,7 @@ mod archive;
 mod auth;
 mod challenge;
 mod credentials;
+mod describe;
 mod dns;
 mod download;
 mod endpoint;
@@ -24,6 +25,7 @@ mod notices;
 mod platform;
 mod progress;
 mod pull;
+mod push;
 mod registry;
 mod resolve;
 mod retry;
@@ -31,12 +33,16 @@ mod rmi;
 mod save;
 mod tag;
 mod transfer;
+mod upload;
+mod verify;
 
 const HELP: &str = "\
 bocker-pull: fetch an image from a registry into the local image store
 
     bocker-pull [pull] REF        begin a pipeline: the document names the image
     bocker-pull list [IMAGE...] [--exists]   stored images, a line for each name
+    bocker-pull resolve REF         its digest and platforms; nothing is kept
+    bocker-pull push IMAGE [REF]    an image to a registry
     bocker-pull tag IMAGE REF       one more name
     bocker-pull rmi [-f] IMAGE...   a name goes, with the last one the image
     bocker-pull save [-o FILE] IMAGE...  an archive that docker and podman read
@@ -52,7 +58,8 @@ docker.io, library/ and latest are meant.
     --plain-http                  no TLS (loopback registries never have it)
     --retries N, --timeout SECONDS  try again so often (5); how long a
                                   registry may send next to nothing (60)
-    -q, --quiet                   show no progress
+    --verify PROGRAM              run PROGRAM REF DIGEST, and stop unless it exits 0
+    -q, --progress auto|plain|json|quiet   how progress is shown
     --grace SECONDS               gc: only what is older (600)
     -v, --explain                 show each step as a command; and why
     --dry-run                     ask the registry, but change nothing
@@ -75,6 +82,16 @@ pub static TOOL: Tool = Tool {
             name: "list",
             kind: VerbKind::Reports,
             run: list::list,
+        },
+        Verb {
+            name: "resolve",
+            kind: VerbKind::Reports,
+            run: describe::resolve,
+        },
+        Verb {
+            name: "push",
+            kind: VerbKind::Reports,
+            run: push::push,
         },
         Verb {
             name: "tag",

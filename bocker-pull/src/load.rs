@@ -28,13 +28,12 @@ use crate::archive::{
 };
 use crate::list::Line;
 use crate::platform;
+use crate::resolve::DEPTH_MAX;
 
 /// How many files and links of an archive are kept in mind.
 const FILES_MAX: usize = 10_000;
 /// How many links may lead to a file, one after another.
 const LINKS_MAX: usize = 8;
-/// How deep indexes may be nested.
-const DEPTH_MAX: u32 = 4;
 /// How much is copied at once, in bytes.
 const CHUNK: usize = 256 << 10;
 

@@ -14,7 +14,7 @@ use crate::credentials::{Credential, Source, Store, to_write};
 use crate::download::patiently;
 use crate::endpoint::{Endpoint, Options, is_loopback};
 use crate::mirrors;
-use crate::progress::Progress;
+use crate::progress::{Progress, Style};
 
 /// The registry that is meant when none is named.
 const DEFAULT: &str = "docker.io";
@@ -168,7 +168,12 @@ fn check(registry: &str, credential: Credential, mut options: Options) -> Result
         let response = endpoint.send(Method::GET, &url, |request| request).await?;
         endpoint.accepted(response).await
     };
-    patiently(&runtime, &Progress::lines(), &endpoint.notices, asked)??;
+    patiently(
+        &runtime,
+        &Progress::waiting(Style::Plain),
+        &endpoint.notices,
+        asked,
+    )??;
     if !endpoint.auth.was_challenged() {
         say(&format!(
             "{registry} asks nobody to log in: the password was not checked"

@@ -1,15 +1,16 @@
-//! What people see of a pull, on stderr: on a terminal a bar for each blob on its way and one for all, which are gone at
-//! the end; elsewhere one line for each blob.
+//! What is shown of a pull or a push, on stderr: on a terminal a bar for each blob on its way and one for all, which are gone at
+//! the end; elsewhere one line for each blob; for programs, events as JSON Lines.
 
 use std::cell::Cell;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bocker_pipe::layout::Descriptor;
+use bocker_pipe::layout::{Descriptor, Digest};
+use bocker_pipe::{Call, Error, Kind, Result};
 use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 use crate::notices::Notices;
-use crate::resolve::Layer;
 
 /// How often the bars are drawn at least: time left and speed change while no byte comes.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -38,13 +39,117 @@ const NARROW_ROWS: Rows = Rows {
     total: "{prefix:12} {percent:>3}% {decimal_bytes_per_sec:>11} {eta:>3}{wide_msg}\x1b[G",
 };
 
-/// How far a pull is.
+/// How the user wants it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Bars on a terminal, lines elsewhere.
+    #[default]
+    Auto,
+    Plain,
+    Json,
+    Quiet,
+}
+
+impl Style {
+    /// Takes an option, if it is one of these. Fails with [`Kind::Usage`] when its value is none.
+    pub(crate) fn take(&mut self, call: &mut Call, option: &str) -> Result<bool> {
+        *self = match option {
+            "-q" | "--quiet" => Style::Quiet,
+            "--progress" => match call.text()?.as_str() {
+                "auto" => Style::Auto,
+                "plain" => Style::Plain,
+                "json" => Style::Json,
+                "quiet" => Style::Quiet,
+                other => {
+                    let what = format!("'{other}' is no way to show progress");
+                    return Err(Error::new(Kind::Usage, what).hint("auto, plain, json or quiet"));
+                }
+            },
+            _ => return Ok(false),
+        };
+        Ok(true)
+    }
+}
+
+/// How far a pull or a push is.
 pub(crate) struct Progress(How);
 
 enum How {
     Quiet,
     Lines,
     Bars(Bars),
+    Json(Json),
+}
+
+/// What a program reads. The names are part of the interface: they are in the README.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event<'a> {
+    /// What the reference means.
+    Resolve {
+        reference: &'a str,
+        digest: &'a Digest,
+    },
+    /// A blob begins to come or to go.
+    Begin { blob: &'a Digest, size: u64 },
+    /// Some of it has.
+    Progress {
+        blob: &'a Digest,
+        bytes: u64,
+        size: u64,
+    },
+    /// All of it has.
+    Done {
+        blob: &'a Digest,
+        size: u64,
+        how: &'a str,
+    },
+    /// It was there.
+    Present { blob: &'a Digest, size: u64 },
+    /// All blobs together; those that are present count.
+    Total {
+        blobs: usize,
+        of: usize,
+        bytes: u64,
+        size: u64,
+    },
+    /// A line for people.
+    Message { text: &'a str },
+}
+
+impl Event<'_> {
+    /// In one write. A reader that has gone is nothing that a pull should stop for.
+    fn print(&self) {
+        if let Ok(mut line) = serde_json::to_vec(self) {
+            line.push(b'\n');
+            let _ = std::io::stderr().write_all(&line);
+        }
+    }
+}
+
+struct Json {
+    blobs: usize,
+    finished: Cell<usize>,
+    size: u64,
+    bytes: Cell<u64>,
+    /// What the last total said.
+    said: Cell<(usize, u64)>,
+}
+
+impl Json {
+    fn total(&self) {
+        let now = (self.finished.get(), self.bytes.get());
+        if self.said.replace(now) != now {
+            let (blobs, bytes) = now;
+            Event::Total {
+                blobs,
+                of: self.blobs,
+                bytes,
+                size: self.size,
+            }
+            .print();
+        }
+    }
 }
 
 struct Bars {
@@ -56,21 +161,56 @@ struct Bars {
 }
 
 /// A blob on its way. Dropped, its bar is gone.
-pub(crate) struct Underway<'a>(Option<(&'a Bars, ProgressBar)>);
+pub(crate) struct Underway<'a>(Shown<'a>);
+
+enum Shown<'a> {
+    Not,
+    Bar(&'a Bars, ProgressBar),
+    Events {
+        json: &'a Json,
+        blob: Digest,
+        size: u64,
+        bytes: Cell<u64>,
+        /// When the last event was printed.
+        said: Cell<Instant>,
+    },
+}
 
 impl Progress {
-    /// Of nothing that is to be shown.
-    pub(crate) fn quiet() -> Progress {
-        Progress(How::Quiet)
-    }
-
     /// Of something that has no size.
-    pub(crate) fn lines() -> Progress {
-        Progress(How::Lines)
+    pub(crate) fn waiting(style: Style) -> Progress {
+        match style {
+            Style::Quiet => Progress(How::Quiet),
+            Style::Json => Progress::of(style, []),
+            Style::Auto | Style::Plain => Progress(How::Lines),
+        }
     }
 
-    /// Of the download of these layers. Nothing is drawn before the first [`Progress::draw`].
-    pub(crate) fn of(layers: &[Layer]) -> Progress {
+    /// Of these blobs. Nothing is drawn before the first [`Progress::draw`].
+    pub(crate) fn of<'a>(
+        style: Style,
+        blobs: impl IntoIterator<Item = &'a Descriptor>,
+    ) -> Progress {
+        let (mut count, mut bytes) = (0, 0_u64);
+        for blob in blobs {
+            count += 1;
+            bytes = bytes.saturating_add(blob.size);
+        }
+        match style {
+            Style::Auto => Progress::on_terminal(count, bytes),
+            Style::Plain => Progress(How::Lines),
+            Style::Quiet => Progress(How::Quiet),
+            Style::Json => Progress(How::Json(Json {
+                blobs: count,
+                finished: Cell::new(0),
+                size: bytes,
+                bytes: Cell::new(0),
+                said: Cell::new((0, 0)),
+            })),
+        }
+    }
+
+    fn on_terminal(blobs: usize, bytes: u64) -> Progress {
         let all = MultiProgress::new();
         let rows = match width() {
             // Also where `TERM` is not set, or that of a terminal whose cursor only moves on.
@@ -79,35 +219,70 @@ impl Progress {
             NARROW..WIDE => NARROW_ROWS,
             WIDE.. => WIDE_ROWS,
         };
-        let bytes = layers
-            .iter()
-            .map(|layer| layer.descriptor.size)
-            .fold(0, u64::saturating_add);
         let total = ProgressBar::new(bytes)
             .with_style(style(rows.total))
-            .with_prefix(count(0, layers.len()));
+            .with_prefix(count(0, blobs));
         Progress(How::Bars(Bars {
             total: all.add(total),
             all,
             blob: style(rows.blob),
-            blobs: layers.len(),
+            blobs,
             finished: Cell::new(0),
         }))
     }
 
-    /// A blob that was there already.
-    pub(crate) fn present(&self, blob: &Descriptor) {
-        self.finished(blob, "already here");
-        if let How::Bars(bars) = &self.0 {
-            // What nobody downloads would be taken for speed.
-            bars.total.dec_length(blob.size);
+    /// What the reference led to is known.
+    pub(crate) fn resolved(&self, reference: &str, digest: &Digest) {
+        if let How::Json(_) = self.0 {
+            Event::Resolve { reference, digest }.print();
         }
     }
 
-    /// A blob begins to come.
+    /// A blob that is in the store already.
+    pub(crate) fn present(&self, blob: &Descriptor) {
+        self.left_out(blob, "already here");
+    }
+
+    /// A blob that the registry has already.
+    pub(crate) fn there(&self, blob: &Descriptor) {
+        self.left_out(blob, "already there");
+    }
+
+    fn left_out(&self, blob: &Descriptor, how: &str) {
+        self.finished(blob, how);
+        match &self.0 {
+            // What nobody downloads would be taken for speed.
+            How::Bars(bars) => bars.total.dec_length(blob.size),
+            How::Json(json) => {
+                json.bytes.set(json.bytes.get().saturating_add(blob.size));
+                let (blob, size) = (&blob.digest, blob.size);
+                Event::Present { blob, size }.print();
+                json.total();
+            }
+            How::Quiet | How::Lines => {}
+        }
+    }
+
+    /// A blob begins to come or to go.
     pub(crate) fn begin(&self, blob: &Descriptor) -> Underway<'_> {
-        let How::Bars(bars) = &self.0 else {
-            return Underway(None);
+        let bars = match &self.0 {
+            How::Bars(bars) => bars,
+            How::Json(json) => {
+                let (digest, size) = (blob.digest.clone(), blob.size);
+                Event::Begin {
+                    blob: &digest,
+                    size,
+                }
+                .print();
+                return Underway(Shown::Events {
+                    json,
+                    blob: digest,
+                    size,
+                    bytes: Cell::new(0),
+                    said: Cell::new(Instant::now()),
+                });
+            }
+            How::Quiet | How::Lines => return Underway(Shown::Not),
         };
         let bar = ProgressBar::new(blob.size)
             .with_style(bars.blob.clone())
@@ -115,12 +290,36 @@ impl Progress {
         let bar = bars.all.insert_before(&bars.total, bar);
         // A bar that never was drawn would come up with its first byte.
         bar.tick();
-        Underway(Some((bars, bar)))
+        Underway(Shown::Bar(bars, bar))
     }
 
     /// A blob is stored.
     pub(crate) fn downloaded(&self, blob: &Descriptor) {
-        self.finished(blob, "downloaded");
+        self.done(blob, "downloaded");
+    }
+
+    /// A registry has stored a blob.
+    pub(crate) fn uploaded(&self, blob: &Descriptor) {
+        self.done(blob, "uploaded");
+    }
+
+    /// A registry has taken a blob over from another of its repositories.
+    pub(crate) fn mounted(&self, blob: &Descriptor) {
+        match &self.0 {
+            How::Bars(bars) => bars.total.dec_length(blob.size),
+            How::Json(json) => json.bytes.set(json.bytes.get().saturating_add(blob.size)),
+            How::Quiet | How::Lines => {}
+        }
+        self.done(blob, "mounted");
+    }
+
+    fn done(&self, blob: &Descriptor, how: &str) {
+        self.finished(blob, how);
+        if let How::Json(json) = &self.0 {
+            let (blob, size) = (&blob.digest, blob.size);
+            Event::Done { blob, size, how }.print();
+            json.total();
+        }
     }
 
     fn finished(&self, blob: &Descriptor, how: &str) {
@@ -132,13 +331,16 @@ impl Progress {
                 bars.total
                     .set_prefix(count(bars.finished.get(), bars.blobs));
             }
+            How::Json(json) => json.finished.set(json.finished.get() + 1),
         }
     }
 
     /// Draws the bars anew.
     pub(crate) fn draw(&self) {
-        if let How::Bars(bars) = &self.0 {
-            bars.total.tick();
+        match &self.0 {
+            How::Bars(bars) => bars.total.tick(),
+            How::Json(json) => json.total(),
+            How::Quiet | How::Lines => {}
         }
     }
 
@@ -159,38 +361,76 @@ impl Progress {
 
     /// Says one line that is not an error.
     pub(crate) fn say(&self, line: &str) {
-        if !matches!(self.0, How::Quiet) {
-            self.clear();
-            // What a registry sent may be in it.
-            let line = line.replace(char::is_control, "?");
-            let _ = writeln!(std::io::stderr(), "{line}");
+        match self.0 {
+            How::Quiet => {}
+            How::Json(_) => Event::Message { text: line }.print(),
+            How::Lines | How::Bars(_) => {
+                self.clear();
+                // What a registry sent may be in it.
+                let line = line.replace(char::is_control, "?");
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
         }
     }
 }
 
 impl Underway<'_> {
-    /// Some bytes came.
-    pub(crate) fn advance(&self, bytes: u64) {
-        if let Some((bars, bar)) = &self.0 {
-            bar.inc(bytes);
-            bars.total.inc(bytes);
+    /// Some bytes came or went.
+    pub(crate) fn advance(&self, more: u64) {
+        match &self.0 {
+            Shown::Not => {}
+            Shown::Bar(bars, bar) => {
+                bar.inc(more);
+                bars.total.inc(more);
+            }
+            Shown::Events {
+                json,
+                blob,
+                size,
+                bytes,
+                said,
+            } => {
+                bytes.set(bytes.get().saturating_add(more));
+                json.bytes.set(json.bytes.get().saturating_add(more));
+                if more > 0 && said.get().elapsed() >= TICK {
+                    said.set(Instant::now());
+                    Event::Progress {
+                        blob,
+                        bytes: bytes.get(),
+                        size: *size,
+                    }
+                    .print();
+                }
+            }
         }
     }
-}
 
-impl Underway<'_> {
+    /// So many of the bytes that came are worth nothing.
+    pub(crate) fn retreat(&self, less: u64) {
+        match &self.0 {
+            Shown::Not => {}
+            Shown::Bar(bars, bar) => {
+                let less = less.min(bar.position());
+                bar.dec(less);
+                bars.total.dec(less);
+            }
+            Shown::Events { json, bytes, .. } => {
+                let less = less.min(bytes.get());
+                bytes.set(bytes.get() - less);
+                json.bytes.set(json.bytes.get().saturating_sub(less));
+            }
+        }
+    }
+
     /// All bytes that came are worth nothing: the blob begins anew.
     pub(crate) fn restart(&self) {
-        if let Some((bars, bar)) = &self.0 {
-            bars.total.dec(bar.position());
-            bar.reset();
-        }
+        self.retreat(u64::MAX);
     }
 }
 
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
-        if let Some((bars, bar)) = &self.0 {
+        if let Shown::Bar(bars, bar) = &self.0 {
             bars.all.remove(bar);
         }
     }

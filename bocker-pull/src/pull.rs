@@ -14,9 +14,10 @@ use tokio::runtime::{self, Runtime};
 use crate::download::{Downloads, patiently};
 use crate::endpoint::Options;
 use crate::platform;
-use crate::progress::{Progress, size};
+use crate::progress::{Progress, Style, size};
 use crate::registry::Registry;
 use crate::resolve::{self, Resolved};
+use crate::verify;
 
 /// `bocker.image`, as the later stages read it.
 #[derive(Serialize)]
@@ -48,14 +49,16 @@ struct Pull {
 /// `pull REF`.
 pub(crate) fn pull(call: &mut Call) -> Result<()> {
     let mut name: Option<OsString> = None;
-    let (mut wanted, mut quiet) = (None, false);
+    let (mut wanted, mut style) = (None, Style::default());
     let (mut options, mut mirrors) = (Options::default(), Vec::new());
+    let mut verifier: Option<OsString> = None;
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(option) => match option.as_str() {
                 "--platform" => wanted = Some(platform::parse(&call.text()?)?),
                 "--mirror" => mirrors.push(call.text()?),
-                "-q" | "--quiet" => quiet = true,
+                "--verify" => verifier = Some(call.value()?),
+                other if style.take(call, other)? => {}
                 other if options.take(call, other)? => {}
                 _ => return Err(call.unknown(&option)),
             },
@@ -72,7 +75,10 @@ pub(crate) fn pull(call: &mut Call) -> Result<()> {
     let reference = Reference::parse(name)?;
     call.document()?;
     let registry = Registry::new(&reference, &mirrors, options)?;
-    let pull = look_up(registry, reference, wanted, quiet)?;
+    let pull = look_up(registry, reference, wanted, style)?;
+    if let Some(program) = &verifier {
+        verify::verify(program, &pull.reference, &pull.resolved)?;
+    }
     let steps = pull.steps();
     call.create(pull, steps, |document, pull| {
         document.set_member(
@@ -94,7 +100,7 @@ fn look_up(
     registry: Registry,
     reference: Reference,
     wanted: Option<Platform>,
-    quiet: bool,
+    style: Style,
 ) -> Result<Pull> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
@@ -103,10 +109,7 @@ fn look_up(
     let registry = Rc::new(registry);
     let layout = Layout::open();
     let platform = wanted.clone().unwrap_or_else(platform::host);
-    let waiting = match quiet {
-        true => Progress::quiet(),
-        false => Progress::lines(),
-    };
+    let waiting = Progress::waiting(style);
     let resolved = patiently(
         &runtime,
         &waiting,
@@ -116,10 +119,9 @@ fn look_up(
     if !resolved.fits && wanted.is_some() {
         return Err(resolve::another(&reference, &platform, &resolved.platform));
     }
-    let progress = Rc::new(match quiet {
-        true => Progress::quiet(),
-        false => Progress::of(&resolved.layers),
-    });
+    let layers = resolved.layers.iter().map(|layer| &layer.descriptor);
+    let progress = Rc::new(Progress::of(style, layers));
+    progress.resolved(&reference.to_string(), resolved.digest());
     if !resolved.fits {
         let (found, host) = (
             platform::show(&resolved.platform),

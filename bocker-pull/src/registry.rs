@@ -22,7 +22,7 @@ use crate::retry::Failure;
 const MANIFESTS: [&str; 4] = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
 pub(crate) const ANYTHING: &str = "*/*";
 /// The digest that a registry says a manifest has.
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// A manifest or index as it came.
 #[derive(Debug)]

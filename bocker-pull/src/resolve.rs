@@ -13,7 +13,7 @@ use crate::platform;
 use crate::registry::{Fetched, Registry};
 
 /// How deep indexes may be nested.
-const DEPTH_MAX: u32 = 4;
+pub(crate) const DEPTH_MAX: u32 = 4;
 /// What the format of before 2015 is called.
 const SCHEMA_1: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v1+json",
@@ -249,7 +249,7 @@ fn descriptor(media_type: &str, fetched: &Fetched) -> Descriptor {
 
 /// What the bytes are. Header, `mediaType` and members must agree: one document that is read as an index here and as a manifest
 /// there hides an image from whoever looks (CVE-2021-41190).
-fn media_type(registry: &Registry, fetched: &Fetched) -> Result<String> {
+pub(crate) fn media_type(registry: &Registry, fetched: &Fetched) -> Result<String> {
     let header = fetched.content_type.as_str();
     let shape: Shape = json(registry, &fetched.bytes, "a manifest")?;
     if SCHEMA_1.contains(&header) || shape.schema_version == 1 {

@@ -62,6 +62,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Pull(verbs::pull::Args),
+    Push(verbs::push::Args),
     Init(verbs::init::Args),
     Images(verbs::images::Args),
     Tag(verbs::tag::Args),

@@ -97,6 +97,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
     }
     match verb {
         Verb::Pull(args) => verbs::pull::run(session, &args),
+        Verb::Push(args) => verbs::push::run(session, &args),
         Verb::Init(args) => verbs::init::run(session, &args),
         Verb::Images(args) => verbs::images::run(session, &args),
         Verb::Tag(args) => verbs::tag::run(session, &args),

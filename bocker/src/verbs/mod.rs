@@ -15,6 +15,7 @@ pub(crate) mod other;
 pub(crate) mod outcome;
 pub(crate) mod ps;
 pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rm;
 pub(crate) mod rmi;
 pub(crate) mod run;
