@@ -58,7 +58,7 @@ docker.io, library/ and latest are meant.
     --plain-http                  no TLS (loopback registries never have it)
     --retries N, --timeout SECONDS  try again so often (5); how long a
                                   registry may send next to nothing (60)
-    --verify PROGRAM              run PROGRAM REF DIGEST, and stop unless it exits 0
+    --verify PROGRAM              run PROGRAM REF DIGEST; go on if it exits 0
     -q, --progress auto|plain|json|quiet   how progress is shown
     --grace SECONDS               gc: only what is older (600)
     -v, --explain                 show each step as a command; and why

@@ -255,3 +255,56 @@ fn what_cannot_be_done_with_a_name_is_one_line() {
         host.assert_same(&before);
     }
 }
+
+#[test]
+fn an_image_that_a_peer_has_written_into_the_store_is_listed_run_tagged_pushed_and_removed() {
+    if !need("skopeo umoci docker-registry") {
+        return;
+    }
+    let s = Session::new();
+    let registry = bocker_tests::Registry::start(&s.host);
+    let layout = s.host.root().join("images").display().to_string();
+    store(&s.host, &Image::simple());
+    // umoci makes another image of it in the same layout, under a name of its own kind.
+    let image = format!("{layout}:{NAME}");
+    let changed = s.host.scratch().join("changed").display().to_string();
+    fs::write(&changed, "by umoci").expect("a file");
+    let insert = [
+        "umoci",
+        "insert",
+        "--image",
+        &image,
+        "--tag",
+        "docker.io/library/umoci:1",
+        &changed,
+        "/changed",
+    ];
+    s.host.run(&insert).ok();
+    for (name, command, said) in [
+        ("fixture:1", &["sh", "-c", "echo it runs"][..], "it runs\n"),
+        ("umoci:1", &["cat", "/changed"], "by umoci"),
+    ] {
+        assert!(s.bocker(&["images"]).text().contains(name));
+        let run = ["run", "--rm", "--network", "none", name];
+        assert_eq!(s.bocker(&[&run[..], command].concat()).text(), said);
+        let target = format!("{}/{name}", registry.address());
+        s.bocker(&["tag", name, &target]).ok();
+        s.bocker(&["push", "-q", &target]).ok();
+        // What we have written, the peers read.
+        let inspect = [
+            "skopeo",
+            "inspect",
+            "--raw",
+            &format!("oci:{layout}:{target}"),
+        ];
+        let ours = s.host.run(&inspect).ok().json();
+        let docker = format!("docker://{target}");
+        let inspect = ["skopeo", "inspect", "--tls-verify=false", "--raw", &docker];
+        assert_eq!(s.host.run(&inspect).ok().json(), ours);
+        let theirs = s.host.run(&["umoci", "ls", "--layout", &layout]).text();
+        assert!(theirs.lines().any(|line| line == target), "{theirs}");
+        s.bocker(&["rmi", name, &target]).ok();
+    }
+    let before = count(&s.host, "images/blobs/sha256");
+    assert_eq!((before, count(&s.host, "layers")), (0, 0));
+}

@@ -570,3 +570,117 @@ fn a_large_blob_goes_on_from_where_it_broke_off_in_pieces_that_the_registry_take
         .exits(125);
     assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
 }
+
+#[test]
+fn a_program_of_the_users_decides_before_any_layer_is_fetched() {
+    if !need("docker-registry skopeo jq") {
+        return;
+    }
+    let host = Host::new();
+    let registry = Registry::start(&host);
+    let reference = registry.push(&Image::two_platforms(), "many:1");
+    let resolved = host
+        .run(&["bocker-pull", "resolve", &reference])
+        .ok()
+        .json();
+    let notes = host.scratch().join("notes").display().to_string();
+    let check = host.script(
+        "check",
+        &format!("#!/bin/sh\necho \"$# $1 $2 $BOCKER_MANIFEST $(jq -r .mediaType) $BOCKER_MEDIA_TYPE\" > {notes}; echo said; exit ${{CODE:-0}}"),
+    );
+    let pull = [
+        "bocker-pull",
+        "--verify",
+        &check.display().to_string(),
+        &reference,
+    ];
+    let before = host.fingerprint();
+    let refused = host.call(&pull).env("CODE", "3").run().exits(125);
+    let refused = refused
+        .says("does not accept")
+        .says("exit status: 3")
+        .says("said");
+    assert_eq!(refused.json()["bocker"]["error"]["kind"], "invalid");
+    host.assert_same(&before);
+    let accepted = host.run(&pull).ok();
+    assert_eq!(
+        accepted.json()["bocker"]["image"]["digest"],
+        resolved["manifest"]
+    );
+    let (text, index) = (
+        |value: &Value| value.as_str().expect("text").to_owned(),
+        "application/vnd.oci.image.index.v1+json",
+    );
+    let (top, own) = (text(&resolved["digest"]), text(&resolved["manifest"]));
+    let noted = fs::read_to_string(&notes).expect("notes");
+    assert_eq!(
+        noted,
+        format!("2 {reference} {top} {own} {index} {index}\n")
+    );
+    let missing = ["bocker-pull", "--verify", "/no/such/program", &reference];
+    host.run(&missing)
+        .exits(125)
+        .says("cannot run /no/such/program");
+}
+
+#[test]
+fn progress_for_programs_is_json_lines_that_add_up() {
+    if !need("docker-registry skopeo") {
+        return;
+    }
+    let host = Host::new();
+    let registry = Registry::start(&host);
+    let reference = registry.push(&Image::full(), "full:1");
+    let events = |words: &[&str]| -> Vec<Value> {
+        let output = host.run(words).ok();
+        let lines = output.stderr.lines();
+        lines
+            .map(|line| serde_json::from_str(line).expect("an event"))
+            .collect()
+    };
+    let of = |events: &[Value], kind: &str| -> Vec<Value> {
+        events
+            .iter()
+            .filter(|event| event["event"] == kind)
+            .cloned()
+            .collect()
+    };
+    let pulled = events(&["bocker-pull", "--progress", "json", &reference]);
+    assert_eq!(pulled[0]["event"], "resolve");
+    assert_eq!(pulled[0]["reference"], json!(reference));
+    let (begun, done) = (of(&pulled, "begin"), of(&pulled, "done"));
+    assert_eq!((begun.len(), done.len()), (4, 4));
+    assert!(done.iter().all(|event| event["how"] == "downloaded"));
+    let size: u64 = done.iter().filter_map(|event| event["size"].as_u64()).sum();
+    let total = of(&pulled, "total").pop().expect("a total");
+    assert_eq!(
+        total,
+        json!({"event": "total", "blobs": 4, "of": 4, "bytes": size, "size": size})
+    );
+
+    // Of an image that shares its layers, nothing comes.
+    host.run(&["bocker-pull", "tag", &reference, "other:1"])
+        .ok();
+    host.run(&["bocker-pull", "rmi", &reference]).ok();
+    let again = events(&["bocker-pull", "--progress", "json", &reference]);
+    assert_eq!(
+        (of(&again, "present").len(), of(&again, "begin").len()),
+        (4, 0)
+    );
+    let target = format!("{}/copy:1", registry.address());
+    let pushed = events(&[
+        "bocker-pull",
+        "push",
+        "--progress",
+        "json",
+        "other:1",
+        &target,
+    ]);
+    let done = of(&pushed, "done");
+    assert_eq!(done.len(), 5, "the configuration too");
+    let total = of(&pushed, "total").pop().expect("a total");
+    assert_eq!(
+        (&total["blobs"], &total["bytes"]),
+        (&json!(5), &total["size"])
+    );
+}
