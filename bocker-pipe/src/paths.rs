@@ -57,6 +57,9 @@ pub fn volumes() -> PathBuf {
     root().join("volumes")
 }
 
+/// In a volume's folder: what containers see of it.
+pub const VOLUME_DATA: &str = "data";
+
 /// The machine's run folder, which holds the claims.
 pub fn run() -> &'static Path {
     Path::new(RUN)

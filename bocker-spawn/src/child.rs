@@ -84,11 +84,11 @@ fn set_up(
         true => Ok(()),
         false => cgroups::join(&plan.cgroups),
     })?;
-    let root = part(parts, || {
+    let (tied, root) = part(parts, || {
         sys::reset_signals();
         setsid().doing(|| "begin a session".into())?;
         namespaces(plan, joins)?;
-        root(plan)
+        Ok((mounts::tied(&plan.mounts)?, root(plan)?))
     })?;
     let kernel = part(parts, || kernel_mounts(plan, &root))?;
     let terminal = part(parts, || {
@@ -99,8 +99,9 @@ fn set_up(
         }
     })?;
     part(parts, || {
-        for mount in plan.mounts.iter().filter(|mount| !is_own(mount)) {
-            mounts::mount(&root, mount)?;
+        let all = plan.mounts.iter().zip(tied);
+        for (mount, tied) in all.filter(|(mount, _)| !is_own(mount)) {
+            mounts::mount(&root, mount, tied)?;
         }
         working_directory(&root, &plan.program.cwd)
     })?;
@@ -210,7 +211,7 @@ fn kernel_mounts(plan: &Plan, root: &Root) -> Result<Kernel> {
         }
         let tree = match mount.kind.as_deref() {
             Some("cgroup") => cgroup_view(root, mount, &plan.cgroups)?,
-            _ => mounts::mount(root, mount)?,
+            _ => mounts::mount(root, mount, None)?,
         };
         match path {
             DEV => dev = Some(tree),
@@ -231,7 +232,7 @@ fn cgroup_view(root: &Root, mount: &Mount, cgroups: &Cgroups) -> Result<OwnedFd>
             kind: Some("cgroup2".into()),
             ..mount.clone()
         };
-        return mounts::mount(root, &v2);
+        return mounts::mount(root, &v2, None);
     }
     let view = Mount {
         kind: Some("tmpfs".into()),
@@ -240,7 +241,7 @@ fn cgroup_view(root: &Root, mount: &Mount, cgroups: &Cgroups) -> Result<OwnedFd>
             .into(),
         ..mount.clone()
     };
-    let tree = mounts::mount(root, &view)?;
+    let tree = mounts::mount(root, &view, None)?;
     for path in cgroups.unique() {
         let name = hierarchy(path, &cgroups.path)?;
         let doing = || format!("show the cgroup {}", path.display());

@@ -3,11 +3,11 @@
 //! without its flags.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bocker_pipe::document::Mount;
-use bocker_pipe::{Doing, Error, Kind, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat};
+use bocker_pipe::{Doing, Error, Kind, Result, paths};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -17,11 +17,26 @@ use rustix::mount::{
 use crate::rooted::{Make, Root};
 use crate::sys;
 
+/// proc_pid_mountinfo(5).
+const MOUNT_INFO: &str = "/proc/self/mountinfo";
+
 /// mount_setattr(2).
 pub(crate) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 pub(crate) const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub(crate) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 pub(crate) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+/// What mounts made on one side of a bind mount do to the other (mount_namespaces(7)).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Propagation {
+    /// Nothing.
+    #[default]
+    Private,
+    /// The host's appear in the container.
+    Slave,
+    /// And the container's on the host.
+    Shared,
+}
 
 /// What the options of a mount come to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,10 +45,15 @@ pub(crate) struct Options {
     pub(crate) clear: u64,
     bind: bool,
     recursive: bool,
+    propagation: Propagation,
     data: Vec<(String, Option<String>)>,
 }
 
 impl Options {
+    fn is_bind(&self, mount: &Mount) -> bool {
+        self.bind || mount.kind.as_deref() == Some("bind")
+    }
+
     /// Flags only.
     pub(crate) fn of(set: u64) -> Options {
         Options {
@@ -42,8 +62,8 @@ impl Options {
         }
     }
 
-    /// Reads options as mount(8) knows them. What is no flag is the filesystem's own. Fails with [`Kind::Unsupported`]
-    /// for propagation other than private: a container's mounts are its own.
+    /// Reads options as mount(8) knows them. What is no flag is the filesystem's own. Propagation is that of a whole tree of
+    /// mounts, recursive or not. Fails with [`Kind::Unsupported`] for mounts that may not be bound again.
     pub(crate) fn parse(words: &[String]) -> Result<Options> {
         let mut options = Options::default();
         for word in words {
@@ -71,13 +91,25 @@ impl Options {
                     options.recursive = true;
                     continue;
                 }
-                "defaults" | "private" | "rprivate" => continue,
-                "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable" => {
+                "defaults" => continue,
+                "private" | "rprivate" => {
+                    options.propagation = Propagation::Private;
+                    continue;
+                }
+                "slave" | "rslave" => {
+                    options.propagation = Propagation::Slave;
+                    continue;
+                }
+                "shared" | "rshared" => {
+                    options.propagation = Propagation::Shared;
+                    continue;
+                }
+                "unbindable" | "runbindable" => {
                     return Err(Error::new(
                         Kind::Unsupported,
                         format!("mount propagation '{word}' is not supported"),
                     )
-                    .hint("use private, which is the default"));
+                    .hint("use private, slave or shared"));
                 }
                 _ => {
                     let (key, value) = match word.split_once('=') {
@@ -96,14 +128,62 @@ impl Options {
     }
 }
 
-/// Mounts an entry of the document in the container's root. Missing targets are made there.
-pub(crate) fn mount(root: &Root, mount: &Mount) -> Result<OwnedFd> {
-    let options = Options::parse(&mount.options)?;
+/// The sources of those mounts that stay tied to the host's, and nothing for the others. Taken before the host's mounts become
+/// private to us, for then there is nothing left to be tied to.
+pub(crate) fn tied(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>> {
+    let tied = |mount: &Mount| -> Result<Option<OwnedFd>> {
+        let options = Options::parse(&mount.options)?;
+        if options.propagation == Propagation::Private || !options.is_bind(mount) {
+            return Ok(None);
+        }
+        let source = mount.source.as_deref().unwrap_or_default();
+        refuse_untied(source, options.propagation)?;
+        clone_source(source, options.recursive).map(Some)
+    };
+    mounts.iter().map(tied).collect()
+}
+
+/// Fails with [`Kind::Invalid`] when nothing would come through to a bind mount of `source`: to say so is better than to do
+/// something else than was asked for.
+fn refuse_untied(source: &str, propagation: Propagation) -> Result<()> {
+    let found = statx(CWD, source, AtFlags::empty(), StatxFlags::MNT_ID)
+        .doing(|| format!("look at {source}"))?;
+    let table = std::fs::read_to_string(MOUNT_INFO).doing(|| format!("read {MOUNT_INFO}"))?;
+    let id = found.stx_mnt_id.to_string();
+    let (is_shared, is_slave) = ties(&table, &id);
+    if is_shared || (is_slave && propagation == Propagation::Slave) {
+        return Ok(());
+    }
+    let what = format!("{source} lies on a mount that shares nothing with others");
+    Err(Error::new(Kind::Invalid, what).hint(format!(
+        "share it with 'mount --make-shared $(findmnt -no TARGET -T {source})'"
+    )))
+}
+
+/// Whether a mount is in a group of peers, and whether it gets what is mounted in another one (proc_pid_mountinfo(5)).
+fn ties(table: &str, id: &str) -> (bool, bool) {
+    let mut lines = table.lines();
+    let line = lines.find(|line| line.split(' ').next() == Some(id));
+    let line = line.unwrap_or_default();
+    let optional = || line.split(' ').skip(6).take_while(|field| *field != "-");
+    (
+        optional().any(|field| field.starts_with("shared:")),
+        optional().any(|field| field.starts_with("master:")),
+    )
+}
+
+/// Mounts an entry of the document in the container's root, `tied` being its source where that was taken before. Missing
+/// targets are made there.
+pub(crate) fn mount(root: &Root, mount: &Mount, tied: Option<OwnedFd>) -> Result<OwnedFd> {
+    let mut options = Options::parse(&mount.options)?;
     let kind = mount.kind.as_deref().unwrap_or("");
     let source = mount.source.as_deref().unwrap_or(kind);
-    let (tree, make) = if options.bind || kind == "bind" {
-        bind(source, &options)?
+    let (tree, make) = if options.is_bind(mount) {
+        bind(source, &options, tied)?
     } else {
+        if kind == "tmpfs" && !options.data.iter().any(|(key, _)| key == "mode") {
+            options.data.extend(mode_of(root, &mount.destination));
+        }
         (new(kind, source, &options)?, Make::Directory)
     };
     let target = root.find_or_make(&mount.destination, make)?;
@@ -111,17 +191,28 @@ pub(crate) fn mount(root: &Root, mount: &Mount) -> Result<OwnedFd> {
     Ok(tree)
 }
 
+/// The option by which a filesystem in memory takes the mode of the directory that it hides, as with other runtimes.
+fn mode_of(root: &Root, path: &str) -> Option<(String, Option<String>)> {
+    let stat = fstat(root.find(path).ok()?).ok()?;
+    Some(("mode".into(), Some(format!("{:o}", stat.st_mode & 0o7777))))
+}
+
 /// A detached copy of what is mounted or lies at `source` of the host. Devices in it are not for the container: nodev is
 /// set unless the options say `dev`. What the host restricts stays restricted, whatever the options say.
-fn bind(source: &str, options: &Options) -> Result<(OwnedFd, Make)> {
+fn bind(source: &str, options: &Options, tied: Option<OwnedFd>) -> Result<(OwnedFd, Make)> {
     if !source.starts_with('/') {
         return Err(Error::new(
             Kind::Document,
             format!("the source '{source}' of a bind mount is not absolute"),
         ));
     }
-    let tree = clone_tree(Path::new(source), options.recursive)
-        .doing(|| format!("mount {source} in the container"))?;
+    let tree = match tied {
+        Some(tree) => tree,
+        None => clone_source(source, options.recursive)?,
+    };
+    if options.propagation == Propagation::Slave {
+        sys::make_slave(tree.as_fd()).doing(|| format!("set the propagation of {source}"))?;
+    }
     let set = options.set | if options.clear & NODEV == 0 { NODEV } else { 0 };
     let clear = options.clear & libc::MOUNT_ATTR__ATIME;
     sys::mount_setattr(tree.as_fd(), options.recursive, set, clear)
@@ -134,21 +225,53 @@ fn bind(source: &str, options: &Options) -> Result<(OwnedFd, Make)> {
     Ok((tree, make))
 }
 
+/// A detached bind mount of what lies at `source` of the host. Within a volume no link is followed: other containers write there.
+fn clone_source(source: &str, recursive: bool) -> Result<OwnedFd> {
+    let path = Path::new(source);
+    let cloned = match within_volume(path) {
+        None => clone_tree(path, recursive),
+        Some((data, below)) => open_below(&data, below)
+            .and_then(|found| clone_tree_at(found.as_fd(), Path::new(""), recursive)),
+    };
+    cloned.doing(|| format!("mount {source} in the container"))
+}
+
+/// What is in a volume and where, for a path that leads into one.
+fn within_volume(path: &Path) -> Option<(PathBuf, &Path)> {
+    let below = path.strip_prefix(paths::volumes()).ok()?;
+    let mut parts = below.components();
+    let folder = paths::volumes().join(parts.next()?);
+    if parts.next()?.as_os_str() != paths::VOLUME_DATA || parts.as_path() == Path::new("") {
+        return None;
+    }
+    Some((folder.join(paths::VOLUME_DATA), parts.as_path()))
+}
+
+fn open_below(folder: &Path, below: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(folder, flags | OFlags::NOFOLLOW, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(folder, below, flags, Mode::empty(), resolve)
+}
+
 /// A detached bind mount of a path of the host.
 pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    open_tree(CWD, path, flags)
+    clone_tree_at(CWD, path, recursive)
 }
 
 /// The same of an open file or directory.
 pub(crate) fn clone_tree_of(fd: BorrowedFd) -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+    clone_tree_at(fd, Path::new(""), false)
+}
+
+fn clone_tree_at(at: BorrowedFd, path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(fd, "", flags)
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(at, path, flags)
 }
 
 /// A detached mount of a new filesystem.
@@ -227,7 +350,38 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_mount_is_refused() {
-        assert_eq!(parse(&["rshared"]).unwrap_err().kind(), &Kind::Unsupported);
+    fn the_last_word_says_what_comes_through_a_mount() {
+        let propagation = |words: &[&str]| parse(words).unwrap().propagation;
+        assert_eq!(propagation(&["rbind"]), Propagation::Private);
+        assert_eq!(propagation(&["rshared", "rslave"]), Propagation::Slave);
+        assert_eq!(propagation(&["rslave", "shared"]), Propagation::Shared);
+        let error = parse(&["unbindable"]).unwrap_err();
+        assert_eq!(error.kind(), &Kind::Unsupported);
+    }
+
+    #[test]
+    fn what_a_mount_is_tied_to_is_read_from_its_line() {
+        let table = "22 1 8:1 / / rw shared:1 - ext4 /dev/vda rw,x=shared:9\n\
+                     23 22 0:5 / /a rw master:1 propagate_from:2 - tmpfs x rw\n\
+                     2 22 0:6 / /b rw - tmpfs shared:3 rw\n";
+        assert_eq!(ties(table, "22"), (true, false));
+        assert_eq!(ties(table, "23"), (false, true));
+        assert_eq!(ties(table, "2"), (false, false));
+        assert_eq!(ties(table, "9"), (false, false));
+    }
+
+    #[test]
+    fn a_path_into_a_volume_is_told_from_others() {
+        let volumes = paths::volumes();
+        let path = volumes.join("x/data/a/b");
+        let (data, below) = within_volume(&path).unwrap();
+        assert_eq!(
+            (&*data, below),
+            (&*volumes.join("x/data"), Path::new("a/b"))
+        );
+        for path in ["x/data", "x/data/", "x", "x/other/a"] {
+            assert_eq!(within_volume(&volumes.join(path)), None, "{path}");
+        }
+        assert_eq!(within_volume(Path::new("/x/data/a")), None);
     }
 }

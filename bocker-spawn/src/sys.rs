@@ -83,6 +83,21 @@ pub(crate) fn mount_setattr(
         propagation: 0,
         userns_fd: 0,
     };
+    set_attributes(fd, recursive, &attr)
+}
+
+/// mount_setattr(2): what is mounted in the source of this mount and those in it appears in them too, and not the other way.
+pub(crate) fn make_slave(fd: BorrowedFd) -> io::Result<()> {
+    let attr = libc::mount_attr {
+        attr_set: 0,
+        attr_clr: 0,
+        propagation: libc::MS_SLAVE,
+        userns_fd: 0,
+    };
+    set_attributes(fd, true, &attr)
+}
+
+fn set_attributes(fd: BorrowedFd, recursive: bool, attr: &libc::mount_attr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a constant C string, and `attr` is a live structure of the size given.
     check(unsafe {
@@ -91,7 +106,7 @@ pub(crate) fn mount_setattr(
             fd.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            ptr::from_ref(&attr),
+            ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     })
