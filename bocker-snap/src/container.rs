@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::driver::Driver;
 use crate::overlay::{self, Overlay, unmount_all};
 use crate::tree::remove_path;
-use crate::{btrfs, layers, volume};
+use crate::{btrfs, layers, quota, volume};
 
 /// What commands see as `/`: a mount point, or a subvolume.
 const ROOT: &str = "rootfs";
@@ -36,7 +36,10 @@ pub(crate) struct Snap {
     /// Whether what is written may be lost when the machine stops.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) volatile: bool,
-    /// The volumes as they were asked for.
+    /// How many bytes may be written to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<u64>,
+    /// Volumes, bind mounts and filesystems in memory, as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) volumes: Vec<volume::Request>,
 }
@@ -83,12 +86,17 @@ impl Folder {
                 .doing(|| format!("make {}", self.root().display()))?;
             overlay::make_folders(self, snap)?;
         }
-        // Read by others only under its own name, so that they see all of it or nothing.
+        self.write(snap)
+    }
+
+    /// Writes what the root is made of. It is read by others only under its own name, so that they see all of it or nothing.
+    fn write(&self, snap: &Snap) -> Result<()> {
         let (path, new) = (self.0.join(SNAP), self.0.join(format!("{SNAP}.new")));
         let write = || {
             let mut file = OpenOptions::new()
                 .write(true)
-                .create_new(true)
+                .create(true)
+                .truncate(true)
                 .mode(0o600)
                 .open(&new)?;
             file.write_all(&serde_json::to_vec(snap)?)?;
@@ -107,10 +115,41 @@ impl Folder {
         remove_path(&self.0.join(containers::STATUS))
     }
 
+    /// Removes the container's document, so that one who is killed from here on leaves no container that has lost some of its
+    /// files.
+    pub(crate) fn disown(&self) -> Result<()> {
+        remove_path(&self.0.join(containers::CONFIG))
+    }
+
+    /// Keeps the volumes that nobody named when the container goes, whoever removes the rest of it.
+    pub(crate) fn keep_volumes(&self) -> Result<()> {
+        let mut snap = match self.snap() {
+            Err(error) if error.kind() == &Kind::NotFound => return Ok(()),
+            snap => snap?,
+        };
+        if !snap.volumes.iter().any(|volume| volume.anonymous) {
+            return Ok(());
+        }
+        for volume in &mut snap.volumes {
+            volume.anonymous = false;
+        }
+        self.write(&snap)
+    }
+
+    /// Removes the volumes that nobody named and no other container uses.
+    pub(crate) fn remove_volumes(&self, id: &Id) -> Result<()> {
+        match self.snap() {
+            Err(error) if error.kind() == &Kind::NotFound => Ok(()),
+            snap => volume::remove_anonymous(id, &snap?.volumes),
+        }
+    }
+
     /// Removes the folder with everything in it. Not there is success.
     pub(crate) fn remove(&self) -> Result<()> {
-        // Its document goes first: what is killed from here on leaves no container that has lost some of its files.
-        remove_path(&self.0.join(containers::CONFIG))?;
+        self.disown()?;
+        if self.snap().is_ok_and(|snap| snap.size.is_some()) {
+            quota::lift(&self.root())?;
+        }
         remove_path(&self.0)
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::step::quote;
-use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
+use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths, size};
 use serde_json::{Map, Value};
 
 use crate::container::{self, Folder, Snap};
@@ -13,7 +13,11 @@ use crate::cover::{self, Source};
 use crate::driver::Driver;
 use crate::image::{self, ImageMember};
 use crate::layers::{self, Keep, Layer};
-use crate::{STAGE, btrfs, overlay, tree, volume};
+use crate::volume::{Content, Record, Request, Volume};
+use crate::{STAGE, btrfs, overlay, quota, tree, volume};
+
+/// Less would hold the tree's own nodes and hardly a file.
+const MIN_SIZE: u64 = 1 << 20;
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -24,7 +28,10 @@ struct Options {
     labels: Map<String, Value>,
     read_only: bool,
     volatile: bool,
-    volumes: Vec<volume::Request>,
+    size: Option<u64>,
+    volumes: Vec<Request>,
+    /// Containers whose volumes this one gets too.
+    volumes_from: Vec<String>,
 }
 
 /// What is planned, and what has come of it.
@@ -39,7 +46,9 @@ struct Context {
     source: Option<Source>,
     snap: Snap,
     /// Volumes that were not there before.
-    made: Vec<PathBuf>,
+    made: Vec<String>,
+    /// Directories of the host that were not there before, the deepest last.
+    directories: Vec<PathBuf>,
     /// Keeps the layers from being removed until the container's own folder names them.
     keep: Option<Keep>,
     /// Orders the verbs on this container, until it is passed on: a collection without grace takes all of it or nothing.
@@ -75,7 +84,11 @@ fn options(call: &mut Call) -> Result<Options> {
                 }
                 "--read-only" => options.read_only = true,
                 "--volatile" => options.volatile = true,
-                "--volume" => options.volumes.push(volume::Request::parse(&call.text()?)?),
+                "--volume" => options.volumes.push(Request::parse(&call.text()?)?),
+                "--mount" => options.volumes.push(Request::parse_mount(&call.text()?)?),
+                "--tmpfs" => options.volumes.push(Request::parse_tmpfs(&call.text()?)?),
+                "--volumes-from" => options.volumes_from.push(call.text()?),
+                "--storage-opt" => options.size = Some(storage_option(&call.text()?)?),
                 _ => return Err(call.unknown(&option)),
             },
             Arg::Value(word) if options.image.is_none() => {
@@ -97,6 +110,24 @@ fn options(call: &mut Call) -> Result<Options> {
         ));
     }
     Ok(options)
+}
+
+/// Takes `size=SIZE`.
+fn storage_option(text: &str) -> Result<u64> {
+    let bytes = match text.split_once('=') {
+        Some(("size", value)) => size::parse(value)?,
+        _ => {
+            let what = format!("'{text}' is no storage option");
+            return Err(Error::new(Kind::Usage, what).hint("give size=SIZE, as size=10g"));
+        }
+    };
+    if bytes < MIN_SIZE {
+        let what = format!("a root of {} cannot be written to", size::show(bytes));
+        return Err(
+            Error::new(Kind::Invalid, what).hint(format!("give {} or more", size::show(MIN_SIZE)))
+        );
+    }
+    Ok(bytes)
 }
 
 /// Checks everything before anything is made.
@@ -131,8 +162,20 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         layers: Vec::new(),
         rootfs: None,
         volatile: options.volatile,
-        volumes: options.volumes,
+        size: options.size,
+        volumes: Vec::new(),
     };
+    if snap.size.is_some() && snap.driver != Driver::Btrfs {
+        let what = match options.rootfs {
+            Some(_) => "the size of a view of a directory cannot be limited".to_owned(),
+            None => format!(
+                "{} is not on btrfs, where sizes are limited",
+                paths::root().display()
+            ),
+        };
+        return Err(Error::new(Kind::Unsupported, what)
+            .hint("leave --storage-opt out; or 'bocker system setup --btrfs SIZE' makes a pool for images"));
+    }
     let (mut member, mut layers, mut source) = (None, Vec::new(), None);
     if let Some(directory) = options.rootfs {
         let found = Source::find(&directory)?;
@@ -150,6 +193,10 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         layers = unpacked.layers;
         member = Some(unpacked.member);
     }
+    let of_image = member
+        .as_ref()
+        .and_then(|image| image.config.get("Volumes"));
+    snap.volumes = volume::gather(options.volumes, &options.volumes_from, of_image)?;
     Ok(Context {
         id: id.unwrap_or_else(Id::placeholder),
         name,
@@ -160,6 +207,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         source,
         snap,
         made: Vec::new(),
+        directories: Vec::new(),
         keep: None,
         lock: Cell::default(),
     })
@@ -195,9 +243,14 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
         Driver::Overlay => mount_step(),
         Driver::Btrfs => snapshot_step(),
     });
+    if let Some(bytes) = context.snap.size {
+        steps.extend([quota_step(), limit_step(bytes)]);
+    }
     for (index, request) in context.snap.volumes.iter().enumerate() {
-        if request.folder().is_some() {
-            steps.push(volume_step(index));
+        match request.volume() {
+            Some(volume) => steps.push(volume_step(index, volume)),
+            None if request.is_made => steps.push(directory_step(request.source.clone().into())),
+            None => {}
         }
     }
     steps
@@ -289,42 +342,83 @@ fn layer_step(index: usize) -> Step<Context> {
     })
 }
 
-fn volume_step(index: usize) -> Step<Context> {
-    let ask = move |c: &Context| {
-        let request = &c.snap.volumes[index];
-        let destination = request.destination.clone();
-        request.folder().map(|folder| (folder, destination))
-    };
+fn quota_step() -> Step<Context> {
+    Step::new(
+        "snap.quota",
+        "the filesystem counts from now on who wrote what; it is switched on once, for all",
+    )
+    .command(|_: &Context| vec![quota::enable_command()])
+    .look(|_| quota::look_command(&paths::root()))
+    .apply(|_| quota::enable().map(drop))
+}
+
+fn limit_step(bytes: u64) -> Step<Context> {
+    Step::new(
+        "snap.limit",
+        "what the container writes is limited, the image that it shares with others not counted",
+    )
+    .command(move |c: &Context| quota::limit_commands(&c.folder().root(), bytes))
+    .look(|c| quota::look_command(&c.folder().root()))
+    .apply(move |c| quota::limit(&c.folder().root(), bytes))
+    .undo(|c| quota::lift(&c.folder().root()))
+}
+
+fn directory_step(path: PathBuf) -> Step<Context> {
+    let shown = quote(&path.display().to_string());
+    let look = format!("ls -ld {shown}");
+    Step::new(
+        "snap.directory",
+        "a directory of the host that is to be mounted is made, as docker does",
+    )
+    .command(move |_: &Context| vec![format!("mkdir -p {shown}")])
+    .look(move |_| look.clone())
+    .apply(move |c| {
+        let made = volume::make_directories(&path)?;
+        c.directories.extend(made);
+        Ok(())
+    })
+    .undo(|c| volume::remove_directories(&mut c.directories))
+}
+
+fn volume_step(index: usize, volume: Volume) -> Step<Context> {
+    let (shown, unmade) = (volume.clone(), volume.clone());
     Step::new(
         "snap.volume",
-        "a named volume outlives its containers; a new one begins with what the image has where it is mounted",
+        "a volume outlives its containers; a new one begins with what the image has where it is mounted",
     )
-    .command(move |c: &Context| match ask(c) {
+    .command(move |c: &Context| {
         // Under a dry run it is not made, but would be.
-        Some((folder, destination)) if c.made.contains(&folder) || !folder.exists() => {
-            let from = c.folder().root().join(destination.trim_start_matches('/'));
-            let shown = |path: &Path| quote(&path.display().to_string());
-            let (from, new) = (shown(&from), shown(&volume::hidden(&folder, &c.id)));
-            vec![
-                format!("mkdir -p {new}"),
-                format!("if [ -d {from} ]; then cp -a {from}/. {new}; fi"),
-                format!("mv -nT {new} {}", shown(&folder)),
-            ]
+        if !c.made.iter().any(|name| name == shown.name()) && shown.exists() {
+            return vec!["# the volume was there before".into()];
         }
-        _ => vec!["# the volume was there before".into()],
+        let request = &c.snap.volumes[index];
+        let root = c.folder().root();
+        shown.make_commands(&Record::of(request), content(request, &root))
     })
     .look(|_| format!("ls -l {}", quote(&paths::volumes().display().to_string())))
     .apply(move |c| {
-        if let Some((folder, destination)) = ask(c)
-            && volume::make(&folder, &c.id, &c.folder().root(), &destination)?
-        {
-            c.made.push(folder);
+        let request = &c.snap.volumes[index];
+        let root = c.folder().root();
+        if volume.make(&Record::of(request), content(request, &root))? {
+            c.made.push(volume.name().to_owned());
         }
         Ok(())
     })
-    .undo(move |c| match ask(c) {
-        Some((folder, _)) if c.made.contains(&folder) => volume::unmake(&folder, &c.id),
-        _ => Ok(()),
+    .undo(move |c| match c.made.iter().any(|name| name == unmade.name()) {
+        true => match unmade.remove(Some(&c.id)) {
+            // Another container has it already.
+            Err(error) if error.kind() == &Kind::InUse => Ok(()),
+            removed => removed.map(drop),
+        },
+        false => Ok(()),
+    })
+}
+
+/// What a volume begins with, if it is new or empty.
+fn content<'a>(request: &'a Request, root: &'a Path) -> Option<Content<'a>> {
+    (!request.nocopy && request.subpath.is_none()).then_some(Content {
+        root,
+        destination: &request.destination,
     })
 }
 

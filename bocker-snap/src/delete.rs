@@ -1,14 +1,17 @@
 //! `mount`, `unmount` and `delete`: a container's root comes, goes, and goes for good.
 
 use bocker_pipe::step::quote;
-use bocker_pipe::{Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
+use bocker_pipe::{Arg, Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
 
 use crate::container::{self, Folder, Snap};
 use crate::driver::Driver;
+use crate::volume::{Request, Volume};
 use crate::{STAGE, btrfs, overlay, tree};
 
 struct Context {
     id: Id,
+    /// Whether the volumes that nobody named go too.
+    with_volumes: bool,
     /// What the document says of it.
     snap: Option<Snap>,
     /// By the container's own note: what a document says may be another's.
@@ -21,6 +24,14 @@ impl Context {
     fn folder(&self) -> Folder {
         Folder::of(&self.id)
     }
+
+    /// The volumes that nobody named, by the container's own note.
+    fn anonymous(&self) -> Vec<Volume> {
+        let volumes = self.folder().snap().map(|snap| snap.volumes);
+        let volumes = volumes.unwrap_or_default();
+        let anonymous = volumes.iter().filter(|request| request.anonymous);
+        anonymous.filter_map(Request::volume).collect()
+    }
 }
 
 /// `mount [CONTAINER]`: what `start` begins with.
@@ -32,6 +43,7 @@ pub(crate) fn mount(call: &mut Call) -> Result<()> {
     let id = call.document()?.id()?;
     let snap = Folder::of(&id).snap()?;
     let context = Context {
+        with_volumes: false,
         driver: Some(snap.driver),
         snap: Some(snap),
         lock: None,
@@ -88,6 +100,9 @@ fn mount_step() -> Step<Context> {
     })
     .apply(|c| match &c.snap {
         Some(snap) => {
+            for volume in snap.volumes.iter().filter_map(Request::volume) {
+                volume.settle()?;
+            }
             c.folder().mount(snap)?;
             claim::begin_again(&c.id, STAGE)?;
             c.folder().begin_again()
@@ -100,24 +115,63 @@ fn mount_step() -> Step<Context> {
 /// `unmount [CONTAINER]`: the root goes, what was written stays. Of a container that failed before bocker-spawn had it nothing
 /// stays: nobody could see it, start it or keep it.
 pub(crate) fn unmount(call: &mut Call) -> Result<()> {
-    tear_down(call, |document, id| {
+    let force = options(call, None)?;
+    tear_down(call, force, |document, id| {
         let handed_over = Folder::of(id).is_handed_over();
-        document.error().is_some() && document.value("/bocker/exit").is_none() && !handed_over
+        let failed = document.error().is_some() && document.value("/bocker/exit").is_none();
+        match failed && !handed_over {
+            true => Extent::All,
+            false => Extent::Root,
+        }
     })
 }
 
-/// `delete [CONTAINER]`: the root, everything written, the name and the claim.
+/// `delete [CONTAINER] [--volumes]`: the root, everything written, the name and the claim, and the volumes that nobody named.
 pub(crate) fn delete(call: &mut Call) -> Result<()> {
-    tear_down(call, |_, _| true)
+    let mut volumes = false;
+    let force = options(call, Some(&mut volumes))?;
+    tear_down(call, force, |_, _| match volumes {
+        true => Extent::All,
+        false => Extent::Container,
+    })
 }
 
-/// Unmounts the root of the container that is named, or of the one of the document, and if it `goes`, removes all of it.
-fn tear_down(call: &mut Call, goes: impl Fn(&Document, &Id) -> bool) -> Result<()> {
-    let mut force = false;
-    if let Some(word) = call.container(Some(&mut force))? {
-        let document = load(&word)?;
+/// How much of a container goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// The mount of its root.
+    Root,
+    /// What it wrote to its root, and its name.
+    Container,
+    /// Its volumes too, those that nobody named.
+    All,
+}
+
+/// Takes the container, if one is named, and the options. Answers whether one that is alive is taken too.
+fn options(call: &mut Call, mut volumes: Option<&mut bool>) -> Result<bool> {
+    let (mut force, mut found) = (false, None);
+    while let Some(arg) = call.arg()? {
+        match (arg, volumes.as_deref_mut()) {
+            (Arg::Option(option), Some(volumes)) if option == "--volumes" => *volumes = true,
+            (Arg::Option(option), _) if matches!(&*option, "-f" | "--force") => force = true,
+            (Arg::Option(option), _) => return Err(call.unknown(&option)),
+            (Arg::Value(word), _) if found.is_some() => return Err(call.unexpected(&word)),
+            (Arg::Value(word), _) => found = Some(word),
+        }
+    }
+    if let Some(word) = found {
+        let document = load(word.to_str().ok_or_else(|| call.unexpected(&word))?)?;
         call.adopt(document);
     }
+    Ok(force)
+}
+
+/// Takes down the container that was named, or the one of the document, as far as `extent` says.
+fn tear_down(
+    call: &mut Call,
+    force: bool,
+    extent: impl Fn(&Document, &Id) -> Extent,
+) -> Result<()> {
     let Ok(id) = call.document()?.id() else {
         // Nothing was claimed, so nothing was made.
         return Ok(());
@@ -130,8 +184,10 @@ fn tear_down(call: &mut Call, goes: impl Fn(&Document, &Id) -> bool) -> Result<(
         container::refuse_alive(&id)?;
     }
     let document = call.document()?;
-    let goes = goes(document, &id);
+    let extent = extent(document, &id);
+    let goes = extent != Extent::Root;
     let context = Context {
+        with_volumes: extent == Extent::All,
         snap: document.member("snap").ok().flatten(),
         driver: Folder::of(&id).snap().ok().map(|snap| snap.driver),
         lock,
@@ -142,6 +198,9 @@ fn tear_down(call: &mut Call, goes: impl Fn(&Document, &Id) -> bool) -> Result<(
         steps.push(unmount_step());
     }
     if goes {
+        if context.with_volumes && !context.anonymous().is_empty() {
+            steps.push(volumes_step());
+        }
         // The name goes after what it leads to, so that one that is killed can be told to go on by name.
         steps.extend([folder_step(), name_step(), release_step()]);
     }
@@ -201,7 +260,29 @@ fn folder_step() -> Step<Context> {
         lines.push(format!("rm -rf {}", quote(&folder)));
         lines
     })
-    .apply(|c| c.folder().remove())
+    .apply(|c| {
+        c.folder().keep_volumes()?;
+        c.folder().remove()
+    })
+}
+
+fn volumes_step() -> Step<Context> {
+    Step::new(
+        "snap.volume",
+        "volumes that nobody named go with the container, unless another uses them",
+    )
+    .command(|c: &Context| {
+        let config = c.folder().path().join(containers::CONFIG);
+        let commands = c.anonymous().into_iter();
+        let commands = commands.map(|volume| volume.remove_command());
+        std::iter::once(format!("rm -f {}", quote(&config.display().to_string())))
+            .chain(commands)
+            .collect()
+    })
+    .apply(|c| {
+        c.folder().disown()?;
+        c.folder().remove_volumes(&c.id)
+    })
 }
 
 fn release_step() -> Step<Context> {

@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::container::{self, Folder};
 use crate::layers::{self, Keep};
 use crate::tree::remove_path;
-use crate::{STAGE, image, pool, volume};
+use crate::{STAGE, image, pool, quota, volume};
 
 /// How long a container's folder in which things still turn up is removed again and again.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -152,15 +152,11 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
     for name in container::take_dead_names(dry_run)? {
         call.line(&Removed::at("name", name))?;
     }
-    for (id, volume) in volume::unfinished()? {
-        // As long as its maker lives, the container is there and not handed over.
-        let container = Folder::of(&id);
-        if !container.path().exists() || container.is_handed_over() {
-            if !dry_run {
-                remove_path(&volume)?;
-            }
-            call.line(&Removed::at("volume", volume))?;
+    for volume in volume::abandoned()? {
+        if !dry_run {
+            remove_path(&volume)?;
         }
+        call.line(&Removed::at("volume", volume))?;
     }
     let layout = Layout::open();
     collect_layers(&layout, grace, dry_run, &mut |removed| call.line(&removed))?;
@@ -179,6 +175,7 @@ fn remove(id: &Id, folder: &Folder) -> Result<bool> {
     if folder.is_handed_over() {
         return Ok(false);
     }
+    folder.remove_volumes(id)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         folder.unmount()?;
@@ -336,6 +333,9 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
             }
             call.line(&Removed::at("folder", folder))?;
         }
+    }
+    if root.is_dir() && quota::disable(call.dry_run())? {
+        call.line(&Removed::at("quota", root.clone()))?;
     }
     for file in pool::remove(call.dry_run())? {
         call.line(&Removed::at("pool", file))?;

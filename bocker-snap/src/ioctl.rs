@@ -24,6 +24,10 @@ const TREE_SEARCH_V2: Opcode = opcode::read_write::<SearchHead>(GROUP, 17);
 const SNAP_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(GROUP, 23);
 const SUBVOL_CREATE_V2: Opcode = opcode::write::<VolArgsV2>(GROUP, 24);
 const SUBVOL_SETFLAGS: Opcode = opcode::write::<u64>(GROUP, 26);
+const QUOTA_CTL: Opcode = opcode::read_write::<[u64; 2]>(GROUP, 40);
+const QGROUP_ASSIGN: Opcode = opcode::write::<[u64; 3]>(GROUP, 41);
+const QGROUP_CREATE: Opcode = opcode::write::<[u64; 2]>(GROUP, 42);
+const QGROUP_LIMIT: Opcode = opcode::read::<QgroupLimit>(GROUP, 43);
 const DEV_INFO: Opcode = opcode::read_write::<DevInfo>(GROUP, 30);
 const GET_SUBVOL_INFO: Opcode = opcode::read::<SubvolInfo>(GROUP, 60);
 const GET_SUBVOL_ROOTREF: Opcode = opcode::read_write::<RootRefs>(GROUP, 61);
@@ -33,6 +37,20 @@ const SNAP_DESTROY_V2: Opcode = opcode::write::<VolArgsV2>(GROUP, 63);
 const READ_ONLY: u64 = 1 << 1;
 /// `BTRFS_SUBVOL_SPEC_BY_ID`: a subvolume is named by its id.
 const BY_ID: u64 = 1 << 4;
+/// `BTRFS_QUOTA_CTL_DISABLE`, `BTRFS_QUOTA_CTL_ENABLE_SIMPLE_QUOTA`.
+const QUOTA_DISABLE: u64 = 2;
+const QUOTA_ENABLE_SIMPLE: u64 = 4;
+/// `BTRFS_QGROUP_LIMIT_MAX_RFER`.
+const MAX_REFERENCED: u64 = 1;
+/// `BTRFS_QUOTA_TREE_OBJECTID`, and the kinds of its items: the state of all, a group, and that one is in another.
+const QUOTA_TREE: u64 = 8;
+const QGROUP_STATUS: u32 = 240;
+const QGROUP_INFO: u32 = 242;
+const QGROUP_RELATION: u32 = 246;
+/// Of `struct btrfs_qgroup_status_item`: where the flags stand; `BTRFS_QGROUP_STATUS_FLAG_ON`, `..._SIMPLE_MODE`.
+const STATUS_FLAGS: usize = 16;
+pub(crate) const QUOTA_ON: u64 = 1;
+pub(crate) const QUOTA_SIMPLE: u64 = 1 << 3;
 /// `FILEID_BTRFS_WITHOUT_PARENT` (linux/exportfs.h).
 const HANDLE_KIND: i32 = 0x4d;
 /// How many bytes one search may answer at once; the largest item is a node of the tree, 64 KiB.
@@ -98,6 +116,16 @@ struct RootRefs {
     align: [u8; 7],
 }
 
+/// `struct btrfs_ioctl_qgroup_limit_args`.
+#[repr(C)]
+struct QgroupLimit {
+    group: u64,
+    flags: u64,
+    max_referenced: u64,
+    max_exclusive: u64,
+    reserved: [u64; 2],
+}
+
 /// `struct btrfs_ioctl_search_args_v2` up to its buffer.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -131,6 +159,7 @@ const _: () = assert!(size_of::<VolArgsV2>() == 4096);
 const _: () = assert!(size_of::<DevInfo>() == 4096);
 const _: () = assert!(size_of::<SubvolInfo>() == 504);
 const _: () = assert!(size_of::<RootRefs>() == 4096);
+const _: () = assert!(size_of::<QgroupLimit>() == 48);
 const _: () = assert!(size_of::<SearchHead>() == 112);
 
 /// What a subvolume is known by.
@@ -307,6 +336,134 @@ pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
     unsafe { ioctl(fd, request) }
 }
 
+/// Counts from now on for each subvolume what it writes.
+pub(crate) fn enable_simple_quotas(inside: impl AsFd) -> Result<()> {
+    quota_control(inside, QUOTA_ENABLE_SIMPLE)
+}
+
+/// Counts nothing any more, and forgets all groups.
+pub(crate) fn disable_quotas(inside: impl AsFd) -> Result<()> {
+    quota_control(inside, QUOTA_DISABLE)
+}
+
+fn quota_control(inside: impl AsFd, command: u64) -> Result<()> {
+    let mut args = [command, 0];
+    // SAFETY: the number is that of `struct btrfs_ioctl_quota_ctl_args`, two numbers.
+    let request = unsafe { Updater::<'_, QUOTA_CTL, [u64; 2]>::new(&mut args) };
+    // SAFETY: the kernel reads and fills the structure.
+    unsafe { ioctl(inside, request) }
+}
+
+/// The flags of the filesystem's quotas, if it ever had any.
+pub(crate) fn quota_flags(inside: impl AsFd) -> Result<Option<u64>> {
+    let at = |kind| Key {
+        object: 0,
+        kind,
+        offset: 0,
+    };
+    let mut flags = None;
+    let status = at(QGROUP_STATUS);
+    search_quotas(inside, status, status, |_, item| {
+        flags = number(item, STATUS_FLAGS, 8);
+    })?;
+    Ok(flags)
+}
+
+/// The groups of which the id is `first` or greater.
+pub(crate) fn quota_groups(inside: impl AsFd, first: u64) -> Result<Vec<u64>> {
+    let at = |offset| Key {
+        object: 0,
+        kind: QGROUP_INFO,
+        offset,
+    };
+    let mut groups = Vec::new();
+    search_quotas(inside, at(first), at(u64::MAX), |key, _| {
+        groups.push(key.offset);
+    })?;
+    Ok(groups)
+}
+
+/// The groups that are in this one.
+pub(crate) fn members_of_group(inside: impl AsFd, group: u64) -> Result<Vec<u64>> {
+    let at = |offset| Key {
+        object: group,
+        kind: QGROUP_RELATION,
+        offset,
+    };
+    let mut members = Vec::new();
+    search_quotas(inside, at(0), at(u64::MAX), |key, _| {
+        if key.object == group && key.kind == QGROUP_RELATION {
+            members.push(key.offset);
+        }
+    })?;
+    Ok(members)
+}
+
+/// Without quotas there is nothing to be found.
+fn search_quotas(
+    inside: impl AsFd,
+    first: Key,
+    last: Key,
+    each: impl FnMut(Key, &[u8]),
+) -> Result<()> {
+    match search_tree(inside, QUOTA_TREE, first, last, 0, each) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// Makes a group of subvolumes. One that is there is as good.
+pub(crate) fn make_group(inside: impl AsFd, group: u64) -> Result<()> {
+    match change_group(inside, 1, group) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}
+
+/// Removes a group in which no other is.
+pub(crate) fn remove_group(inside: impl AsFd, group: u64) -> Result<()> {
+    change_group(inside, 0, group)
+}
+
+fn change_group(inside: impl AsFd, create: u64, group: u64) -> Result<()> {
+    // SAFETY: the number is that of `struct btrfs_ioctl_qgroup_create_args`, two numbers.
+    let request = unsafe { Setter::<QGROUP_CREATE, [u64; 2]>::new([create, group]) };
+    // SAFETY: the kernel only reads the structure.
+    unsafe { ioctl(inside, request) }
+}
+
+/// Puts a group into another, of a higher level.
+pub(crate) fn assign_group(inside: impl AsFd, member: u64, group: u64) -> Result<()> {
+    relate_groups(inside, 1, member, group)
+}
+
+/// Takes it out again.
+pub(crate) fn unassign_group(inside: impl AsFd, member: u64, group: u64) -> Result<()> {
+    relate_groups(inside, 0, member, group)
+}
+
+fn relate_groups(inside: impl AsFd, assign: u64, member: u64, group: u64) -> Result<()> {
+    // SAFETY: the number is that of `struct btrfs_ioctl_qgroup_assign_args`, three numbers.
+    let request = unsafe { Setter::<QGROUP_ASSIGN, [u64; 3]>::new([assign, member, group]) };
+    // SAFETY: the kernel only reads the structure.
+    unsafe { ioctl(inside, request) }
+}
+
+/// Limits how many bytes count for a group.
+pub(crate) fn limit_group(inside: impl AsFd, group: u64, bytes: u64) -> Result<()> {
+    let args = QgroupLimit {
+        group,
+        flags: MAX_REFERENCED,
+        max_referenced: bytes,
+        max_exclusive: 0,
+        reserved: [0; 2],
+    };
+    // SAFETY: the number is that of the structure, though it tells the kernel's direction wrongly: it is read.
+    let request = unsafe { Setter::<QGROUP_LIMIT, _>::new(args) };
+    // SAFETY: the kernel only reads the structure.
+    unsafe { ioctl(inside, request) }
+}
+
 /// Tells each item between two keys, both included, of the subvolume in which `inside` lies. Parts of the tree that no
 /// transaction from `since` on has written are passed over.
 pub(crate) fn search(
@@ -314,11 +471,23 @@ pub(crate) fn search(
     first: Key,
     last: Key,
     since: u64,
+    each: impl FnMut(Key, &[u8]),
+) -> Result<()> {
+    search_tree(inside, 0, first, last, since, each)
+}
+
+/// As [`search`], of the tree with this id.
+fn search_tree(
+    inside: impl AsFd,
+    tree: u64,
+    first: Key,
+    last: Key,
+    since: u64,
     mut each: impl FnMut(Key, &[u8]),
 ) -> Result<()> {
     let mut search = Box::new(Search {
         head: SearchHead {
-            tree: 0,
+            tree,
             min_object: first.object,
             max_object: last.object,
             min_offset: first.offset,
@@ -448,6 +617,10 @@ mod tests {
         assert_eq!(TREE_SEARCH_V2, 0xc070_9411);
         assert_eq!(GET_SUBVOL_INFO, 0x81f8_943c);
         assert_eq!(GET_SUBVOL_ROOTREF, 0xd000_943d);
+        assert_eq!(QUOTA_CTL, 0xc010_9428);
+        assert_eq!(QGROUP_ASSIGN, 0x4018_9429);
+        assert_eq!(QGROUP_CREATE, 0x4010_942a);
+        assert_eq!(QGROUP_LIMIT, 0x8030_942b);
         assert_eq!(DEV_INFO, 0xd000_941e);
         assert_eq!(RESIZE, 0x5000_9403);
         assert_eq!(SYNC, 0x9408);

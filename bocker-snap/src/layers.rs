@@ -6,7 +6,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use crate::btrfs;
 use crate::driver::Driver;
+use crate::folder_lock::{self, Attempt};
 use crate::overlay::{Overlay, unmount_all};
 use crate::source::{Source, free_space};
 use crate::tree::{
@@ -248,24 +249,13 @@ impl Unfinished {
 
     /// Locks the folder. `None` when it is gone, or another holds it.
     fn lock(path: &Path) -> Result<Option<Unfinished>> {
-        let what = || format!("lock {}", path.display());
-        let lock = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            lock => lock.doing(what)?,
-        };
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error).doing(what),
-        }
-        // Removed by its former holder between open and lock, and perhaps made anew by another.
-        let held = lock.metadata().doing(what)?;
-        let same = fs::symlink_metadata(path)
-            .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino()));
-        Ok(same.then(|| Unfinished {
-            path: path.to_owned(),
-            lock,
-        }))
+        Ok(match folder_lock::attempt(path)? {
+            Attempt::Locked(lock) => Some(Unfinished {
+                path: path.to_owned(),
+                lock,
+            }),
+            Attempt::Held | Attempt::Gone => None,
+        })
     }
 
     fn empty(&self) -> Result<()> {

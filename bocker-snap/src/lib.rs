@@ -11,6 +11,7 @@ mod cover;
 mod create;
 mod delete;
 mod driver;
+mod folder_lock;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -24,6 +25,7 @@ mod loop_device;
 mod overlay;
 mod pack;
 mod pool;
+mod quota;
 mod report;
 mod source;
 mod time;
@@ -76,6 +78,11 @@ pub static TOOL: Tool = Tool {
             name: "init",
             kind: VerbKind::Reports,
             run: build::init,
+        },
+        Verb {
+            name: "volume",
+            kind: VerbKind::Reports,
+            run: volume::volume,
         },
         Verb {
             name: "setup",

@@ -412,8 +412,7 @@ fn a_failure_or_kill_at_each_step_leaves_nothing_after_gc() {
         .ok();
     host.sh(&format!("{create} --rootfs / | bocker-snap delete"))
         .ok();
-    host.sh("rmdir \"$BOCKER_ROOT/volumes/data\" && bocker-snap gc")
-        .ok();
+    host.sh("bocker-snap volume rm data && bocker-snap gc").ok();
     let before = host.fingerprint();
     for options in ["fixture:1", "--rootfs /"] {
         let steps: &[&str] = match options {
@@ -440,7 +439,7 @@ fn a_failure_or_kill_at_each_step_leaves_nothing_after_gc() {
                 .run()
                 .exits(137);
             host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
-            host.sh("rmdir \"$BOCKER_ROOT/volumes/data\" 2>/dev/null; :")
+            host.run(&["bocker-snap", "volume", "rm", "-f", "data"])
                 .ok();
             host.assert_same(&before);
         }
@@ -579,7 +578,7 @@ fn the_callers_umask_is_not_the_containers() {
         .ok()
         .json();
     let root = root(&document);
-    let volume = host.root().join("volumes/new");
+    let volume = host.root().join("volumes/new/data");
     for path in [&root, &root.join("implied"), &root.join("also"), &volume] {
         assert_eq!(
             fs::metadata(path).unwrap().mode() & 0o7777,
@@ -1055,9 +1054,9 @@ fn a_new_volume_begins_with_what_the_image_has_there_and_an_old_one_is_left_alon
     let document = create(&host, options);
     let volumes = host.root().join("volumes");
     let in_image = root(&document).join("data");
-    assert_same_tree(&tree(&volumes.join("new")), &tree(&in_image));
+    assert_same_tree(&tree(&volumes.join("new/data")), &tree(&in_image));
     let (volume, data) = (
-        fs::metadata(volumes.join("new")).unwrap(),
+        fs::metadata(volumes.join("new/data")).unwrap(),
         fs::metadata(&in_image).unwrap(),
     );
     assert_eq!(
@@ -1065,14 +1064,14 @@ fn a_new_volume_begins_with_what_the_image_has_there_and_an_old_one_is_left_alon
         (data.mode(), data.uid(), data.gid())
     );
     assert!(
-        volumes.join("linked/through-link").exists(),
+        volumes.join("linked/data/through-link").exists(),
         "through a link of the image"
     );
-    assert_eq!(fs::read_dir(volumes.join("none")).unwrap().count(), 0);
-    fs::remove_file(volumes.join("new/hello")).unwrap();
+    assert_eq!(fs::read_dir(volumes.join("none/data")).unwrap().count(), 0);
+    fs::remove_file(volumes.join("new/data/hello")).unwrap();
     pass(&host, "delete", &document).ok();
     create(&host, options);
-    assert!(!volumes.join("new/hello").exists());
+    assert!(!volumes.join("new/data/hello").exists());
 
     let before = host.fingerprint();
     for step in ["snap.volume", root_step()] {
@@ -1357,10 +1356,11 @@ fn a_dry_run_of_every_verb_changes_nothing() {
     store(&host, &Image::simple());
     let rootfs = host.busybox_rootfs("rootfs").display().to_string();
     let document = create(&host, &format!("--rootfs {rootfs} --name web"));
+    host.run(&["bocker-snap", "volume", "create", "there"]).ok();
     host.run(&["bocker-snap", "gc"]).ok();
     let before = host.fingerprint();
     for line in [
-        "create fixture:1 --name other --volume xx:/x",
+        "create fixture:1 --name other --volume xx:/x --volume /y --tmpfs /z",
         "create --rootfs / --name other",
         "import fixture:1",
         "mount web",
@@ -1370,6 +1370,9 @@ fn a_dry_run_of_every_verb_changes_nothing() {
         "gc --grace 0",
         "reset",
         "init /etc",
+        "volume create other",
+        "volume rm there",
+        "volume prune --all",
     ] {
         host.sh(&format!("bocker-snap {line} --dry-run")).ok();
         host.assert_same(&before);
@@ -1448,10 +1451,27 @@ fn what_is_wrong_is_said_before_anything_is_made() {
             "cannot be a container's name",
         ),
         (
-            "create --rootfs / --volume /nowhere/at/all:/x",
+            "create --rootfs / --mount type=bind,source=/nowhere,target=/x",
             "make it first",
         ),
         ("create --rootfs / --volume x", "is not a volume"),
+        (
+            "create --rootfs / --volume xx:/x --tmpfs /x/",
+            "two mounts are asked for at /x",
+        ),
+        (
+            "create --rootfs / --volumes-from nope",
+            "No container named 'nope' exists",
+        ),
+        (
+            "create --rootfs / --storage-opt size=1g",
+            "cannot be limited",
+        ),
+        ("create --rootfs / --storage-opt x=1", "no storage option"),
+        ("volume", "the verb after 'volume' is missing"),
+        ("volume rm nope", "No volume named 'nope' exists"),
+        ("volume inspect nope", "No volume named 'nope' exists"),
+        ("volume create /x", "cannot be a volume's name"),
         ("create --rootfs / image", "not from both"),
         ("create --rootfs / --nope", "unknown option '--nope'"),
         ("mount nope", "No container named 'nope' exists"),

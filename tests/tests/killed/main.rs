@@ -9,6 +9,7 @@ mod pull;
 mod snap;
 mod spawn;
 mod store;
+mod volumes;
 
 use bocker_tests::{Call, Fingerprint, Host, Struck};
 

@@ -97,7 +97,7 @@ impl Machine {
     fn without_volume(&self) {
         let volume = self.host.root().join("volumes/cache");
         if volume.exists() {
-            let shipped = fs::read_to_string(volume.join("more/shipped"));
+            let shipped = fs::read_to_string(volume.join("data/more/shipped"));
             assert_eq!(shipped.expect("the volume is filled"), "shipped");
             fs::remove_dir_all(volume).expect("remove the volume");
         }
