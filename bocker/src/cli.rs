@@ -80,6 +80,8 @@ pub(crate) enum Verb {
     Rm(verbs::rm::Args),
     Inspect(verbs::inspect::Args),
     #[command(subcommand)]
+    Volume(verbs::volume::Verb),
+    #[command(subcommand)]
     System(verbs::system::Verb),
     Cleanup(verbs::cleanup::Args),
     Format(verbs::format::Args),
@@ -102,8 +104,13 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
     Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let what = Error::new(Kind::Usage, "the verb after 'system' is missing");
-            Refusal::Wrong(what.hint("see 'bocker help system'"))
+            // Only these two have verbs of their own.
+            let group = match args.iter().any(|word| word == "volume") {
+                true => "volume",
+                false => "system",
+            };
+            let what = format!("the verb after '{group}' is missing");
+            Refusal::Wrong(Error::new(Kind::Usage, what).hint(format!("see 'bocker help {group}'")))
         }
         _ => Refusal::Wrong(one_line(&error)),
     })
@@ -213,6 +220,7 @@ mod tests {
         assert!(refused("bocker --CPU_SHARE=1=2 run x").contains("not a whole number"));
         assert!(refused("bocker tag a").contains("<TARGET>"));
         assert!(refused("bocker system").contains("see 'bocker help system'"));
+        assert!(refused("bocker volume").contains("see 'bocker help volume'"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ lives is killed first."
 pub(crate) struct Args {
     /// Id or name
     name: Option<String>,
-    /// Remove the container as well
+    /// Remove the container as well, with the volumes that nobody named
     #[arg(long)]
     rm: bool,
     /// End 'run -d': print the id of a container that runs, remove one that could not be started
@@ -49,11 +49,14 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
 /// The end of every pipeline: cgroups, network, root, in the reverse of the order in which they were made.
 /// The exit status is the container's.
 pub(crate) fn teardown(session: &Session, remove: bool) -> Result<Pipeline> {
-    let last = if remove { "delete" } else { "unmount" };
+    let last = match remove {
+        true => session.stage(Piece::Snap, "delete")?.arg("--volumes"),
+        false => session.stage(Piece::Snap, "unmount")?,
+    };
     Ok(Pipeline::new([
         session.stage(Piece::Cg, "delete")?,
         session.stage(Piece::Net, "delete")?,
-        session.stage(Piece::Snap, last)?.arg("--status"),
+        last.arg("--status"),
     ])
     .discarded())
 }

@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Kill what is running first
     #[arg(short, long)]
     force: bool,
+    /// Remove also the volumes that nobody named
+    #[arg(short, long)]
+    volumes: bool,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
@@ -30,16 +33,27 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             // As in the original, whose containers did not need their image either.
             rmi::remove(session, name, true)
         } else {
-            remove(session, &containers::resolve(name)?, name, args.force)
+            let id = containers::resolve(name)?;
+            remove(session, &id, name, args.force, args.volumes)
         }
     })?;
     Ok(worst.exit_code())
 }
 
-/// Removes one container, called `name` by the caller.
-pub(crate) fn remove(session: &Session, id: &Id, name: &str, force: bool) -> Result<Outcome> {
+/// Removes one container, called `name` by the caller, and its volumes that nobody named, if so asked.
+pub(crate) fn remove(
+    session: &Session,
+    id: &Id,
+    name: &str,
+    force: bool,
+    volumes: bool,
+) -> Result<Outcome> {
     let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", force));
-    let mut stages = vec![stage(Piece::Cg)?, stage(Piece::Net)?, stage(Piece::Snap)?];
+    let mut stages = vec![
+        stage(Piece::Cg)?,
+        stage(Piece::Net)?,
+        stage(Piece::Snap)?.flag("--volumes", volumes),
+    ];
     let mut document = None;
     match containers::load(id) {
         Ok(_) => {

@@ -57,9 +57,21 @@ pub(crate) struct Args {
     /// Publish a port, as [IP:]HOSTPORT:PORT[/udp]
     #[arg(short, long)]
     publish: Vec<String>,
-    /// Mount a directory or a named volume, as SOURCE:TARGET[:ro]
+    /// Mount a directory, a named volume, or, without SOURCE, a volume of its own, as [SOURCE:]TARGET[:ro]
     #[arg(short, long)]
     volume: Vec<OsString>,
+    /// Mount, as type=bind|volume|tmpfs,source=...,target=...[,readonly]
+    #[arg(long)]
+    mount: Vec<OsString>,
+    /// Mount an empty directory in memory, as TARGET[:size=64m,mode=1777,exec]
+    #[arg(long, value_name = "TARGET[:OPTIONS]")]
+    tmpfs: Vec<OsString>,
+    /// Mount what another container has mounted, running or not
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    volumes_from: Vec<OsString>,
+    /// Limit what is written to the root, as size=10g (on btrfs)
+    #[arg(long, value_name = "size=SIZE")]
+    storage_opt: Vec<OsString>,
     /// bridge (default), none, or host
     #[arg(long, visible_alias = "net")]
     network: Option<String>,
@@ -175,6 +187,10 @@ impl Args {
             // What goes with the container need not reach the disk.
             .flag("--volatile", self.rm)
             .options("--volume", &self.volume)
+            .options("--mount", &self.mount)
+            .options("--tmpfs", &self.tmpfs)
+            .options("--volumes-from", &self.volumes_from)
+            .options("--storage-opt", &self.storage_opt)
             .arg("-");
         let snap = match root {
             Root::Image(name) => snap.arg(name),

@@ -123,7 +123,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         let is_there = || containers::load(&id).is_ok();
         // Others remove containers too, those of 'run --rm' go by themselves, and gone is gone.
         match is_there() {
-            true => rm::remove(session, &id, name, false),
+            true => rm::remove(session, &id, name, false, false),
             false => Ok(Outcome::Done),
         }
         .map(|outcome| if is_there() { outcome } else { Outcome::Done })
@@ -132,7 +132,9 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
 }
 
 fn remove_all(session: &Session, ids: &[String], force: bool) -> Result<u8> {
-    let worst = each(ids, |id| rm::remove(session, &Id::parse(id)?, id, force))?;
+    let worst = each(ids, |id| {
+        rm::remove(session, &Id::parse(id)?, id, force, true)
+    })?;
     Ok(worst.exit_code())
 }
 
@@ -185,7 +187,7 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
 
 impl Force {
     /// Asks on a terminal; without one nothing is removed unasked.
-    fn confirm(&self, question: &str) -> Result<()> {
+    pub(crate) fn confirm(&self, question: &str) -> Result<()> {
         if self.force {
             return Ok(());
         }

@@ -1,0 +1,240 @@
+//! `volume`: directories that outlive containers.
+
+use bocker_pipe::{Kind, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::outcome::{Outcome, each};
+use super::system::Force;
+use crate::pipeline::{Pipeline, Stage};
+use crate::session::{Session, not_understood, say};
+use crate::table::{Format, List};
+use crate::template::Template;
+use crate::time;
+use crate::tools::Piece;
+
+/// Expected and not there, as for `inspect`.
+const EXIT_MISSING: u8 = 1;
+
+/// Look after volumes, which outlive containers
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Make a volume, unless it is there, and print its name
+    Create(Create),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(Ls),
+    /// Print volumes as JSON
+    Inspect(Inspect),
+    /// Remove volumes that no container uses
+    Rm(Rm),
+    /// Remove the volumes that no container uses and nobody named
+    Prune(Prune),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// Its name (default: one that no other has)
+    name: Option<String>,
+    /// Set a label, as NAME=VALUE
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    label: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ls {
+    /// List only some: dangling=true, label=NAME[=VALUE], name=PART
+    #[arg(short, long)]
+    filter: Vec<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    /// Names
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// Print each by a template, as '{{.Mountpoint}}'
+    #[arg(short, long, value_name = "TEMPLATE")]
+    format: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rm {
+    /// Names
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// One that is not there is no error
+    #[arg(short, long)]
+    force: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Prune {
+    /// Those that somebody named too
+    #[arg(short, long)]
+    all: bool,
+    /// Only some: label=NAME[=VALUE], name=PART
+    #[arg(long)]
+    filter: Vec<String>,
+    /// Only list them
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    force: Force,
+}
+
+/// One line of `bocker-snap volume ls`, as far as it is read here.
+#[derive(Debug, Deserialize)]
+struct Volume {
+    name: String,
+    mountpoint: String,
+    created: String,
+    labels: Value,
+    anonymous: bool,
+    used_by: Vec<String>,
+}
+
+impl Volume {
+    /// What lists and templates show, under docker's names.
+    fn record(&self) -> Value {
+        json!({
+            // What is printed of anything under -q.
+            "ID": self.name,
+            "Name": self.name,
+            "Driver": "local",
+            "Scope": "local",
+            "Mountpoint": self.mountpoint,
+            "CreatedAt": self.created,
+            "CreatedSince": time::since(&self.created).map(|since| format!("{since} ago")),
+            "Labels": self.labels,
+            "Anonymous": self.anonymous,
+            "UsedBy": self.used_by.join(" "),
+            "Links": self.used_by.len(),
+        })
+    }
+
+    /// What `inspect` prints, as docker does, and who uses it.
+    fn described(&self) -> Value {
+        json!({
+            "Name": self.name,
+            "Driver": "local",
+            "Scope": "local",
+            "Mountpoint": self.mountpoint,
+            "CreatedAt": self.created,
+            "Labels": self.labels,
+            "Options": null,
+            "Anonymous": self.anonymous,
+            "UsedBy": self.used_by,
+        })
+    }
+}
+
+pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
+    match verb {
+        Verb::Create(args) => create(session, args),
+        Verb::Ls(args) => ls(session, args),
+        Verb::Inspect(args) => inspect(session, args),
+        Verb::Rm(args) => rm(session, args),
+        Verb::Prune(args) => prune(session, args),
+    }
+}
+
+fn stage(session: &Session, verb: &str) -> Result<Stage> {
+    let stage = session.tool(Piece::Snap, "volume")?;
+    Ok(stage.arg(verb))
+}
+
+/// The volumes that a report tells of, and its lines.
+fn read(session: &Session, stage: &Stage) -> Result<(Vec<Volume>, Vec<Value>)> {
+    let lines = session.read(stage)?;
+    let volumes = lines.iter().map(Volume::deserialize);
+    let volumes = volumes
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| not_understood(stage, &error))?;
+    Ok((volumes, lines))
+}
+
+fn create(session: &Session, args: &Create) -> Result<u8> {
+    let stage = stage(session, "create")?.options("--label", &args.label);
+    let stage = match &args.name {
+        Some(name) => stage.args(["--", name]),
+        None => stage,
+    };
+    session.run(&Pipeline::new([
+        stage,
+        session.own_stage("format").arg("{{.name}}"),
+    ]))
+}
+
+fn ls(session: &Session, args: &Ls) -> Result<u8> {
+    let stage = stage(session, "ls")?.options("--filter", &args.filter);
+    let (volumes, lines) = read(session, &stage)?;
+    let list = List {
+        columns: &[
+            ("VOLUME_NAME", "Name"),
+            ("USED_BY", "UsedBy"),
+            ("CREATED", "CreatedSince"),
+            ("MOUNTPOINT", "Mountpoint"),
+        ],
+        rows: volumes.iter().map(Volume::record).collect(),
+        lines,
+    };
+    list.print(&args.format)
+}
+
+fn inspect(session: &Session, args: &Inspect) -> Result<u8> {
+    let mut found = Vec::new();
+    let mut code = 0;
+    for name in &args.names {
+        match read(session, &stage(session, "inspect")?.args(["--", name])) {
+            Ok((volumes, _)) => found.extend(volumes.iter().map(Volume::described)),
+            // The tool has said why.
+            Err(error) if matches!(error.kind(), Kind::Passed(_)) => code = EXIT_MISSING,
+            Err(error) => return Err(error),
+        }
+    }
+    match &args.format {
+        Some(template) => {
+            let template = Template::parse(template)?;
+            found
+                .iter()
+                .try_for_each(|volume| say(&template.fill(volume)))?;
+        }
+        None => say(&format!("{:#}", Value::Array(found)))?,
+    }
+    Ok(code)
+}
+
+fn rm(session: &Session, args: &Rm) -> Result<u8> {
+    let worst = each(&args.names, |name| {
+        let stage = stage(session, "rm")?.flag("--force", args.force);
+        let pipeline = Pipeline::new([stage.args(["--", name])])
+            .discarded()
+            .said(name.to_owned());
+        Ok(Outcome::of_status(session.run(&pipeline)?))
+    })?;
+    Ok(worst.exit_code())
+}
+
+/// Lists first, asks, and removes none that was not on the list.
+fn prune(session: &Session, args: &Prune) -> Result<u8> {
+    let prune = || -> Result<Stage> {
+        Ok(stage(session, "prune")?
+            .flag("--all", args.all)
+            .options("--filter", &args.filter))
+    };
+    let listed = session.read(&prune()?.arg("--dry-run"))?;
+    let names = listed.iter().filter_map(|line| line["name"].as_str());
+    let names: Vec<&str> = names.collect();
+    for name in &names {
+        say(&format!("volume: {name}"))?;
+    }
+    if args.dry_run || names.is_empty() {
+        return Ok(0);
+    }
+    args.force
+        .confirm("Remove these volumes, and all that they hold?")?;
+    session.run(&Pipeline::new([prune()?.arg("--").args(names)]).discarded())
+}
