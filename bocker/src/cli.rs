@@ -69,6 +69,8 @@ pub(crate) enum Verb {
     Rmi(verbs::rmi::Args),
     Save(verbs::save::Args),
     Load(verbs::load::Args),
+    Login(verbs::login::Args),
+    Logout(verbs::login::OutArgs),
     Run(Box<verbs::run::Args>),
     Ps(verbs::ps::Args),
     Exec(verbs::exec::Args),

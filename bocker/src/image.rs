@@ -6,7 +6,7 @@ use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::{Error, Id, Kind, Result};
 use serde_json::Value;
 
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Stage};
 use crate::session::Session;
 use crate::tools::Piece;
 
@@ -48,8 +48,13 @@ pub(crate) fn pull_if_missing(session: &Session, name: &str) -> Result<()> {
 
 /// Fetches an image into the store.
 pub(crate) fn pull(session: &Session, reference: &str) -> Result<Pipeline> {
+    fetch(session, session.stage(Piece::Pull, "pull")?.arg(reference))
+}
+
+/// The same by a stage that is told more than the name.
+pub(crate) fn fetch(session: &Session, stage: Stage) -> Result<Pipeline> {
     Ok(Pipeline::new([
-        session.stage(Piece::Pull, "pull")?.arg(reference),
+        stage,
         session.stage(Piece::Snap, "import")?,
     ]))
 }

@@ -104,6 +104,8 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Rmi(args) => verbs::rmi::run(session, &args),
         Verb::Save(args) => verbs::save::run(session, &args),
         Verb::Load(args) => verbs::load::run(session, &args),
+        Verb::Login(args) => verbs::login::run(session, &args),
+        Verb::Logout(args) => verbs::login::out(session, &args),
         Verb::Run(words) => with_what_is_left(session, verbs::run::run(session, &words, args)?),
         Verb::Ps(args) => verbs::ps::run(session, &args),
         Verb::Exec(args) => verbs::exec::run(session, &args),
@@ -140,6 +142,11 @@ fn is_for_people(verb: &Verb) -> bool {
 fn needs_root(verb: &Verb) -> bool {
     !matches!(
         verb,
-        Verb::Format(_) | Verb::Help(_) | Verb::Version | Verb::Other(_)
+        Verb::Format(_)
+            | Verb::Help(_)
+            | Verb::Login(_)
+            | Verb::Logout(_)
+            | Verb::Version
+            | Verb::Other(_)
     )
 }

@@ -10,6 +10,7 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod load;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod other;
 pub(crate) mod outcome;

@@ -4,6 +4,7 @@ use bocker_pipe::Result;
 
 use crate::image;
 use crate::session::Session;
+use crate::tools::Piece;
 
 /// Pull an image from a registry
 #[derive(Debug, clap::Args)]
@@ -12,6 +13,18 @@ pub(crate) struct Args {
     name: String,
     /// The tag, apart from the name
     tag: Option<String>,
+    /// OS/ARCH[/VARIANT], if not the host's
+    #[arg(long)]
+    platform: Option<String>,
+    /// Ask there before the registry
+    #[arg(long, value_name = "ADDRESS")]
+    mirror: Vec<String>,
+    /// Without TLS
+    #[arg(long)]
+    plain_http: bool,
+    /// Show no progress
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
@@ -19,7 +32,14 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         Some(tag) => format!("{}:{tag}", args.name),
         None => args.name.clone(),
     };
-    let mut pipeline = image::pull(session, &reference)?;
+    let stage = session
+        .stage(Piece::Pull, "pull")?
+        .option("--platform", args.platform.as_ref())
+        .options("--mirror", &args.mirror)
+        .flag("--plain-http", args.plain_http)
+        .flag("--quiet", args.quiet)
+        .arg(reference);
+    let mut pipeline = image::fetch(session, stage)?;
     pipeline.stages.push(
         session
             .own_stage("format")
