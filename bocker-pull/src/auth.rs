@@ -189,17 +189,17 @@ impl Endpoint {
         self.obtain(grant).await.map(Some)
     }
 
-    /// Answers the challenge in an answer to a request that was made with `used`.
+    /// Answers the challenge in an answer to a request that was made with `used`. `false` when another request has done it
+    /// meanwhile.
     pub(crate) async fn answer(
         &self,
         headers: &HeaderMap,
         used: Option<&HeaderValue>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let _turn = self.auth.turn.lock().await;
         let current = self.auth.current();
         if current.is_some() && current.as_ref() != used {
-            // Another request has done it meanwhile.
-            return Ok(());
+            return Ok(false);
         }
         let values = headers.get_all(WWW_AUTHENTICATE).into_iter();
         let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
@@ -212,7 +212,7 @@ impl Endpoint {
         let realm = bearer.and_then(|bearer| realm(challenge::get(bearer, "realm")?));
         let (Some(bearer), Some(realm)) = (bearer, realm) else {
             return match (bearer, basic, challenges.first()) {
-                (_, Some(_), _) => self.basic(used),
+                (_, Some(_), _) => self.basic(used).map(|()| true),
                 (Some(_), None, _) => Err(self.says("asks for a token without saying where from")),
                 (None, None, Some(other)) => {
                     let scheme = other.scheme;
@@ -236,7 +236,7 @@ impl Endpoint {
         let header = self.obtain(grant).await?;
         match used == Some(&header) {
             true => Err(self.denied()),
-            false => Ok(()),
+            false => Ok(true),
         }
     }
 

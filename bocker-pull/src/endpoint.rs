@@ -185,7 +185,7 @@ impl Endpoint {
         Retries::new(self.options.retries)
     }
 
-    /// Makes a request that may need authorization: a challenge is answered once, also when a token has expired meanwhile.
+    /// Makes a request that may need authorization: its challenge is answered once, also when a token has expired meanwhile.
     /// `shape` adds headers and the body, anew for each try. The answer may be of any status, see [`Endpoint::accepted`].
     pub(crate) async fn send(
         &self,
@@ -208,9 +208,9 @@ impl Endpoint {
             if !asked || challenged {
                 return Ok(response);
             }
-            self.answer(response.headers(), authorization.as_ref())
+            challenged = self
+                .answer(response.headers(), authorization.as_ref())
                 .await?;
-            challenged = true;
         }
     }
 
