@@ -7,14 +7,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use bocker_tests::peer::{
+    DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Peer, Reply, Request, Shelf, digest,
+};
 use bocker_tests::{Host, Hub, Image, Output, Registry, need};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-#[path = "pull/peer.rs"]
-mod peer;
-
-use peer::{DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Peer, Reply, Shelf, digest};
 
 /// Every file of the image store with its size and the time of its last change.
 fn store(host: &Host) -> BTreeMap<String, (u64, Option<SystemTime>)> {
@@ -311,8 +309,7 @@ fn a_token_is_fetched_when_asked_for_and_again_when_it_has_expired() {
         tokens[0],
         "/token?from=realm&service=a+%22b%22&scope=repository%3Ateam%2Fx%3Apull&scope=other%3Ay%3Apull"
     );
-    let naked =
-        |r: &&peer::Request| r.target.starts_with("/v2/") && r.header("authorization").is_none();
+    let naked = |r: &&Request| r.target.starts_with("/v2/") && r.header("authorization").is_none();
     assert_eq!(
         peer.requests().iter().filter(naked).count(),
         1,

@@ -12,44 +12,65 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// An OCI index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// An OCI manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Docker's manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// A layer.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// How long a client may take to ask.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was asked.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Request {
+pub struct Request {
+    /// `GET`.
+    pub method: String,
     /// The path and the query; for a proxy the whole address.
-    pub(crate) target: String,
+    pub target: String,
     /// Names in lower case.
-    pub(crate) headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
+    /// As text.
+    pub body: String,
 }
 
 impl Request {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The value of a header, by its name in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
 
 /// What is answered.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct Reply {
+    /// 200.
+    pub status: u16,
+    /// Beside those that say how long the body is.
+    pub headers: Vec<(String, String)>,
+    /// What follows.
+    pub body: Vec<u8>,
     /// How many bytes are promised beyond those of the body.
-    pub(crate) missing: usize,
+    pub missing: usize,
     /// Whether the connection is then left open without a word.
-    pub(crate) stall: bool,
+    pub stall: bool,
+    /// What is sent instead of a head.
+    pub garbage: Option<Vec<u8>>,
+    /// Whether the body is sent again and again, without a length.
+    pub endless: bool,
+    /// A byte of the body each time so much has passed; of the head too when there is `garbage`.
+    pub drip: Option<Duration>,
 }
 
 impl Reply {
-    pub(crate) fn ok(content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
+    /// A good one.
+    #[must_use]
+    pub fn ok(content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
         Reply {
             status: 200,
             body: body.into(),
@@ -58,26 +79,32 @@ impl Reply {
         .header("Content-Type", content_type)
     }
 
-    pub(crate) fn status(status: u16) -> Reply {
+    /// One without a body.
+    #[must_use]
+    pub fn status(status: u16) -> Reply {
         Reply {
             status,
             ..Reply::default()
         }
     }
 
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Reply {
+    /// With a header more.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Reply {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Reply {
+    /// With another body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Reply {
         self.body = body.into();
         self
     }
 }
 
 /// A running peer. Dropped, it and what it still answers end, so that none of its threads outlives the test's namespaces.
-pub(crate) struct Peer {
+pub struct Peer {
     address: SocketAddr,
     log: Arc<Mutex<Vec<Request>>>,
     stop: Arc<AtomicBool>,
@@ -85,8 +112,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts a peer that answers with `answer`, which hears the peer's own address too.
-    pub(crate) fn start(answer: impl Fn(&Request, &str) -> Reply + Send + Sync + 'static) -> Peer {
+    /// Starts a peer on a thread of its own that answers with `answer`, which hears the peer's own address too.
+    ///
+    /// # Panics
+    /// When there is no port left.
+    pub fn start(answer: impl Fn(&Request, &str) -> Reply + Send + Sync + 'static) -> Peer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("its number");
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -105,7 +135,8 @@ impl Peer {
                         move || {
                             if let Some(request) = read(&stream) {
                                 asked.lock().expect("the log").push(request.clone());
-                                send(stream, &answer(&request, &address.to_string()), stopped);
+                                let reply = answer(&request, &address.to_string());
+                                send(stream, &request, &reply, stopped);
                             }
                         }
                     });
@@ -121,22 +152,35 @@ impl Peer {
     }
 
     /// `127.0.0.1:PORT`.
-    pub(crate) fn address(&self) -> String {
+    #[must_use]
+    pub fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// A reference to an image here.
-    pub(crate) fn image(&self, rest: &str) -> String {
+    #[must_use]
+    pub fn image(&self, rest: &str) -> String {
         format!("{}/{rest}", self.address)
     }
 
     /// What was asked, in order.
-    pub(crate) fn requests(&self) -> Vec<Request> {
+    ///
+    /// # Panics
+    /// When an answer has.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
         self.log.lock().expect("the log").clone()
     }
 
+    /// The same, to be looked at when the peer is gone.
+    #[must_use]
+    pub fn log(&self) -> Arc<Mutex<Vec<Request>>> {
+        Arc::clone(&self.log)
+    }
+
     /// How many requests had this text in their target.
-    pub(crate) fn count(&self, text: &str) -> usize {
+    #[must_use]
+    pub fn count(&self, text: &str) -> usize {
         let asked = self.requests();
         asked.iter().filter(|r| r.target.contains(text)).count()
     }
@@ -153,35 +197,64 @@ impl Drop for Peer {
 
 fn read(stream: &TcpStream) -> Option<Request> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    let mut lines = BufReader::new(stream.take(64 << 10)).lines();
-    let target = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
+    let mut reader = BufReader::new(stream.take(64 << 10));
+    let mut lines = reader.by_ref().lines();
+    let first = lines.next()?.ok()?;
+    let mut words = first.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut headers = BTreeMap::new();
     for line in lines.map_while(Result::ok).take_while(|l| !l.is_empty()) {
         if let Some((name, value)) = line.split_once(':') {
             headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
     }
-    Some(Request { target, headers })
+    let length = headers.get("content-length").and_then(|l| l.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Some(Request {
+        method,
+        target,
+        headers,
+        body,
+    })
 }
 
-fn send(mut stream: TcpStream, reply: &Reply, stopped: &AtomicBool) {
+fn send(mut stream: TcpStream, request: &Request, reply: &Reply, stopped: &AtomicBool) {
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
-    let length = reply.body.len() + reply.missing;
-    head += &format!("Content-Length: {length}\r\n");
+    if !reply.endless {
+        let length = reply.body.len() + reply.missing;
+        head += &format!("Content-Length: {length}\r\n");
+    }
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
     head += "\r\n";
+    let head = reply.garbage.clone().unwrap_or(head.into_bytes());
+    let go_on = || !stopped.load(Ordering::SeqCst);
+    let mut write = |bytes: &[u8], drip: Option<Duration>| match drip {
+        None => stream.write_all(bytes).is_ok(),
+        Some(pause) => bytes.iter().all(|byte| {
+            thread::sleep(pause);
+            go_on() && stream.write_all(&[*byte]).is_ok()
+        }),
+    };
     // The client may hang up in the middle, which is the client's good right.
-    _ = stream.write_all(head.as_bytes());
-    _ = stream.write_all(&reply.body);
-    while reply.stall && !stopped.load(Ordering::SeqCst) {
+    let mut well = write(&head, reply.drip.filter(|_| reply.garbage.is_some()));
+    if request.method != "HEAD" {
+        well = well && write(&reply.body, reply.drip);
+        while well && reply.endless && go_on() {
+            well = write(&reply.body, reply.drip);
+        }
+    }
+    while well && reply.stall && go_on() {
         thread::sleep(Duration::from_millis(10));
     }
 }
 
 /// `sha256:...` of some bytes.
-pub(crate) fn digest(bytes: &[u8]) -> String {
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
         .iter()
         .map(|b| format!("{b:02x}"))
@@ -191,14 +264,16 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 
 /// What a registry has on its shelf: manifests by tag and digest, blobs by digest. Tests replace what they want wrong.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shelf {
-    pub(crate) manifests: BTreeMap<String, (String, Vec<u8>)>,
-    pub(crate) blobs: BTreeMap<String, Vec<u8>>,
+pub struct Shelf {
+    /// Media type and bytes.
+    pub manifests: BTreeMap<String, (String, Vec<u8>)>,
+    /// Bytes.
+    pub blobs: BTreeMap<String, Vec<u8>>,
 }
 
 impl Shelf {
     /// A shelf with one image of two layers under the tag `1`.
-    pub(crate) fn with_image() -> Shelf {
+    pub fn with_image() -> Shelf {
         let mut shelf = Shelf::default();
         let manifest = shelf.image("amd64", OCI_MANIFEST);
         shelf.manifest("1", OCI_MANIFEST, &manifest);
@@ -206,7 +281,7 @@ impl Shelf {
     }
 
     /// Puts the blobs of an image there and gives its manifest.
-    pub(crate) fn image(&mut self, architecture: &str, media_type: &str) -> Value {
+    pub fn image(&mut self, architecture: &str, media_type: &str) -> Value {
         let layers: Vec<Value> = ["lower", "upper"]
             .map(|name| {
                 let bytes = format!("{architecture} {name}").repeat(1000);
@@ -224,7 +299,7 @@ impl Shelf {
     }
 
     /// Puts a blob there and gives its descriptor.
-    pub(crate) fn blob(&mut self, media_type: &str, bytes: Vec<u8>) -> Value {
+    pub fn blob(&mut self, media_type: &str, bytes: Vec<u8>) -> Value {
         let descriptor =
             json!({"mediaType": media_type, "digest": digest(&bytes), "size": bytes.len()});
         self.blobs.insert(digest(&bytes), bytes);
@@ -232,7 +307,7 @@ impl Shelf {
     }
 
     /// Puts a manifest or index there, under its digest and a tag, and gives its descriptor.
-    pub(crate) fn manifest(&mut self, tag: &str, media_type: &str, manifest: &Value) -> Value {
+    pub fn manifest(&mut self, tag: &str, media_type: &str, manifest: &Value) -> Value {
         let bytes = manifest.to_string().into_bytes();
         let descriptor =
             json!({"mediaType": media_type, "digest": digest(&bytes), "size": bytes.len()});
@@ -244,28 +319,32 @@ impl Shelf {
     }
 
     /// The digests of the layers of `amd64`.
-    pub(crate) fn layer(name: &str) -> String {
+    pub fn layer(name: &str) -> String {
         digest(format!("amd64 {name}").repeat(1000).as_bytes())
     }
 
     /// What a well-behaved registry answers.
-    pub(crate) fn answer(&self, request: &Request) -> Reply {
+    pub fn answer(&self, request: &Request) -> Reply {
         let path = request.target.split('?').next().unwrap_or_default();
+        if path == "/v2/" {
+            return Reply::ok("application/json", "{}");
+        }
         let name = path.rsplit('/').next().unwrap_or_default();
         if path.contains("/manifests/") {
             return match self.manifests.get(name) {
-                Some((media_type, bytes)) => Reply::ok(media_type, bytes.clone()),
+                Some((media_type, bytes)) => Reply::ok(media_type, bytes.clone())
+                    .header("Docker-Content-Digest", &digest(bytes)),
                 None => Reply::status(404),
             };
         }
         match self.blobs.get(name) {
-            Some(bytes) => Reply::ok("application/octet-stream", bytes.clone()),
+            Some(bytes) => part(bytes, request.header("range")),
             None => Reply::status(404),
         }
     }
 
     /// Starts a peer with this shelf; `first` may answer before it.
-    pub(crate) fn serve(
+    pub fn serve(
         self,
         first: impl Fn(&Request, &str) -> Option<Reply> + Send + Sync + 'static,
     ) -> Peer {
@@ -273,4 +352,24 @@ impl Shelf {
             first(request, address).unwrap_or_else(|| self.answer(request))
         })
     }
+}
+
+/// A blob, or the rest of it that was asked for.
+fn part(bytes: &[u8], range: Option<&str>) -> Reply {
+    let from = range.and_then(|range| {
+        range
+            .strip_prefix("bytes=")?
+            .strip_suffix('-')?
+            .parse()
+            .ok()
+    });
+    let Some(from) = from.filter(|from| (1..bytes.len()).contains(from)) else {
+        return Reply::ok("application/octet-stream", bytes);
+    };
+    let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+    Reply {
+        status: 206,
+        ..Reply::ok("application/octet-stream", &bytes[from..])
+    }
+    .header("Content-Range", &range)
 }
