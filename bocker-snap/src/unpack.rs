@@ -6,7 +6,7 @@
 //!
 //! Every path is resolved by openat2(2) with the tree as its root, all but its last component, which no call follows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -80,6 +80,8 @@ struct Unpacker<'a> {
     times: HashMap<Vec<u8>, Timestamps>,
     /// Files of lower layers with several names of which overlayfs has taken one away from the others, by their former inode.
     parted: HashMap<Inode, Parted>,
+    /// Those of their names that were not removed since, with the former inode: another file may have got the number of one that is gone.
+    parted_names: BTreeMap<Vec<u8>, Inode>,
     /// How many bytes the paths in the two take: a layer can have millions, of a page each.
     remembered: usize,
     buffer: Vec<u8>,
@@ -124,6 +126,7 @@ impl<'a> Unpacker<'a> {
             count: 0,
             times: HashMap::new(),
             parted: HashMap::new(),
+            parted_names: BTreeMap::new(),
             remembered: 0,
             buffer: vec![0; BUFFER],
             warned: false,
@@ -369,10 +372,13 @@ impl<'a> Unpacker<'a> {
                     below(&place.path, name),
                     below(&target_place.path, target_name),
                 ];
-                self.remembered += names.concat().len() + size_of::<(Inode, Parted)>();
-                let inode = self::inode(&after);
-                let parted = Parted { inode, names };
-                self.parted.insert(self::inode(&before), parted);
+                let former = inode(&before);
+                for name in &names {
+                    self.remembered += 2 * name.len() + size_of::<(Inode, Parted)>();
+                    self.parted_names.insert(name.clone(), former);
+                }
+                let inode = inode(&after);
+                self.parted.insert(former, Parted { inode, names });
             }
         }
         Ok(())
@@ -384,7 +390,11 @@ impl<'a> Unpacker<'a> {
             return Ok(false);
         };
         let (target, names) = (parted.inode, parted.names.clone());
+        let former = inode(stat);
         for other in names {
+            if self.parted_names.get(&other) != Some(&former) {
+                continue;
+            }
             let end = other.iter().rposition(|byte| *byte == b'/');
             let (parent, from) = match end {
                 Some(end) => (&other[..end], &other[end + 1..]),
@@ -393,7 +403,6 @@ impl<'a> Unpacker<'a> {
             let Some(from_place) = self.find_place(parent)? else {
                 continue;
             };
-            // It may have been replaced since.
             let found = self.stat(&from_place, from);
             if !found.is_ok_and(|found| inode(&found) == target) {
                 continue;
@@ -436,6 +445,7 @@ impl<'a> Unpacker<'a> {
             }
         }
         self.parted.clear();
+        self.parted_names.clear();
         Ok(())
     }
 
@@ -546,6 +556,7 @@ impl<'a> Unpacker<'a> {
             let file_name = OsStr::from_bytes(name);
             let path = below(path, name);
             if !self.written.contains(&path) {
+                self.forget(&path);
                 remove_all(directory.as_fd(), file_name)?;
                 continue;
             }
@@ -577,7 +588,25 @@ impl<'a> Unpacker<'a> {
     fn remove(&mut self, place: &Place, name: &[u8]) -> rustix::io::Result<()> {
         // Names of open directories may lead through it.
         self.open.clear();
+        self.forget(&below(&place.path, name));
         remove_all(place.fd.as_fd(), OsStr::from_bytes(name))
+    }
+
+    /// Remembers no longer that files parted from others are at a path and below.
+    fn forget(&mut self, path: &[u8]) {
+        if self.parted_names.is_empty() {
+            return;
+        }
+        self.parted_names.remove(path);
+        let below = [path, b"/"].concat();
+        let names = self.parted_names.range(below.clone()..);
+        let names: Vec<_> = names
+            .map(|(name, _)| name.clone())
+            .take_while(|name| name.starts_with(&below))
+            .collect();
+        for name in names {
+            self.parted_names.remove(&name);
+        }
     }
 
     fn stat(&self, place: &Place, name: &[u8]) -> rustix::io::Result<Stat> {

@@ -783,3 +783,34 @@ fn layers_make_the_tree_that_the_specification_says_on_both_drivers() {
         }
     }
 }
+
+/// overlayfs parts a file's names when one of them is linked in an upper layer, and they are joined again: by the number of its
+/// inode, which another file may have by then.
+#[test]
+fn the_names_of_a_file_are_not_joined_to_what_came_in_its_place() {
+    if !need("skopeo mkfs.btrfs") {
+        return;
+    }
+    let host = Host::new();
+    let mut lower = layer();
+    let mut upper = layer();
+    for n in 0..10 {
+        lower = lower
+            .file(format!("a{n}"), "x")
+            .hardlink(&format!("b{n}"), &format!("a{n}"));
+        upper = upper
+            .hardlink(&format!("c{n}"), &format!("a{n}"))
+            .file(format!("a{n}"), "y")
+            .symlink(&format!("c{n}"), "z");
+    }
+    let image = Image::single(&Platform::new(vec![lower, upper], json!({})));
+    for root in Root::both(&host) {
+        root.store(&image);
+        let container = root.create("fixture:1");
+        for n in 0..10 {
+            let name = container.root.join(format!("b{n}"));
+            assert_eq!(fs::symlink_metadata(&name).unwrap().len(), 1, "{n}");
+            assert_eq!(fs::read_to_string(&name).unwrap(), "x", "{n}");
+        }
+    }
+}
