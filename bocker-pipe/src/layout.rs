@@ -210,6 +210,12 @@ impl Writer {
     /// Removes blobs that were written and are not wanted after all, those excepted that something leads to.
     /// While another writer may be counting on them they are left to `gc`. Nothing more can be written afterwards.
     pub fn discard(self, digests: &[Digest]) -> Result<()> {
+        self.take_back(digests, &[])
+    }
+
+    /// Like [`Writer::discard`], but the blobs of `parts` become what [`Writer::resume`] goes on with: they are whole, and
+    /// what they are a part of is not.
+    pub fn take_back(self, digests: &[Digest], parts: &[Digest]) -> Result<()> {
         let layout = &self.layout;
         match self.shared.relock(FlockArg::LockExclusiveNonblock) {
             Ok(()) => {}
@@ -217,12 +223,14 @@ impl Writer {
             Err(errno) => return Err(errno).doing(|| format!("lock {}", layout.0.display())),
         }
         let reachable = layout.reachable()?;
-        for digest in digests
-            .iter()
-            .filter(|digest| !reachable.contains(digest.hex()))
-        {
+        let unwanted = |digest: &&Digest| !reachable.contains(digest.hex());
+        for digest in digests.iter().filter(unwanted) {
             let path = layout.blob(digest);
-            match fs::remove_file(&path) {
+            let gone = match parts.contains(digest) {
+                true => fs::rename(&path, layout.ingest().join(digest.hex())),
+                false => fs::remove_file(&path),
+            };
+            match gone {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(error).doing(|| format!("remove {}", path.display()));
                 }
@@ -435,6 +443,22 @@ mod tests {
         fs::write(&part, b"one ").unwrap();
         assert_eq!(ours(writer.ingest(&whole).unwrap()).size(), 0);
         assert!(!part.exists(), "one that does not resume leaves nothing");
+    }
+
+    #[test]
+    fn a_blob_that_is_taken_back_is_gone_on_with() {
+        let (_folder, layout) = layout();
+        let writer = layout.writer().unwrap();
+        let layer = writer.write_blob("x", b"layer").unwrap();
+        let config = writer.write_blob("x", b"config").unwrap();
+        let both = [layer.digest.clone(), config.digest.clone()];
+        writer.take_back(&both, &both[..1]).unwrap();
+        assert!(!layout.has(&layer) && !layout.has(&config));
+        let writer = layout.writer().unwrap();
+        let ingest = ours(writer.resume(&layer).unwrap());
+        assert_eq!(ingest.size(), 5);
+        ingest.commit_as(&layer).unwrap();
+        assert_eq!(ours(writer.resume(&config).unwrap()).size(), 0);
     }
 
     #[test]

@@ -249,12 +249,16 @@ fn store() -> Step<Pull> {
         Ok(())
     })
     // The store itself stays, since other images share it. All blobs go here, not in their own steps: only the whole
-    // of them can be checked against what else is in the store.
+    // of them can be checked against what else is in the store. What was fetched of the layers the next pull goes on with.
     .undo(|pull| {
         pull.stop();
         let written = std::mem::take(&mut pull.written);
+        let layers = pull.resolved.layers.iter();
+        let layers: Vec<Digest> = layers
+            .map(|layer| layer.descriptor.digest.clone())
+            .collect();
         match pull.writer.take().and_then(Rc::into_inner) {
-            Some(writer) => writer.discard(&written),
+            Some(writer) => writer.take_back(&written, &layers),
             None => Ok(()),
         }
     })

@@ -796,11 +796,8 @@ fn ctrl_c_ends_a_pull_at_once_though_the_registry_is_silent() {
     assert_eq!(output.json()["bocker"]["error"]["code"], 130);
     assert!(images(&host).is_empty());
     assert_eq!(blobs(&host), 0, "{:?}", store(&host));
-    assert_eq!(
-        parts(&host),
-        [Shelf::layer("upper")],
-        "the next goes on there"
-    );
+    let upper = Shelf::layer("upper");
+    assert!(parts(&host).contains(&upper), "the next goes on there");
 }
 
 #[test]
@@ -871,8 +868,14 @@ fn a_pull_that_fails_after_any_step_is_taken_back() {
         assert!(images(&host).is_empty(), "{step}");
         assert_eq!(blobs(&host), 0, "{step}: {:?}", store(&host));
     }
+    // What was fetched of the layers is not fetched again.
+    let layers = ["lower", "upper"].map(Shelf::layer);
+    let fetched = || layers.each_ref().map(|layer| peer.count(layer));
+    let before = fetched();
+    assert_eq!(parts(&host).len(), 2, "{:?}", store(&host));
     // Nor does anything change that was there before.
     pull(&host, &reference).ok();
+    assert_eq!(fetched(), before);
     assert_eq!(parts(&host), [""; 0]);
     let before = (images(&host), blobs(&host));
     for step in ["pull.store", "pull.blob", "pull.manifest", "pull.index"] {
