@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use bocker_tests::peer::{Peer, Reply};
 use bocker_tests::{Host, Image, Layer, Platform, Registry, need};
 use serde_json::json;
 
@@ -65,4 +66,47 @@ fn a_pull_is_finished_by_the_next_or_collected_and_its_image_is_whole() {
             },
         );
     }
+}
+
+#[test]
+fn a_login_leaves_the_file_as_it_was_or_as_it_is_to_be() {
+    let host = Host::new();
+    let peer = Peer::start(|_, _| Reply::status(200));
+    let address = peer.address();
+    let folder = host.scratch().join("docker");
+    fs::create_dir(&folder).expect("a folder");
+    let file = folder.join("config.json");
+    let read = || fs::read_to_string(&file).expect("the file");
+    let login = |user: &str| {
+        let words = [
+            "bocker-pull",
+            "login",
+            "--password-stdin",
+            &address,
+            "-u",
+            user,
+        ];
+        host.call(&words)
+            .env("DOCKER_CONFIG", &folder)
+            .stdin("secret")
+    };
+    login("ann").run().ok();
+    let ann = read();
+    login("bob").run().ok();
+    let bob = read();
+    assert_ne!(ann, bob);
+    at_every_change(
+        3,
+        || {
+            login("ann").run().ok();
+            (login("bob"), ())
+        },
+        |()| {
+            assert!([&ann, &bob].contains(&&read()), "{}", read());
+            login("bob").run().ok();
+            assert_eq!(read(), bob);
+            let left = fs::read_dir(&folder).expect("the folder").count();
+            assert_eq!(left, 1, "what a killed login has left stays");
+        },
+    );
 }
