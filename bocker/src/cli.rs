@@ -65,6 +65,8 @@ pub(crate) enum Verb {
     Push(verbs::push::Args),
     Init(verbs::init::Args),
     Images(verbs::images::Args),
+    #[command(subcommand)]
+    Image(verbs::image::Verb),
     Tag(verbs::tag::Args),
     Rmi(verbs::rmi::Args),
     Save(verbs::save::Args),
@@ -106,11 +108,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
     Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Only these two have verbs of their own.
-            let group = match args.iter().any(|word| word == "volume") {
-                true => "volume",
-                false => "system",
-            };
+            // It is the last word that has verbs of its own.
+            let group = args.last().map(|word| word.to_string_lossy());
+            let group = group.unwrap_or_default();
             let what = format!("the verb after '{group}' is missing");
             Refusal::Wrong(Error::new(Kind::Usage, what).hint(format!("see 'bocker help {group}'")))
         }
@@ -223,6 +223,8 @@ mod tests {
         assert!(refused("bocker tag a").contains("<TARGET>"));
         assert!(refused("bocker system").contains("see 'bocker help system'"));
         assert!(refused("bocker volume").contains("see 'bocker help volume'"));
+        assert!(refused("bocker -x image").contains("see 'bocker help image'"));
+        assert!(refused("bocker images -f label=x").contains("the only filter"));
     }
 
     #[test]

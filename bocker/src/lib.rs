@@ -100,6 +100,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Push(args) => verbs::push::run(session, &args),
         Verb::Init(args) => verbs::init::run(session, &args),
         Verb::Images(args) => verbs::images::run(session, &args),
+        Verb::Image(verb) => verbs::image::run(session, &verb),
         Verb::Tag(args) => verbs::tag::run(session, &args),
         Verb::Rmi(args) => verbs::rmi::run(session, &args),
         Verb::Save(args) => verbs::save::run(session, &args),

@@ -308,3 +308,48 @@ fn an_image_that_a_peer_has_written_into_the_store_is_listed_run_tagged_pushed_a
     let before = count(&s.host, "images/blobs/sha256");
     assert_eq!((before, count(&s.host, "layers")), (0, 0));
 }
+
+#[test]
+fn what_has_lost_its_name_is_listed_alone_and_pruned_unless_a_container_uses_it() {
+    let s = Session::new();
+    let init = |name: &str, content: &str| {
+        fs::write(format!("{}/content", s.rootfs), content).expect("a file");
+        s.bocker(&["init", &s.rootfs, name]).ok();
+    };
+    init("base:1", "first");
+    s.bocker(&["run", "--name", "box", "base:1", "true"]).ok();
+    // Moved on twice, the name leaves two images without one, of which a container uses the first.
+    init("base:1", "second");
+    init("base:1", "third");
+    let ids = |words: &[&str]| -> Vec<String> {
+        let list = [words, &["--format", "{{.ID}} {{.Tag}} {{.Digest}}"]].concat();
+        s.bocker(&list).text().lines().map(str::to_owned).collect()
+    };
+    assert_eq!(ids(&["images"]).len(), 3);
+    assert_eq!(ids(&["image", "ls"]), ids(&["images"]));
+    assert_eq!(ids(&["images", "--filter", "dangling=true"]).len(), 2);
+    let named = ids(&["images", "-f", "dangling=false"]);
+    assert!(
+        named.len() == 1 && named[0].contains(" 1 sha256:"),
+        "{named:?}"
+    );
+    let wide = s
+        .host
+        .sh("script -qec 'stty cols 200; bocker images --digests' /dev/null");
+    assert!(wide.text().contains("DIGEST"));
+    let planned = s.bocker(&["--dry-run", "image", "prune"]).text();
+    assert_eq!(planned.lines().count(), 1, "{planned}");
+    let pruned = s.bocker(&["image", "prune", "-f"]).text();
+    assert_eq!(pruned.lines().count(), 1, "{pruned}");
+    assert_eq!(ids(&["images", "--filter", "dangling=true"]).len(), 1);
+    s.bocker(&["rm", "box"]).ok();
+    s.bocker(&["image", "prune", "--all"]).ok();
+    assert!(ids(&["images"]).is_empty());
+    assert_eq!(
+        (
+            count(&s.host, "layers"),
+            count(&s.host, "images/blobs/sha256")
+        ),
+        (0, 0)
+    );
+}

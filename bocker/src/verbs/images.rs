@@ -9,14 +9,37 @@ use crate::table::{Format, List};
 use crate::time;
 use crate::tools::Piece;
 
+const USUAL: [(&str, &str); 4] = [
+    ("IMAGE_ID", "ID"),
+    ("SOURCE", "Source"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+];
+const DIGESTS: [(&str, &str); 5] = [USUAL[0], USUAL[1], ("DIGEST", "Digest"), USUAL[2], USUAL[3]];
+
 /// List images
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Accepted for those used to it: all are listed anyway
     #[arg(short, long)]
     all: bool,
+    /// Show digests too
+    #[arg(long)]
+    digests: bool,
+    /// Show only those without a name (dangling=true), or with one (dangling=false)
+    #[arg(short, long, value_name = "dangling=BOOL", value_parser = dangling)]
+    filter: Option<bool>,
     #[command(flatten)]
     format: Format,
+}
+
+/// The one filter that there is.
+fn dangling(text: &str) -> Result<bool, String> {
+    match text.split_once('=') {
+        Some(("dangling", "true" | "1")) => Ok(true),
+        Some(("dangling", "false" | "0")) => Ok(false),
+        _ => Err("the only filter is dangling=true or dangling=false".into()),
+    }
 }
 
 /// One line of `bocker-pull list`, as far as it is read here.
@@ -33,18 +56,16 @@ struct Image {
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let stage = session.tool(Piece::Pull, "list")?;
-    let lines: Vec<Value> = session.read(&stage)?;
+    let mut lines: Vec<Value> = session.read(&stage)?;
+    if let Some(dangling) = args.filter {
+        lines.retain(|line| line["reference"].is_null() == dangling);
+    }
     let images = lines.iter().map(Image::deserialize);
     let images: Vec<Image> = images
         .collect::<std::result::Result<_, _>>()
         .map_err(|error| not_understood(&stage, &error))?;
     let list = List {
-        columns: &[
-            ("IMAGE_ID", "ID"),
-            ("SOURCE", "Source"),
-            ("CREATED", "CreatedSince"),
-            ("SIZE", "Size"),
-        ],
+        columns: if args.digests { &DIGESTS } else { &USUAL },
         rows: images.iter().map(record).collect(),
         lines,
     };

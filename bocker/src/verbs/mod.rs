@@ -5,6 +5,7 @@ pub(crate) mod commit;
 pub(crate) mod exec;
 pub(crate) mod format;
 pub(crate) mod help;
+pub(crate) mod image;
 pub(crate) mod images;
 pub(crate) mod init;
 pub(crate) mod inspect;

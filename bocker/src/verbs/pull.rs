@@ -1,5 +1,7 @@
 //! `pull REF`, and the original's `pull NAME TAG`.
 
+use std::ffi::OsString;
+
 use bocker_pipe::Result;
 
 use crate::image;
@@ -25,6 +27,12 @@ pub(crate) struct Args {
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
+    /// How progress is shown: auto, plain, json or quiet
+    #[arg(long, value_name = "HOW")]
+    progress: Option<String>,
+    /// Run PROGRAM with the reference and its digest; pull only if it exits with 0
+    #[arg(long, value_name = "PROGRAM")]
+    verify: Option<OsString>,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
@@ -38,6 +46,8 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         .options("--mirror", &args.mirror)
         .flag("--plain-http", args.plain_http)
         .flag("--quiet", args.quiet)
+        .option("--progress", args.progress.as_ref())
+        .option("--verify", args.verify.as_ref())
         .arg(reference);
     let mut pipeline = image::fetch(session, stage)?;
     pipeline.stages.push(
