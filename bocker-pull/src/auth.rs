@@ -231,7 +231,6 @@ impl Endpoint {
         }
         let service = challenge::get(bearer, "service");
         let grant = self.auth.grant(&realm, service.as_deref());
-        self.auth.tokens.borrow_mut().remove(&grant);
         *self.auth.scheme.borrow_mut() = Some(Scheme::Bearer { realm, service });
         let header = self.obtain(grant).await?;
         match used == Some(&header) {
