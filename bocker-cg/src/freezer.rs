@@ -20,7 +20,9 @@ const THAWED: &str = "THAWED";
 const FREEZE: &str = "cgroup.freeze";
 
 /// How long processes may take to reach the freezer; one in an uninterruptible sleep reaches it later.
-const FREEZE_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const KILL_WAIT: Duration = Duration::from_millis(100);
+/// The same where somebody counts on it.
+pub(crate) const PAUSE_WAIT: Duration = Duration::from_secs(5);
 
 pub(crate) const V1: Interface = Interface {
     shown_by: Some(STATE),
@@ -31,34 +33,40 @@ pub(crate) const V2: Interface = Interface {
     settings: Interface::nothing,
 };
 
-/// Stops everything in a group, as far as that is possible within a moment.
-pub(crate) fn freeze(version: Version, group: &Path) {
-    let deadline = Instant::now() + FREEZE_WAIT;
-    let (file, word) = match version {
-        Version::V1 => (STATE, FROZEN),
-        Version::V2 => (FREEZE, "1"),
-    };
+/// What is written to which file of a group so that everything in it stands still, or goes on.
+pub(crate) fn setting(version: Version, stands: bool) -> (&'static str, &'static str) {
+    match (version, stands) {
+        (Version::V1, true) => (STATE, FROZEN),
+        (Version::V1, false) => (STATE, THAWED),
+        (Version::V2, true) => (FREEZE, "1"),
+        (Version::V2, false) => (FREEZE, "0"),
+    }
+}
+
+/// Stops everything in a group, as far as that is possible in the time. Whether all of it stands still.
+pub(crate) fn freeze(version: Version, group: &Path, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    let (file, word) = setting(version, true);
     if fs::write(group.join(file), word).is_err() {
-        return;
+        return false;
     }
     match version {
         Version::V1 => {
-            while !is_frozen(version, group) && Instant::now() < deadline {
+            while !is_frozen(version, group) {
+                if Instant::now() >= deadline {
+                    return false;
+                }
                 thread::sleep(Duration::from_millis(1));
             }
+            true
         }
-        Version::V2 => {
-            events::wait_for(group, events::FROZEN, deadline);
-        }
+        Version::V2 => events::wait_for(group, events::FROZEN, deadline) == Some(true),
     }
 }
 
 /// Lets everything in a group go on.
 pub(crate) fn thaw(version: Version, group: &Path) {
-    let (file, word) = match version {
-        Version::V1 => (STATE, THAWED),
-        Version::V2 => (FREEZE, "0"),
-    };
+    let (file, word) = setting(version, false);
     // A group that is gone has nothing that could go on.
     let _ = fs::write(group.join(file), word);
 }

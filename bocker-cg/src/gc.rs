@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::STAGE;
 use crate::hierarchies::Hierarchies;
-use crate::{delete, group, list};
+use crate::{delete, group, list, pause};
 
 /// What the caller wants.
 struct Options {
@@ -43,9 +43,8 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
                 "paths": list::paths(&hierarchies, id),
                 "removed": false,
             })),
-            Some(claim) if claim.is_ours() => {
-                collect(call, claim, &hierarchies, &boot_id, &options)
-            }
+            Some(claim) if claim.is_ours() => thaw(call, &hierarchies, id)
+                .and_then(|()| collect(call, claim, &hierarchies, &boot_id, &options)),
             _ => Ok(()),
         };
         failures.note(result);
@@ -74,6 +73,14 @@ fn options(call: &mut Call) -> Result<Options> {
         }
     }
     Ok(options)
+}
+
+/// Lets go on what stands still for somebody who was killed.
+fn thaw(call: &Call, hierarchies: &Hierarchies, id: &Id) -> Result<()> {
+    match pause::thaw_forgotten(call, hierarchies, id)? {
+        true => call.line(&json!({"id": id, "thawed": !call.dry_run()})),
+        false => Ok(()),
+    }
 }
 
 fn made_the_claim(claim: &Claim) -> bool {

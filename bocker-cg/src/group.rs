@@ -181,7 +181,7 @@ fn kill_each(hierarchies: &Hierarchies, id: &Id, groups: &[PathBuf]) {
     let version = hierarchies.version();
     let freezer = hierarchies.of(Controller::Freezer).map(|m| m.join(id));
     if let Some(group) = &freezer {
-        freezer::freeze(version, group);
+        freezer::freeze(version, group, freezer::KILL_WAIT);
     }
     for pid in processes(groups) {
         // ESRCH: it ended by itself.

@@ -16,6 +16,7 @@ mod hierarchies;
 mod list;
 mod member;
 mod memory;
+mod pause;
 mod pids;
 mod request;
 mod unified;
@@ -37,6 +38,16 @@ pub static TOOL: Tool = Tool {
             name: "delete",
             kind: VerbKind::Deletes,
             run: delete::run,
+        },
+        Verb {
+            name: "freeze",
+            kind: VerbKind::Reports,
+            run: pause::freeze,
+        },
+        Verb {
+            name: "thaw",
+            kind: VerbKind::Reports,
+            run: pause::thaw,
         },
         Verb {
             name: "list",
@@ -80,8 +91,9 @@ bocker-cg create [LIMITS]      reads a document, makes its groups, passes it on
   --pids-limit N               at most N processes and threads, -1 any number
   --devices default|all        Docker's list of device nodes (default), or all
 bocker-cg delete [ID|NAME]     removes the groups; --force kills what is in them
-bocker-cg list                 all groups of containers
-bocker-cg info                 the controllers of this machine
+bocker-cg freeze ID [CMD ARG...]  it stands still, while the command runs if one
+bocker-cg thaw ID              is given; and goes on
+bocker-cg list | info          all groups of containers; the controllers
 bocker-cg gc                   removes what dead containers have left
   --grace SECONDS              keep what was begun less than this ago (600)
   --orphans                    show groups that nobody claims, too

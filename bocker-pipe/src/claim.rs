@@ -20,8 +20,9 @@ const RECORD: &str = "claim";
 /// The same before it is whole.
 const RECORD_NEW: &str = "claim.new";
 /// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
-const OWN: [&str; 5] = [
+const OWN: [&str; 6] = [
     lock::VERBS,
+    lock::STILL,
     lock::ALIVE_NEW,
     lock::ALIVE,
     RECORD_NEW,

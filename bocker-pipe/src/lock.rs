@@ -1,5 +1,5 @@
-//! Locks that the kernel drops when their holder dies: the short one that orders the verbs on one container,
-//! and the long one by which a supervisor shows that it lives.
+//! Locks that the kernel drops when their holder dies: the short one that orders the verbs on one container, the long one by which
+//! a supervisor shows that it lives, and the one by which a container is let go on for whose sake nobody works any more.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::Id;
@@ -19,6 +19,8 @@ pub(crate) const VERBS: &str = "lock";
 pub(crate) const ALIVE: &str = "alive";
 /// The same before it is locked.
 pub(crate) const ALIVE_NEW: &str = "alive.new";
+/// In a claim's folder: there while a container stands still for some work, and locked as long as that goes on.
+pub(crate) const STILL: &str = "still";
 /// The byte of it that is locked as long as the container runs; those after it, as long as the supervisor does.
 const RUNS: libc::off_t = 0;
 
@@ -91,19 +93,11 @@ pub fn verbs(id: &Id) -> Result<Lock> {
     let what = || format!("lock {}", path.display());
     loop {
         let file = match open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Error::new(
-                    Kind::NotFound,
-                    format!("{id} is not claimed on this machine"),
-                ));
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
             file => file.doing(what)?,
         };
         let lock = lock(file, FlockArg::LockExclusive).doing(what)?;
-        let held = lock.metadata().doing(what)?;
-        let is_there = fs::symlink_metadata(&path)
-            .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino()));
-        if is_there {
+        if is_at(&lock, &path).doing(what)? {
             return Ok(Lock(lock));
         }
     }
@@ -197,6 +191,84 @@ pub fn supervisor(id: &Id) -> Supervisor {
 /// Whether the container runs under a supervisor, or is being started.
 pub fn is_alive(id: &Id) -> bool {
     supervisor(id) == Supervisor::Runs
+}
+
+/// The right to let a container stand still. It is a flock(2), which the programs that are started meanwhile have too: the container
+/// is forgotten by all when the last of them has ended.
+#[derive(Debug)]
+pub struct Still {
+    file: Flock<File>,
+    path: PathBuf,
+}
+
+impl Still {
+    /// Waits until nobody else has it. Fails with [`Kind::NotFound`] when nobody claims the id.
+    pub fn begin(id: &Id) -> Result<Still> {
+        let path = paths::claim(id).join(STILL);
+        let what = || format!("lock {}", path.display());
+        loop {
+            let file = match open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
+                file => file.doing(what)?,
+            };
+            let file = lock(file, FlockArg::LockExclusive).doing(what)?;
+            if is_at(&file, &path).doing(what)? {
+                return Ok(Still { file, path });
+            }
+        }
+    }
+
+    /// The same for one that stands still though nobody works any more. `None` where none does.
+    pub fn forgotten(id: &Id) -> Result<Option<Still>> {
+        let path = paths::claim(id).join(STILL);
+        let what = || format!("lock {}", path.display());
+        if !path.exists() {
+            return Ok(None);
+        }
+        let file = match open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file.doing(what)?,
+        };
+        match lock(file, FlockArg::LockExclusiveNonblock) {
+            Err(Errno::EWOULDBLOCK) => Ok(None),
+            file => Ok(Some(Still {
+                file: file.doing(what)?,
+                path,
+            })),
+        }
+    }
+
+    /// Hands it on to the programs that are started from here on.
+    pub fn hand_on(&self) -> Result<()> {
+        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty()))
+            .map(drop)
+            .doing(|| format!("hand on {}", self.path.display()))
+    }
+
+    /// The container goes on.
+    pub fn end(self) -> Result<()> {
+        remove(&self.path)
+    }
+}
+
+/// Whether a container stands still and nobody works any more for whom it does. One system call where none does.
+pub fn is_forgotten_still(id: &Id) -> bool {
+    // Dropped at once, it lets the next who asks find the same.
+    matches!(Still::forgotten(id), Ok(Some(_)))
+}
+
+fn unclaimed(id: &Id) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!("{id} is not claimed on this machine"),
+    )
+}
+
+/// Whether a file that was locked is still the one that is found by its path.
+fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+    let held = file.metadata()?;
+    Ok(fs::symlink_metadata(path)
+        .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())))
 }
 
 /// A lock on bytes of a file; a length of 0 is as far as there are any.

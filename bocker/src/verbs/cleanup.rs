@@ -3,7 +3,7 @@
 
 use std::io;
 
-use bocker_pipe::{Document, Id, Kind, Result, containers, state};
+use bocker_pipe::{Document, Id, Kind, Result, containers, lock, state};
 
 use super::outcome::{Outcome, each};
 use crate::pipeline::Pipeline;
@@ -70,8 +70,16 @@ pub(crate) fn of(session: &Session, id: &Id, remove: bool) -> Result<Pipeline> {
 }
 
 /// What every command begins with: tears down what nobody is left to tear down, because a supervisor was killed or the machine
-/// was restarted. What fails is said by its stage, and does not keep the caller from what it wants.
+/// was restarted, and lets go on what stands still for a command that was killed. What fails is said by its stage, and does not
+/// keep the caller from what it wants.
 pub(crate) fn abandoned(session: &Session) -> Result<()> {
+    for id in containers::list()?
+        .iter()
+        .filter(|id| lock::is_forgotten_still(id))
+    {
+        let thaw = session.tool(Piece::Cg, "thaw")?.arg(id.as_str());
+        session.run(&Pipeline::new([thaw]))?;
+    }
     let ids: Vec<String> = state::abandoned()?.iter().map(Id::to_string).collect();
     each(&ids, |id| {
         let id = Id::parse(id)?;
