@@ -1,7 +1,5 @@
 //! What a new image is made on top of: the lower layers of another with its configuration, or nothing.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bocker_pipe::layout::{
     Descriptor, Digest, Layout, MANIFEST_MAX, Manifest, OCI_LAYER_GZIP, OCI_MANIFEST, Platform,
 };
@@ -11,10 +9,22 @@ use serde_json::{Value, json};
 use crate::container::Snap;
 use crate::image::ImageMember;
 use crate::ingest::Layer;
-use crate::{layers, time};
+use crate::{instruction, layers, time};
 
 /// Docker's name for a layer of the same format.
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// What is said of how an image came about.
+#[derive(Default)]
+pub(crate) struct Provenance {
+    /// Seconds since 1970.
+    pub(crate) created: u64,
+    pub(crate) created_by: String,
+    pub(crate) author: Option<String>,
+    pub(crate) comment: Option<String>,
+    /// Instructions that alter the configuration.
+    pub(crate) changes: Vec<String>,
+}
 
 /// What a new layer comes to lie upon.
 pub(crate) struct Base {
@@ -114,21 +124,25 @@ impl Base {
         })
     }
 
+    /// Fails as [`Base::add`] will when the instructions cannot be applied.
+    pub(crate) fn check(&self, changes: &[String]) -> Result<()> {
+        instruction::apply(&mut self.config["config"].clone(), changes)
+    }
+
     /// Puts a layer on top. Answers the configuration of the image that it makes.
-    pub(crate) fn add(&mut self, layer: &Layer, created_by: &str) -> Result<Vec<u8>> {
-        let created = time::rfc3339(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
-        );
+    pub(crate) fn add(&mut self, layer: &Layer, provenance: &Provenance) -> Result<Vec<u8>> {
+        let created = time::rfc3339(provenance.created);
         let before = self.layers.len();
         let config = &mut self.config;
         if before == 0 {
             config["rootfs"] = json!({"type": "layers", "diff_ids": []});
             config["history"] = json!([]);
         }
+        instruction::apply(&mut config["config"], &provenance.changes)?;
         config["created"] = json!(created);
+        if let Some(author) = &provenance.author {
+            config["author"] = json!(author);
+        }
         if let Some(Value::Array(diff_ids)) = config.pointer_mut("/rootfs/diff_ids") {
             diff_ids.push(json!(layer.diff_id));
         }
@@ -136,7 +150,16 @@ impl Base {
         if let Some(Value::Array(history)) = config.get_mut("history")
             && history.iter().filter(|entry| is_layer(entry)).count() == before
         {
-            history.push(json!({"created": created, "created_by": created_by}));
+            let mut entry = json!({"created": created, "created_by": provenance.created_by});
+            for (key, value) in [
+                ("author", &provenance.author),
+                ("comment", &provenance.comment),
+            ] {
+                if let Some(value) = value {
+                    entry[key] = json!(value);
+                }
+            }
+            history.push(entry);
         }
         self.layers.push(layer.blob.clone());
         for layer in &mut self.layers {

@@ -1,6 +1,7 @@
 //! `init` and `commit`: a layer is written into the image store, and an image made of it.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,16 +15,17 @@ use rustix::fs::CWD;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::base::Base;
+use crate::base::{Base, Provenance};
 use crate::btrfs::{self, Changes};
 use crate::container::{self, Folder, Snap};
 use crate::driver::Driver;
 use crate::ingest::Layer;
 use crate::layers::Draft;
 use crate::overlay::{self, Overlay};
-use crate::pack::Tree;
+use crate::pack::{Rules, Tree};
+use crate::tar::Time;
 use crate::tree::{open_child, open_directory};
-use crate::{cover, ioctl, layers};
+use crate::{cover, ioctl, layers, time};
 
 /// What was made, as one JSON line.
 #[derive(Serialize)]
@@ -35,66 +37,110 @@ struct Made {
     replaced: bool,
 }
 
-/// `init DIR|- [--name REFERENCE]`: an image of one layer from a directory, or from a tar archive on stdin.
+/// Takes an option that says how an image comes about, if it is one.
+fn take_provenance(call: &mut Call, option: &str, of: &mut Provenance) -> Result<bool> {
+    match option {
+        "-a" | "--author" => of.author = Some(call.text()?),
+        "-m" | "--message" => of.comment = Some(call.text()?),
+        "-c" | "--change" => of.changes.push(call.text()?),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// `init DIR|FILE|- [--name REFERENCE]`: an image of one layer from a directory, or from a tar archive.
 pub(crate) fn init(call: &mut Call) -> Result<()> {
     let (mut from, mut name) = (None, None);
+    let mut provenance = Provenance::default();
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(option) if option == "--name" => {
                 name = Some(Reference::parse(&call.text()?)?);
             }
-            Arg::Option(option) => return Err(call.unknown(&option)),
+            Arg::Option(option) => {
+                if !take_provenance(call, &option, &mut provenance)? {
+                    return Err(call.unknown(&option));
+                }
+            }
             Arg::Value(word) if from.is_none() => from = Some(PathBuf::from(word)),
             Arg::Value(word) => return Err(call.unexpected(&word)),
         }
     }
     let from = from.ok_or_else(|| {
         Error::new(Kind::Usage, "nothing is named to make an image of")
-            .hint("give a directory, or - for a tar archive on stdin")
+            .hint("give a directory, a tar archive, or - for one on stdin")
     })?;
     let (content, title) = match from.as_os_str() == "-" {
-        true => (Content::Stdin, "stdin".to_owned()),
-        false => (
+        true if io::stdin().is_terminal() => {
+            return Err(Error::new(Kind::Usage, "stdin is a terminal")
+                .hint("pipe an archive in, or name a file or a directory"));
+        }
+        true => (Content::Archive(None), "stdin".to_owned()),
+        false if from.is_dir() || !from.exists() => (
             Content::Directory(cover::Source::find(&from)?),
             from.display().to_string(),
         ),
+        false => (
+            Content::Archive(Some(from.clone())),
+            from.display().to_string(),
+        ),
     };
-    let annotations = json!({"org.opencontainers.image.title": title});
-    let created_by = format!("bocker init {title}");
-    let mut build = Build::new(content, Target::New(name), created_by)?;
-    build.annotations = Some(annotations);
+    // Where the files came from is of interest only where there is no better name; it would make the same files two images.
+    provenance.created_by = match name {
+        Some(_) => "bocker init".to_owned(),
+        None => format!("bocker init {title}"),
+    };
+    let annotations = name
+        .is_none()
+        .then(|| json!({"org.opencontainers.image.title": title}));
+    let mut build = Build::new(content, Target::New(name), provenance)?;
+    build.annotations = annotations;
     build.run(call)
 }
 
-/// `commit CONTAINER IMAGE`: what the container wrote becomes a layer above those of its image.
+/// `commit CONTAINER [IMAGE]`: what the container wrote becomes a layer above those of its image.
 pub(crate) fn commit(call: &mut Call) -> Result<()> {
     let mut words = Vec::new();
+    let mut provenance = Provenance::default();
     while let Some(arg) = call.arg()? {
         match arg {
-            Arg::Option(option) => return Err(call.unknown(&option)),
+            Arg::Option(option) => {
+                if !take_provenance(call, &option, &mut provenance)? {
+                    return Err(call.unknown(&option));
+                }
+            }
             Arg::Value(word) if words.len() < 2 => words.push(word.to_string_lossy().into_owned()),
             Arg::Value(word) => return Err(call.unexpected(&word)),
         }
     }
-    let [container, image] = &words[..] else {
-        return Err(Error::new(
-            Kind::Usage,
-            "a container and an image have to be named",
-        ));
+    let (container, image) = match &words[..] {
+        [container] => (container, None),
+        [container, image] => (container, Some(image)),
+        _ => return Err(Error::new(Kind::Usage, "no container is named")),
     };
     let id = containers::resolve(container)?;
     // Nobody deletes it meanwhile; who did so while this waited has left no container.
     let _lock = container::lock(&id)?;
     containers::resolve(id.as_str())?;
     let folder = Folder::of(&id);
+    let document = containers::load(&id).unwrap_or_default();
+    // As docker, what ran in it: the id would make two images of equal containers.
+    let words: Vec<String> = document.get("/process/args")?.unwrap_or_default();
+    provenance.created_by = match words.is_empty() {
+        true => "bocker commit".to_owned(),
+        false => words.join(" "),
+    };
     let content = Content::Container {
         snap: folder.snap()?,
         folder,
-        document: containers::load(&id).unwrap_or_default(),
-        id: id.clone(),
+        document,
+        id,
     };
-    let target = Target::find(&Layout::open(), image)?;
-    Build::new(content, target, format!("bocker commit {id}"))?.run(call)
+    let target = match image {
+        Some(image) => Target::find(&Layout::open(), image)?,
+        None => Target::New(None),
+    };
+    Build::new(content, target, provenance)?.run(call)
 }
 
 /// How much of its content a layer holds.
@@ -109,8 +155,8 @@ enum Extent {
 enum Content {
     /// A directory of the host.
     Directory(cover::Source),
-    /// An archive.
-    Stdin,
+    /// A tar archive in a file, or on stdin.
+    Archive(Option<PathBuf>),
     /// What a container wrote, or all that it sees.
     Container {
         id: Id,
@@ -156,8 +202,18 @@ impl Content {
         Draft::take(id, &folder.root()).map(Some)
     }
 
-    fn write(&self, writer: &Writer, extent: Extent, draft: Option<&Draft>) -> Result<Layer> {
+    fn write(
+        &self,
+        writer: &Writer,
+        extent: Extent,
+        draft: Option<&Draft>,
+        latest: Option<Time>,
+    ) -> Result<Layer> {
         let whole = Tree::Whole;
+        let rules = Rules {
+            without: &[],
+            latest,
+        };
         match (self, extent) {
             (Content::Directory(source), _) => {
                 let root = open_directory(&source.path)?;
@@ -167,21 +223,29 @@ impl Content {
                     .chain(&source.hidden)
                     .cloned()
                     .collect();
-                Layer::pack(writer, root.as_fd(), whole, &without).map(|(layer, _)| layer)
+                let rules = Rules {
+                    without: &without,
+                    latest,
+                };
+                Layer::pack(writer, root.as_fd(), whole, rules).map(|(layer, _)| layer)
             }
-            (Content::Stdin, _) => Layer::copy(writer, io::stdin()),
+            (Content::Archive(None), _) => Layer::copy(writer, io::stdin()),
+            (Content::Archive(Some(path)), _) => {
+                let file = File::open(path).doing(|| format!("open {}", path.display()))?;
+                Layer::copy(writer, file)
+            }
             (Content::Container { folder, snap, .. }, extent) if snap.driver == Driver::Overlay => {
                 let (root, tree) = match extent {
                     Extent::Difference => (open_directory(&overlay::upper(folder))?, Tree::Upper),
                     Extent::Whole => (merged(folder, snap)?, whole),
                 };
-                Layer::pack(writer, root.as_fd(), tree, &[]).map(|(layer, _)| layer)
+                Layer::pack(writer, root.as_fd(), tree, rules).map(|(layer, _)| layer)
             }
             (Content::Container { folder, snap, .. }, extent) => {
                 let root = open_directory(&draft.map_or_else(|| folder.root(), Draft::tree))?;
                 let below = Folder::top(snap).filter(|_| extent == Extent::Difference);
                 let (layer, left_out) = match below {
-                    None => Layer::pack(writer, root.as_fd(), whole, &[])?,
+                    None => Layer::pack(writer, root.as_fd(), whole, rules)?,
                     Some(below) => {
                         let below = open_directory(&below)?;
                         let find = || {
@@ -193,7 +257,7 @@ impl Content {
                             below: below.as_fd(),
                             changes: &changes,
                         };
-                        Layer::pack(writer, root.as_fd(), tree, &[])?
+                        Layer::pack(writer, root.as_fd(), tree, rules)?
                     }
                 };
                 match draft {
@@ -213,7 +277,11 @@ impl Content {
             )
         };
         match self {
-            Content::Stdin => (None, "gzip -1n".to_owned()),
+            Content::Archive(None) => (None, "gzip -1n".to_owned()),
+            Content::Archive(Some(path)) => (
+                None,
+                format!("gzip -1n < {}", quote(&path.display().to_string())),
+            ),
             Content::Directory(source) => {
                 let without = |path: &PathBuf| {
                     let inside = format!("./{}/*", path.display());
@@ -257,7 +325,9 @@ struct Build {
     layout: Layout,
     content: Content,
     target: Target,
-    created_by: String,
+    provenance: Provenance,
+    /// What was modified later counts as modified then.
+    latest: Option<Time>,
     annotations: Option<Value>,
     base: Base,
     extent: Extent,
@@ -272,14 +342,22 @@ struct Build {
 }
 
 impl Build {
-    fn new(content: Content, target: Target, created_by: String) -> Result<Build> {
+    fn new(content: Content, target: Target, mut provenance: Provenance) -> Result<Build> {
         let layout = Layout::open();
         let (base, extent) = content.base(&layout)?;
+        base.check(&provenance.changes)?;
+        let date = time::source_date()?;
+        provenance.created = date.unwrap_or_else(time::now);
+        let latest = date.map(|date| Time {
+            seconds: date as i64,
+            nanoseconds: 0,
+        });
         Ok(Build {
             layout,
             content,
             target,
-            created_by,
+            provenance,
+            latest,
             annotations: None,
             base,
             extent,
@@ -455,7 +533,10 @@ fn layer_step() -> Step<Build> {
     })
     .apply(|c| {
         let draft = c.draft.as_ref();
-        c.layer = Some(c.content.write(done(&c.writer)?, c.extent, draft)?);
+        c.layer = Some(
+            c.content
+                .write(done(&c.writer)?, c.extent, draft, c.latest)?,
+        );
         Ok(())
     })
 }
@@ -467,7 +548,7 @@ fn config_step() -> Step<Build> {
     )
     .command(|c: &Build| c.write_command(c.config.as_ref(), "the configuration, with the layer added"))
     .apply(|c| {
-        let bytes = c.base.add(done(&c.layer)?, &c.created_by)?;
+        let bytes = c.base.add(done(&c.layer)?, &c.provenance)?;
         c.config = Some(c.write(OCI_CONFIG, bytes)?);
         Ok(())
     })
@@ -541,8 +622,8 @@ fn has_lower(folder: &Folder, snap: &Snap) -> Result<bool> {
     }
 }
 
-/// What a container's processes see, whether it is mounted or not.
-fn merged(folder: &Folder, snap: &Snap) -> Result<OwnedFd> {
+/// What a container's processes see, whether it is mounted or not; without what is mounted in it.
+pub(crate) fn merged(folder: &Folder, snap: &Snap) -> Result<OwnedFd> {
     if folder.is_mounted() {
         return open_directory(&folder.root());
     }

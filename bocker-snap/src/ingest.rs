@@ -1,23 +1,18 @@
 //! A layer on its way into the image store: packed from a tree or copied from an archive, compressed, and its digests taken on the way.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use bocker_pipe::layout::{Descriptor, Digest, Hasher, Ingest, OCI_LAYER_GZIP, Writer};
+use bocker_pipe::layout::{Descriptor, Digest, OCI_LAYER_GZIP, Writer};
 use bocker_pipe::{Doing, Error, Kind, Result, paths};
-use flate2::{Compression, GzBuilder, write::GzEncoder};
 
-use crate::pack::{self, Tree};
+use crate::gzip::Gzip;
+use crate::pack::{self, Rules, Tree};
 use crate::source::{Source, free_space};
 use crate::tar::read::Reader;
 use crate::unpack::{WHITEOUT, components};
-
-/// RFC 1952: the operating system on which a file was compressed is of no interest.
-const UNKNOWN_SYSTEM: u8 = 255;
-/// Local layers are read more often than they travel: as fast as gzip goes.
-const LEVEL: u32 = 1;
 
 /// A layer in the store.
 pub(crate) struct Layer {
@@ -31,18 +26,18 @@ impl Layer {
         writer: &Writer,
         root: BorrowedFd<'_>,
         tree: Tree<'_>,
-        without: &[PathBuf],
+        rules: Rules<'_>,
     ) -> Result<(Layer, Vec<PathBuf>)> {
-        let sink = Sink::new(writer.ingest_new()?);
-        let (sink, left_out) = pack::pack(root, tree, without, sink)?;
-        Ok((sink.finish()?, left_out))
+        let sink = Gzip::new(writer.ingest_new()?);
+        let (sink, left_out) = pack::pack(root, tree, rules, sink)?;
+        Ok((Layer::finish(sink)?, left_out))
     }
 
     /// Takes an archive as it is, checked on the way: every header of it, and that it hides nothing.
     pub(crate) fn copy(writer: &Writer, from: impl Read + Send + 'static) -> Result<Layer> {
         let store = File::open(paths::root()).doing(|| "open BOCKER_ROOT".into())?;
         let limit = free_space(&store).doing(|| "ask for free space".into())?;
-        let mut sink = Sink::new(writer.ingest_new()?);
+        let mut sink = Gzip::new(writer.ingest_new()?);
         let mut source = Source::new(from, limit);
         let mut reader = Reader::new(Tee {
             from: &mut source,
@@ -63,29 +58,13 @@ impl Layer {
         }
         reader.finish()?;
         if source.finish()?.size == 0 {
-            return Err(Error::new(Kind::Invalid, "stdin ended without an archive"));
+            return Err(Error::new(Kind::Invalid, "the archive is empty"));
         }
-        sink.finish()
-    }
-}
-
-/// Compresses into the store, with the sum of what comes in.
-struct Sink {
-    encoder: GzEncoder<Ingest>,
-    hasher: Hasher,
-}
-
-impl Sink {
-    fn new(to: Ingest) -> Sink {
-        let builder = GzBuilder::new().operating_system(UNKNOWN_SYSTEM);
-        Sink {
-            encoder: builder.write(to, Compression::new(LEVEL)),
-            hasher: Hasher::default(),
-        }
+        Layer::finish(sink)
     }
 
-    fn finish(self) -> Result<Layer> {
-        let ingest = self.encoder.finish().doing(|| "write the layer".into())?;
+    fn finish(sink: Gzip) -> Result<Layer> {
+        let (ingest, diff_id) = sink.finish().doing(|| "write the layer".into())?;
         let (digest, size) = ingest.commit()?;
         Ok(Layer {
             blob: Descriptor {
@@ -95,20 +74,8 @@ impl Sink {
                 annotations: Default::default(),
                 platform: None,
             },
-            diff_id: self.hasher.finish(),
+            diff_id,
         })
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.encoder.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.encoder.flush()
     }
 }
 
@@ -119,7 +86,7 @@ struct Tee<R, W> {
 }
 
 impl<R: Read, W: Write> Read for Tee<R, W> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.from.read(buffer)?;
         self.to.write_all(&buffer[..count])?;
         Ok(count)

@@ -16,9 +16,11 @@ mod folder_lock;
 #[doc(hidden)]
 pub mod fuzz;
 mod garbage;
+mod gzip;
 mod image;
 mod import;
 mod ingest;
+mod instruction;
 mod ioctl;
 mod layers;
 mod loop_device;

@@ -24,7 +24,7 @@ use crate::tree::{MAX_XATTR, entries, is_portable, names, open_below, open_child
 use crate::unpack::{OPAQUE, WHITEOUT};
 
 /// The longest path that a layer can carry to others (limits.h, PATH_MAX, less its end).
-const MAX_PATH: usize = 4095;
+pub(crate) const MAX_PATH: usize = 4095;
 
 /// What a tree is.
 #[derive(Clone, Copy)]
@@ -38,41 +38,72 @@ pub(crate) enum Tree<'a> {
         below: BorrowedFd<'a>,
         changes: &'a Changes,
     },
+    /// Files for who knows nothing of layers: any name is one, `.wh.` names too. With `mounts`, what is mounted is part of it.
+    Files { mounts: bool },
 }
 
-/// Writes the tree below `root` as a tar archive. Directories on which something else is mounted, and those at the paths
-/// `without`, are empty in it; files at these paths, sockets and the devices by which overlayfs hides names are left out. Answers the writer and
-/// what was left out. Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
+/// What of a tree is written otherwise than it stands there.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Rules<'a> {
+    /// Paths of directories that are empty in the archive, and of files that are left out.
+    pub(crate) without: &'a [PathBuf],
+    /// What was modified later counts as modified then.
+    pub(crate) latest: Option<Time>,
+}
+
+/// Writes the tree below `root` as a tar archive. Directories on which something else is mounted are empty in it; sockets and
+/// the devices by which overlayfs hides names are left out. Answers the writer and what was left out.
+/// Fails with [`Kind::Invalid`] when a name could not be told from a hidden one's.
 pub(crate) fn pack<W: Write>(
     root: BorrowedFd<'_>,
     tree: Tree<'_>,
-    without: &[PathBuf],
+    rules: Rules<'_>,
     to: W,
 ) -> Result<(W, Vec<PathBuf>)> {
-    allow_depth();
+    let mut packer = Packer::new(root, tree, rules, to)?;
     let stat = fstat(root).doing(|| "examine the root".into())?;
-    let mut packer = Packer {
-        tree,
-        without,
-        device: stat.st_dev,
-        writer: Writer::new(to),
-        links: HashMap::new(),
-        left_out: Vec::new(),
-    };
-    let mut entry = entry(EntryKind::Directory, b"./", &stat);
+    let mut entry = packer.entry(EntryKind::Directory, b"./", &stat);
     entry.xattrs = xattrs(root, &entry)?;
     packer.writer.append(&entry, &mut io::empty())?;
     let below = match tree {
         Tree::Snapshot { below, .. } => Some(below),
-        Tree::Whole | Tree::Upper => None,
+        Tree::Whole | Tree::Upper | Tree::Files { .. } => None,
     };
     packer.directory(root, &[], below, false)?;
     Ok((packer.writer.finish()?, packer.left_out))
 }
 
+/// Writes what a directory has under a name, and everything below it, mounts included, as an archive in which it is called
+/// `path`; the empty path stands for what is in the directory of that name. `stat` is what was found under the name: what has come
+/// in its place since, as a link, is not taken for it.
+pub(crate) fn pack_named<W: Write>(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    stat: Stat,
+    path: &[u8],
+    to: W,
+) -> Result<W> {
+    let files = Tree::Files { mounts: true };
+    let mut packer = Packer::new(directory, files, Rules::default(), to)?;
+    let what = || format!("read '{}'", name.display());
+    if path.is_empty() {
+        let directory = open_child(directory, name).doing(what)?;
+        packer.directory(directory.as_fd(), &[], None, false)?;
+    } else {
+        let child = Child {
+            name: name.as_bytes().to_vec(),
+            stat,
+            kept: false,
+            replaces: false,
+        };
+        packer.child(directory, path.to_vec(), &child, None)?;
+    }
+    packer.writer.finish()
+}
+
 struct Packer<'a, W> {
     tree: Tree<'a>,
-    without: &'a [PathBuf],
+    rules: Rules<'a>,
     /// Of the root.
     device: u64,
     writer: Writer<W>,
@@ -99,7 +130,33 @@ struct Listing {
     children: Vec<Child>,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl<'a, W: Write> Packer<'a, W> {
+    fn new(root: BorrowedFd<'_>, tree: Tree<'a>, rules: Rules<'a>, to: W) -> Result<Packer<'a, W>> {
+        allow_depth();
+        let stat = fstat(root).doing(|| "examine the root".into())?;
+        Ok(Packer {
+            tree,
+            rules,
+            device: stat.st_dev,
+            writer: Writer::new(to),
+            links: HashMap::new(),
+            left_out: Vec::new(),
+        })
+    }
+
+    fn entry(&self, kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
+        let mut entry = Entry::new(kind, path);
+        entry.mode = stat.st_mode & 0o7777;
+        entry.uid = stat.st_uid;
+        entry.gid = stat.st_gid;
+        let mtime = Time {
+            seconds: stat.st_mtime,
+            nanoseconds: stat.st_mtime_nsec as u32,
+        };
+        entry.mtime = self.rules.latest.map_or(mtime, |latest| mtime.min(latest));
+        entry
+    }
+
     /// Packs what is in a directory. `below` is the same directory in the tree below; `replaces` says that it has come where that
     /// tree has something else.
     fn directory(
@@ -119,7 +176,8 @@ impl<W: Write> Packer<'_, W> {
         let hides = matches!(self.tree, Tree::Upper) && is_opaque(directory);
         let mut children = Vec::new();
         for child in listing.children {
-            if child.name.starts_with(WHITEOUT) {
+            let is_file_only = matches!(self.tree, Tree::Files { .. });
+            if child.name.starts_with(WHITEOUT) && !is_file_only {
                 return Err(Error::new(
                     Kind::Invalid,
                     format!(
@@ -165,7 +223,7 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn is_without(&self, path: &[u8]) -> bool {
-        let mut without = self.without.iter();
+        let mut without = self.rules.without.iter();
         without.any(|other| other.as_os_str().as_bytes() == path)
     }
 
@@ -256,7 +314,7 @@ impl<W: Write> Packer<'_, W> {
             FileType::Fifo => EntryKind::Fifo,
             _ => return Ok(()),
         };
-        let mut entry = entry(kind, &path, stat);
+        let mut entry = self.entry(kind, &path, stat);
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
                 entry.kind = EntryKind::HardLink;
@@ -299,8 +357,11 @@ impl<W: Write> Packer<'_, W> {
         below: Option<BorrowedFd<'_>>,
     ) -> Result<()> {
         let what = || format!("read '{}'", String::from_utf8_lossy(path));
-        let mut entry = entry(EntryKind::Directory, &[path, b"/"].concat(), &child.stat);
-        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        let mut entry = self.entry(EntryKind::Directory, &[path, b"/"].concat(), &child.stat);
+        let resolve = match self.tree {
+            Tree::Files { mounts: true } => ResolveFlags::NO_SYMLINKS,
+            _ => ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS,
+        };
         let name = OsStr::from_bytes(&child.name);
         let opened = open_below(parent, name, OFlags::RDONLY, resolve);
         let directory: OwnedFd = match opened {
@@ -315,18 +376,6 @@ impl<W: Write> Packer<'_, W> {
         }
         self.directory(directory.as_fd(), path, below, child.replaces)
     }
-}
-
-fn entry(kind: EntryKind, path: &[u8], stat: &Stat) -> Entry {
-    let mut entry = Entry::new(kind, path);
-    entry.mode = stat.st_mode & 0o7777;
-    entry.uid = stat.st_uid;
-    entry.gid = stat.st_gid;
-    entry.mtime = Time {
-        seconds: stat.st_mtime,
-        nanoseconds: stat.st_mtime_nsec as u32,
-    };
-    entry
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
@@ -354,11 +403,11 @@ fn is_socket(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Socket
 }
 
-fn is_whiteout(stat: &Stat) -> bool {
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-fn is_opaque(directory: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_opaque(directory: BorrowedFd<'_>) -> bool {
     let mut value = [0; 1];
     matches!(fgetxattr(directory, OPAQUE_XATTR, &mut value), Ok(1)) && value == *b"y"
 }
@@ -420,7 +469,7 @@ fn sorted(mut all: Vec<(Vec<u8>, Vec<u8>)>, entry: &Entry) -> Result<Vec<(Vec<u8
 }
 
 /// Each directory on the way down is held open, and a path may have more of them than the usual limit of descriptors.
-fn allow_depth() {
+pub(crate) fn allow_depth() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

@@ -809,7 +809,7 @@ fn an_image_is_made_of_an_empty_directory_and_not_of_nothing() {
         .says("No directory named '/nowhere/at/all' exists");
     host.run(&["bocker-snap", "init", "-"])
         .exits(125)
-        .says("stdin ended without an archive");
+        .says("the archive is empty");
     host.call(&["bocker-snap", "init", "-"])
         .stdin("no archive ".repeat(100))
         .run()

@@ -21,7 +21,7 @@ pub const BLOCK: usize = 512;
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 /// A point in time: seconds since 1970, possibly before, and nanoseconds after them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time {
     /// Since 1970, or before.
     pub seconds: i64,

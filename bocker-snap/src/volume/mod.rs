@@ -31,7 +31,7 @@ pub(crate) use verbs::volume;
 use crate::container::Folder;
 use crate::folder_lock::{self, Attempt};
 use crate::layers::make_folder;
-use crate::pack::{Tree, pack};
+use crate::pack::{Rules, Tree, pack};
 use crate::tree::{copy_attributes, names, open_below, open_directory, remove_path};
 use crate::unpack::unpack;
 use crate::{btrfs, time};
@@ -378,8 +378,9 @@ impl Content<'_> {
             from => from.doing(|| format!("open the container's {}", self.destination))?,
         };
         let (reader, writer) = std::io::pipe().doing(|| "make a pipe".into())?;
-        let packing =
-            std::thread::spawn(move || pack(from.as_fd(), Tree::Whole, &[], writer).map(drop));
+        let packing = std::thread::spawn(move || {
+            pack(from.as_fd(), Tree::Whole, Rules::default(), writer).map(drop)
+        });
         let unpacked = unpack(open_directory(folder)?.as_fd(), false, reader);
         match packing.join() {
             // A writer fails with EPIPE when the reader has failed, which is then the cause.
