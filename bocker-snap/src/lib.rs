@@ -7,16 +7,20 @@ mod base;
 mod btrfs;
 mod build;
 mod container;
+mod copy;
 mod cover;
 mod create;
 mod delete;
+mod diff;
 mod driver;
+mod export;
 mod folder_lock;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod garbage;
 mod gzip;
+mod history;
 mod image;
 mod import;
 mod ingest;
@@ -33,6 +37,7 @@ mod source;
 mod time;
 mod tree;
 mod unpack;
+mod view;
 mod volume;
 
 use bocker_pipe::{Tool, Verb, VerbKind, tar};
@@ -75,6 +80,26 @@ pub static TOOL: Tool = Tool {
             name: "commit",
             kind: VerbKind::Reports,
             run: build::commit,
+        },
+        Verb {
+            name: "diff",
+            kind: VerbKind::Reports,
+            run: diff::diff,
+        },
+        Verb {
+            name: "export",
+            kind: VerbKind::Reports,
+            run: export::export,
+        },
+        Verb {
+            name: "cp",
+            kind: VerbKind::Reports,
+            run: copy::cp,
+        },
+        Verb {
+            name: "history",
+            kind: VerbKind::Reports,
+            run: history::history,
         },
         Verb {
             name: "init",

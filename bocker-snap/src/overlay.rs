@@ -82,7 +82,7 @@ pub(crate) fn folders_command(folder: &Folder, snap: &Snap) -> String {
 }
 
 /// The lower directories of a container, topmost first.
-fn lower(folder: &Folder, snap: &Snap) -> Vec<PathBuf> {
+pub(crate) fn lower(folder: &Folder, snap: &Snap) -> Vec<PathBuf> {
     match &snap.rootfs {
         Some(directory) => vec![directory.clone()],
         None if snap.layers.is_empty() => vec![folder.path().join(EMPTY)],

@@ -70,6 +70,8 @@ struct Unpacker<'a> {
     root_path: Vec<u8>,
     /// Whether there are lower layers, of which something can be hidden.
     has_lower: bool,
+    /// Whether files are added to what is there, and nothing is a layer.
+    adds: bool,
     /// Directories by the name under which entries reach them.
     open: HashMap<Vec<u8>, Rc<Place>>,
     /// What this layer has written and the directories above: whiteouts hide nothing of it, in whichever order they come.
@@ -100,6 +102,27 @@ pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl Read) 
     unpacker.finish()
 }
 
+/// Adds the files of an archive to the directory `root`, as tar(1) would: any name is a file's, `.wh.` names too, nothing of another
+/// kind takes a directory's place or gives way to one, and directories that are only passed keep their times. `admit` sees each
+/// entry before, may alter it, and says whether it is taken. Fails with [`Kind::Exists`] where a directory is in the way.
+pub(crate) fn extract(
+    root: BorrowedFd<'_>,
+    archive: impl Read,
+    mut admit: impl FnMut(&mut Entry) -> bool,
+) -> Result<()> {
+    let mut unpacker = Unpacker::new(root, false)?;
+    unpacker.adds = true;
+    let mut reader = Reader::new(archive);
+    while let Some(mut entry) = reader.next()? {
+        interruption()?;
+        if admit(&mut entry) {
+            unpacker.add(&entry, &mut reader)?;
+        }
+    }
+    reader.finish()?;
+    unpacker.settle()
+}
+
 /// The components of a path in an archive: relative to the root whether it begins with a slash or not.
 /// Fails with [`Kind::Invalid`] on `..`, which nothing honest needs.
 pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>> {
@@ -121,6 +144,7 @@ impl<'a> Unpacker<'a> {
             root,
             root_path: path_of(root)?,
             has_lower,
+            adds: false,
             open: HashMap::new(),
             written: Paths::default(),
             count: 0,
@@ -212,6 +236,34 @@ impl<'a> Unpacker<'a> {
     fn keep_time(&mut self, path: Vec<u8>, times: Timestamps) {
         self.remembered += path.len() + size_of::<(Vec<u8>, Timestamps)>();
         self.times.insert(path, times);
+    }
+
+    /// What [`extract`] does with one entry. The directory that is added to stays as it is.
+    fn add(&mut self, entry: &Entry, data: &mut (impl Read + ?Sized)) -> Result<()> {
+        self.count()?;
+        if self.remembered > MAX_REMEMBERED {
+            self.settle()?;
+        }
+        let parts = components(&entry.path)?;
+        let Some((name, parents)) = parts.split_last() else {
+            return Ok(());
+        };
+        let place = self.make_place(&parents.join(&b'/'))?;
+        let is_directory = entry.kind == EntryKind::Directory;
+        match self.exists(&place, name) {
+            true if self.is_directory(&place, name) != is_directory => {
+                let (old, new) = match is_directory {
+                    true => ("what is no directory", "a directory"),
+                    false => ("a directory", "what is none"),
+                };
+                Err(Error::new(
+                    Kind::Exists,
+                    format!("'{}': {old} is not replaced by {new}", entry.name()),
+                )
+                .hint("remove it first"))
+            }
+            _ => self.write(&place, name, entry, data),
+        }
     }
 
     /// The attributes of the root, which can only be a directory (CVE-2021-29136).
@@ -680,7 +732,7 @@ impl<'a> Unpacker<'a> {
             .strip_prefix(self.root_path.as_slice())
             .unwrap_or(&path);
         let path = path.strip_prefix(b"/").unwrap_or(path).to_vec();
-        if !self.times.contains_key(&path) {
+        if !self.adds && !self.times.contains_key(&path) {
             let stat = fstat(&fd).doing(|| "examine a directory".into())?;
             self.keep_time(path.clone(), tree::times(&stat));
         }

@@ -44,6 +44,15 @@ pub(crate) struct List {
 impl List {
     /// Prints the list as it is wanted: on a terminal all columns, in a pipe the first two.
     pub(crate) fn print(&self, format: &Format) -> Result<u8> {
+        self.print_or(format, List::classic)
+    }
+
+    /// The same for a list that the original did not have: all columns in a pipe, too.
+    pub(crate) fn print_all(&self, format: &Format) -> Result<u8> {
+        self.print_or(format, |list| list.aligned(u16::MAX))
+    }
+
+    fn print_or(&self, format: &Format, in_a_pipe: impl Fn(&List) -> String) -> Result<u8> {
         let stdout = io::stdout();
         let text = match &format.format {
             _ if format.quiet => self.filled(&Template::parse("{{.ID}}")?),
@@ -51,7 +60,7 @@ impl List {
             Some(template) if template == "json" => self.filled(&Template::parse("{{json .}}")?),
             Some(template) => self.filled(&Template::parse(template)?),
             None if stdout.is_terminal() => self.aligned(width(&stdout)),
-            None => self.classic(),
+            None => in_a_pipe(self),
         };
         stdout
             .lock()

@@ -133,6 +133,32 @@ fn the_same_changes_give_the_same_layer_on_both_byte_for_byte() {
 }
 
 #[test]
+fn the_same_changes_are_told_the_same_by_both() {
+    if !need("skopeo setfattr setcap mkfs.btrfs") {
+        return;
+    }
+    let host = Host::new();
+    let [overlay, btrfs] = Root::both(&host).map(|root| {
+        root.store(&Image::full());
+        let container = root.create("fixture:1 --name web");
+        container.sh(CHANGES);
+        root.sh("bocker-snap diff web").text()
+    });
+    assert_eq!(overlay, btrfs);
+    for line in [
+        r#"{"kind":"A","path":"/data/new"}"#,
+        r#"{"kind":"C","path":"/etc/group"}"#,
+        r#"{"kind":"D","path":"/data/hello"}"#,
+        r#"{"kind":"C","path":"/var/old"}"#,
+    ] {
+        assert!(
+            btrfs.lines().any(|other| other == line),
+            "{line} is not in {btrfs}"
+        );
+    }
+}
+
+#[test]
 fn a_commit_is_a_snapshot_which_is_what_the_layers_archive_unpacks_to() {
     if !need("skopeo getfattr setfattr setcap python3 btrfs mkfs.btrfs") {
         return;

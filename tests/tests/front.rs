@@ -392,7 +392,7 @@ fn bug_4_and_5_a_mistyped_line_is_one_clear_line_and_125() {
         (&["exec", "web"], "no command is given"),
         (&["pull"], "<NAME>"),
         (&["pull", "a", "b", "c"], "'c'"),
-        (&["commit", "x"], "<IMAGE>"),
+        (&["commit"], "<CONTAINER>"),
         (&["rm"], "<NAMES>"),
         (&["stop", "-t", "soon", "x"], "'soon'"),
         (&["ps", "--format", "{{.x"], "{{ without }}"),

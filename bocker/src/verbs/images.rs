@@ -96,7 +96,7 @@ fn record(image: &Image) -> Value {
 }
 
 /// A number of bytes in docker's way: three digits, units of 1000.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = bytes as f64;
     let mut unit = 0;

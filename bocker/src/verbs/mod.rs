@@ -2,11 +2,16 @@
 
 pub(crate) mod cleanup;
 pub(crate) mod commit;
+pub(crate) mod cp;
+pub(crate) mod diff;
 pub(crate) mod exec;
+pub(crate) mod export;
 pub(crate) mod format;
 pub(crate) mod help;
+pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod images;
+pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod kill;
