@@ -69,7 +69,10 @@ pub(crate) fn login(call: &mut Call) -> Result<()> {
         before: None,
     };
     call.run_steps(&mut login, vec![keep()])?;
-    say("Login Succeeded")
+    match call.dry_run() {
+        true => Ok(()),
+        false => say("Login Succeeded"),
+    }
 }
 
 /// `logout [REGISTRY]`.
@@ -95,7 +98,10 @@ pub(crate) fn logout(call: &mut Call) -> Result<()> {
         before: None,
     };
     call.run_steps(&mut logout, vec![forget()])?;
-    say(&said)
+    match call.dry_run() {
+        true => Ok(()),
+        false => say(&said),
+    }
 }
 
 /// A registry as it is named before the first slash of a reference, or an address of it.

@@ -96,6 +96,16 @@ fn a_login_is_kept_when_the_registry_accepts_it_and_forgotten_at_a_logout() {
     assert!(!config.exists(), "a password that is wrong was kept");
     host.sh("mkdir -p ~/.docker && echo '{\"theirs\": 1.50}' >~/.docker/config.json")
         .ok();
+    let planned = ["bocker-pull", "login", "--dry-run", "-u", "ann"];
+    let planned = [&planned[..], &["--password-stdin", &address]].concat();
+    let planned = host.call(&planned).stdin("secret").run().ok();
+    let line = format!("+ docker login -u ann --password-stdin {address}\n");
+    assert_eq!((planned.stdout.as_str(), planned.stderr), ("", line));
+    assert!(
+        !fs::read_to_string(&config)
+            .expect("the file")
+            .contains("auths")
+    );
     let said = login(&host, &["-u", "ann", &address], "secret\n").text();
     assert_eq!(said, "Login Succeeded\n");
     let text = fs::read_to_string(&config).expect("the file");
