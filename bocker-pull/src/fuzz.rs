@@ -1,7 +1,8 @@
 //! What `cargo fuzz` runs on any bytes (see the page of `fuzz/`), and ordinary tests on the inputs that are kept there.
 //! Each function returns, whatever it is given; an assertion that fails is a fault.
 
-use crate::{challenge, platform};
+use crate::credentials::Content;
+use crate::{challenge, mirrors, platform};
 
 /// The value of a `WWW-Authenticate` header.
 pub fn challenge(bytes: &[u8]) {
@@ -32,6 +33,21 @@ pub fn platform(bytes: &[u8]) {
     assert_eq!(platform::parse(&platform::show(&read)).ok(), Some(read));
 }
 
+/// A file of credentials: docker's config.json or podman's auth.json. Its helpers, which are programs, are not asked.
+pub fn credentials(bytes: &[u8]) {
+    let Ok(content) = Content::parse(bytes, "config.json".to_owned()) else {
+        return;
+    };
+    for name in ["docker.io", "docker.io/library", "localhost:5000/a"] {
+        let _ = content.entry(name);
+    }
+}
+
+/// The file that sets up mirrors.
+pub fn registries(bytes: &[u8]) {
+    let _ = mirrors::parse(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +65,7 @@ mod tests {
     fn what_was_found_by_fuzzing_stays_found() {
         replay("challenge", challenge);
         replay("platform", platform);
+        replay("credentials", credentials);
+        replay("registries", registries);
     }
 }
