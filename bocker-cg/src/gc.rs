@@ -6,6 +6,7 @@ use std::time::Duration;
 use bocker_pipe::claim::{self, Claim};
 use bocker_pipe::containers::CONFIG;
 use bocker_pipe::error::Failures;
+use bocker_pipe::listed::Listed;
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Id, Result, lock, paths};
 use serde_json::json;
@@ -19,6 +20,7 @@ struct Options {
     grace: Duration,
     orphans: bool,
     force: bool,
+    listed: Listed,
 }
 
 pub(crate) fn run(call: &mut Call) -> Result<()> {
@@ -35,7 +37,8 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
 
     let bare_claims = claims.values().filter(|c| !groups.contains(&c.id));
     let our_bare_claims = bare_claims.filter(|c| made_the_claim(c)).map(|c| &c.id);
-    for id in groups.iter().chain(our_bare_claims) {
+    let found = groups.iter().chain(our_bare_claims);
+    for id in found.filter(|id| options.listed.has(id.as_str())) {
         let result = match claims.get(id) {
             None if options.orphans => call.line(&json!({
                 "id": id,
@@ -49,7 +52,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         };
         failures.note(result);
     }
-    for claim in claim::sweep(options.grace, call.dry_run())? {
+    for claim in claim::sweep(options.grace, &options.listed, call.dry_run())? {
         call.line(&json!({"claim": claim, "removed": !call.dry_run()}))?;
     }
     failures.into_result()
@@ -60,6 +63,7 @@ fn options(call: &mut Call) -> Result<Options> {
         grace: claim::DEFAULT_GRACE,
         orphans: false,
         force: false,
+        listed: Listed::default(),
     };
     while let Some(arg) = call.arg()? {
         match arg {
@@ -67,6 +71,7 @@ fn options(call: &mut Call) -> Result<Options> {
                 "--grace" => options.grace = Duration::from_secs(call.number()?),
                 "--orphans" => options.orphans = true,
                 "--force" => options.force = true,
+                "--listed" => options.listed = Listed::from_stdin()?,
                 _ => return Err(call.unknown(&option)),
             },
             Arg::Value(word) => return Err(call.unexpected(&word)),

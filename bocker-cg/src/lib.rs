@@ -96,6 +96,7 @@ bocker-cg thaw ID              is given; and goes on
 bocker-cg list | info          all groups of containers; the controllers
 bocker-cg gc                   removes what dead containers have left
   --grace SECONDS              keep what was begun less than this ago (600)
+  --listed                     gc: only what 'gc --dry-run' said, on stdin
   --orphans                    show groups that nobody claims, too
   --force                      kill what is alive, too
 bocker-cg setup | reset        makes or removes what all share (cgroup v2 only)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bocker_pipe::claim::Claim;
 use bocker_pipe::error::Failures;
+use bocker_pipe::listed::Listed;
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Id, Result, claim, containers};
 use serde::Serialize;
@@ -129,6 +130,7 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
 /// `gc`: removes what containers of our root have left that are no more, and prints it.
 pub(crate) fn gc(call: &mut Call) -> Result<()> {
     let (mut grace, mut orphans, mut force) = (claim::DEFAULT_GRACE, false, false);
+    let mut listed = Listed::default();
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(option) if option == "--grace" => {
@@ -136,6 +138,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             }
             Arg::Option(option) if option == "--orphans" => orphans = true,
             Arg::Option(option) if option == "--force" => force = true,
+            Arg::Option(option) if option == "--listed" => listed = Listed::from_stdin()?,
             Arg::Option(option) => return Err(call.unknown(&option)),
             Arg::Value(word) => return Err(call.unexpected(&word)),
         }
@@ -147,7 +150,8 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         .map(|claim| (claim.id.clone(), claim))
         .collect();
     let mut failures = Failures::default();
-    for mut found in objects.0.into_values() {
+    let found = objects.0.into_values();
+    for mut found in found.filter(|found| listed.has(found.id.as_str())) {
         let Some(claim) = claims.get(&found.id) else {
             if orphans {
                 found.removed = Some(false);
@@ -167,7 +171,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         call.line(&found)?;
         failures.note(result.map(|_| ()));
     }
-    for claim in claim::sweep(grace, call.dry_run())? {
+    for claim in claim::sweep(grace, &listed, call.dry_run())? {
         call.line(&json!({"claim": claim, "removed": !call.dry_run()}))?;
     }
     failures.into_result()

@@ -65,7 +65,7 @@ bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, nam
   delete [ID] [--force]   take it back, pass the document on
       --status            exit with what the document carries
   list                    networks on this machine, as JSON Lines
-  gc [--grace SECONDS] [--orphans] [--force]   remove what was left behind
+  gc [--grace SECONDS] [--listed] [--orphans] [--force]   remove leftovers
   setup, reset            make, or remove, what all containers share
   info                    the shared bridge, table and sysctls, as JSON
 

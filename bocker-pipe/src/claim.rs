@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{Id, Prefix};
+use crate::listed::Listed;
 use crate::lock::Supervisor;
 use crate::{containers, lock, paths};
 
@@ -262,15 +263,16 @@ pub fn release(id: &Id) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes what is left of claims whose maker was killed as it made or released them, if older than the grace; under a dry
-/// run only finds it. There is nothing in it yet or any more that could be anybody's.
-pub fn sweep(grace: Duration, dry_run: bool) -> Result<Vec<PathBuf>> {
+/// Removes what is left of claims whose maker was killed as it made or released them, if older than the grace and listed; under a
+/// dry run only finds it. There is nothing in it yet or any more that could be anybody's.
+pub fn sweep(grace: Duration, listed: &Listed, dry_run: bool) -> Result<Vec<PathBuf>> {
     let now = SystemTime::now();
     let mut swept = Vec::new();
     for (path, id) in hidden_claims()? {
         let changed = fs::symlink_metadata(&path).map_or(0, |data| data.ctime().unsigned_abs());
         let changed = UNIX_EPOCH + Duration::from_secs(changed);
-        if now.duration_since(changed).unwrap_or_default() < grace {
+        let is_young = now.duration_since(changed).unwrap_or_default() < grace;
+        if is_young || !listed.has(&path.to_string_lossy()) {
             continue;
         }
         if !dry_run {

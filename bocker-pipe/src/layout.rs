@@ -326,10 +326,15 @@ mod tests {
     fn collect(layout: &Layout, grace: u64, dry_run: bool) -> Vec<String> {
         let mut found = Vec::new();
         layout
-            .gc(Duration::from_secs(grace), dry_run, |garbage| {
-                found.push(garbage.path);
-                Ok(())
-            })
+            .gc(
+                Duration::from_secs(grace),
+                dry_run,
+                |_| true,
+                |garbage| {
+                    found.push(garbage.path);
+                    Ok(())
+                },
+            )
             .unwrap();
         found.sort();
         found
@@ -543,7 +548,9 @@ mod tests {
 
         fs::write(layout.root().join(INDEX_FILE), entry("sha512:00")).unwrap();
         let nothing = |_| panic!("something was removed");
-        let error = layout.gc(Duration::ZERO, false, nothing).unwrap_err();
+        let error = layout
+            .gc(Duration::ZERO, false, |_| true, nothing)
+            .unwrap_err();
         assert!(error.to_string().contains("no blob is removed"), "{error}");
     }
 

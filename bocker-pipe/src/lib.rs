@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod id;
 #[cfg(feature = "layout")]
 pub mod layout;
+pub mod listed;
 pub mod lock;
 pub mod paths;
 pub mod pool;

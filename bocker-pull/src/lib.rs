@@ -60,7 +60,7 @@ docker.io, library/ and latest are meant.
                                   registry may send next to nothing (60)
     --verify PROGRAM              run PROGRAM REF DIGEST; go on if it exits 0
     -q, --progress auto|plain|json|quiet   how progress is shown
-    --grace SECONDS               gc: only what is older (600)
+    --grace SECONDS, --listed     gc: only what is older (600), or on stdin
     -v, --explain                 show each step as a command; and why
     --dry-run                     ask the registry, but change nothing
     -, --document FD              add to a document from stdin or FD

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::Digest;
+use bocker_pipe::listed::Listed;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, containers, lock, paths};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
@@ -307,14 +308,15 @@ pub(crate) fn take_names(id: &Id) -> Result<()> {
 }
 
 /// Takes back the names of containers that no longer exist, or under a dry run only finds them.
-pub(crate) fn take_dead_names(dry_run: bool) -> Result<Vec<PathBuf>> {
+pub(crate) fn take_dead_names(listed: &Listed, dry_run: bool) -> Result<Vec<PathBuf>> {
     if !paths::names().is_dir() {
         return Ok(Vec::new());
     }
     let _lock = lock_names()?;
     let mut dead = Vec::new();
     for (link, owner) in links()? {
-        if owner.is_none_or(|id| !paths::container(&id).is_dir()) {
+        let is_dead = owner.is_none_or(|id| !paths::container(&id).is_dir());
+        if is_dead && listed.has(&link.to_string_lossy()) {
             if !dry_run {
                 remove_link(&link)?;
             }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bocker_pipe::claim::{self, DEFAULT_GRACE};
 use bocker_pipe::error::Failures;
 use bocker_pipe::layout::{DOCKER_INDEX, Layout, OCI_INDEX};
+use bocker_pipe::listed::Listed;
 use bocker_pipe::lock::Supervisor;
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, containers, lock, paths};
@@ -55,15 +56,17 @@ impl Removed {
     }
 }
 
-/// `gc [--grace SECONDS] [--layers] [--orphans] [--force]`.
+/// `gc [--grace SECONDS] [--listed] [--layers] [--orphans] [--force]`.
 pub(crate) fn gc(call: &mut Call) -> Result<()> {
     let (mut grace, mut orphans, mut force) = (DEFAULT_GRACE, false, false);
     let mut only_layers = false;
+    let mut listed = Listed::default();
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(option) => match option.as_str() {
                 "--grace" => grace = Duration::from_secs(call.number()?),
                 "--layers" => only_layers = true,
+                "--listed" => listed = Listed::from_stdin()?,
                 "--orphans" => orphans = true,
                 "-f" | "--force" => force = true,
                 _ => return Err(call.unknown(&option)),
@@ -73,7 +76,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
     }
     let dry_run = call.dry_run();
     if only_layers {
-        return collect_layers(&Layout::open(), grace, dry_run, &mut |removed| {
+        return collect_layers(&Layout::open(), grace, &listed, dry_run, &mut |removed| {
             call.line(&removed)
         });
     }
@@ -82,7 +85,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
     let folders = containers::list()?;
     let claims = claim::list()?;
     let mut failures = Failures::default();
-    for id in folders {
+    for id in folders.into_iter().filter(|id| listed.has(id.as_str())) {
         let folder = Folder::of(&id);
         if !force && lock::is_alive(&id) {
             continue;
@@ -137,7 +140,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             .record
             .as_ref()
             .is_some_and(|record| record.by == STAGE);
-        let lost = !paths::container(&claim.id).exists();
+        let lost = !paths::container(&claim.id).exists() && listed.has(claim.id.as_str());
         if own && lost && claim.is_stale(&boot, grace) && (force || !lock::is_alive(&claim.id)) {
             if !dry_run {
                 let _lock = container::lock(&claim.id)?;
@@ -146,27 +149,50 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
             call.line(&Removed::of("claim", &claim.id))?;
         }
     }
-    for claim in claim::sweep(grace, dry_run)? {
+    for claim in claim::sweep(grace, &listed, dry_run)? {
         call.line(&Removed::at("claim", claim))?;
     }
-    for name in container::take_dead_names(dry_run)? {
+    for name in container::take_dead_names(&listed, dry_run)? {
         call.line(&Removed::at("name", name))?;
     }
-    for volume in volume::abandoned()? {
+    let abandoned = volume::abandoned()?.into_iter();
+    for volume in abandoned.filter(|volume| listed.has(&volume.to_string_lossy())) {
         if !dry_run {
             remove_path(&volume)?;
         }
         call.line(&Removed::at("volume", volume))?;
     }
     let layout = Layout::open();
-    collect_layers(&layout, grace, dry_run, &mut |removed| call.line(&removed))?;
-    layout.gc(grace, dry_run, |garbage| {
+    let mut each = |removed| call.line(&removed);
+    collect_layers(&layout, grace, &listed, dry_run, &mut each)?;
+    let may_go = |path: &str| listed.has(&layout.root().join(path).to_string_lossy());
+    layout.gc(grace, dry_run, may_go, |garbage| {
         call.line(&Removed::at(
             garbage.kind,
             layout.root().join(&garbage.path),
         ))
     })?;
     failures.into_result()
+}
+
+/// Where the layers and blobs lie that nothing leads to and nobody is about to use.
+pub(crate) fn leftovers(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    let mut each = |removed: Removed| {
+        paths.extend(removed.path);
+        Ok(())
+    };
+    collect_layers(layout, Duration::ZERO, &Listed::default(), true, &mut each)?;
+    layout.gc(
+        Duration::ZERO,
+        true,
+        |_| true,
+        |garbage| {
+            paths.push(layout.root().join(garbage.path));
+            Ok(())
+        },
+    )?;
+    Ok(paths)
 }
 
 /// Removes a container that was never handed to bocker-spawn. Answers `false` for one that was, while this waited for its lock.
@@ -195,11 +221,12 @@ fn remove(id: &Id, folder: &Folder) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes layers that neither an image nor a container stands on, and what dead imports left, if older than `grace`.
+/// Removes layers that neither an image nor a container stands on, and what dead imports left, if older than `grace` and listed.
 /// While anyone imports layers or makes a root, they are left alone.
 fn collect_layers(
     layout: &Layout,
     grace: Duration,
+    listed: &Listed,
     dry_run: bool,
     each: &mut dyn FnMut(Removed) -> Result<()>,
 ) -> Result<()> {
@@ -215,7 +242,7 @@ fn collect_layers(
         .doing(|| format!("read {}", store.display()))?
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| age(path) >= grace)
+        .filter(|path| age(path) >= grace && listed.has(&path.to_string_lossy()))
         .collect();
     found.sort();
     for path in found {
@@ -317,7 +344,7 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
         }
         call.line(&Removed::of("claim", &claim.id))?;
     }
-    for claim in claim::sweep(Duration::ZERO, call.dry_run())? {
+    for claim in claim::sweep(Duration::ZERO, &Listed::default(), call.dry_run())? {
         call.line(&Removed::at("claim", claim))?;
     }
     for folder in [

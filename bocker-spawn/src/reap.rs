@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bocker_pipe::claim::{self, Claim};
 use bocker_pipe::document::{ExitMember, VERSION};
 use bocker_pipe::error::Failures;
+use bocker_pipe::listed::Listed;
 use bocker_pipe::lock::{self, Supervisor};
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers, paths};
@@ -99,12 +100,14 @@ fn settle(container: Container) -> Result<Document> {
 /// this tool's own making whose containers are over.
 pub(crate) fn gc(call: &mut Call) -> Result<()> {
     let (mut grace, mut orphans, mut force) = (claim::DEFAULT_GRACE, false, false);
+    let mut listed = Listed::default();
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(option) => match option.as_str() {
                 "--grace" => grace = Duration::from_secs(call.number()?),
                 "--orphans" => orphans = true,
                 "--force" => force = true,
+                "--listed" => listed = Listed::from_stdin()?,
                 _ => return Err(call.unknown(&option)),
             },
             Arg::Value(word) => return Err(call.unexpected(&word)),
@@ -118,7 +121,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         .map(|claim| (claim.id.clone(), claim))
         .collect();
     let mut failures = Failures::default();
-    for id in &ids {
+    for id in ids.iter().filter(|id| listed.has(id.as_str())) {
         let claimed = claims.get(id);
         if claimed.is_some_and(|claim| !claim.is_ours()) {
             continue;
@@ -134,7 +137,8 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         failures.note(collect(call, id, force));
     }
     for claim in claims.values() {
-        let is_half_made = is_own(claim)
+        let is_half_made = listed.has(claim.id.as_str())
+            && is_own(claim)
             && !paths::container(&claim.id)
                 .join(containers::CONFIG)
                 .exists()

@@ -27,12 +27,14 @@ pub struct Garbage {
 }
 
 impl Layout {
-    /// Removes what is left over and older than `grace`, or under a dry run only finds it; `each` hears of every file.
+    /// Removes what is left over, older than `grace` and `may_go` by its path beneath the layout, or under a dry run only finds
+    /// it; `each` hears of every file.
     /// Blobs are left alone while something is being written to the layout, since a blob may be there before what leads to it.
     pub fn gc(
         &self,
         grace: Duration,
         dry_run: bool,
+        may_go: impl Fn(&str) -> bool,
         mut each: impl FnMut(Garbage) -> Result<()>,
     ) -> Result<()> {
         if !self.exists() {
@@ -43,7 +45,7 @@ impl Layout {
                 .metadata()
                 .and_then(|data| data.modified())
                 .map(|time| SystemTime::now().duration_since(time));
-            matches!(age, Ok(Ok(age)) if age >= grace)
+            matches!(age, Ok(Ok(age)) if age >= grace) && may_go(&self.shown(&entry.path()))
         };
         for entry in files(&self.ingest())?.filter(old) {
             // A living writer holds the lock; the one that we take here is dropped with the file.
@@ -99,16 +101,17 @@ impl Layout {
         if !dry_run {
             fs::remove_file(&path).doing(|| format!("remove {}", path.display()))?;
         }
-        let shown = path
-            .strip_prefix(self.root())
-            .unwrap_or(&path)
-            .display()
-            .to_string();
         each(Garbage {
             kind,
-            path: shown,
+            path: self.shown(&path),
             size,
         })
+    }
+
+    /// A path beneath the layout.
+    fn shown(&self, path: &Path) -> String {
+        let below = path.strip_prefix(self.root()).unwrap_or(path);
+        below.display().to_string()
     }
 
     /// The names of the blobs that the index leads to. Fails when something on the way is not understood: better too much kept.
