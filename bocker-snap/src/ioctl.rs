@@ -404,9 +404,11 @@ fn search_quotas(
     inside: impl AsFd,
     first: Key,
     last: Key,
-    each: impl FnMut(Key, &[u8]),
+    mut each: impl FnMut(Key, &[u8]),
 ) -> Result<()> {
-    match search_tree(inside, QUOTA_TREE, first, last, 0, each) {
+    match search_tree(inside, QUOTA_TREE, first, last, 0, |_, key, item| {
+        each(key, item)
+    }) {
         Err(Errno::NOENT) => Ok(()),
         result => result,
     }
@@ -471,19 +473,32 @@ pub(crate) fn search(
     first: Key,
     last: Key,
     since: u64,
-    each: impl FnMut(Key, &[u8]),
+    mut each: impl FnMut(Key, &[u8]),
 ) -> Result<()> {
-    search_tree(inside, 0, first, last, since, each)
+    search_tree(inside, 0, first, last, since, |_, key, item| {
+        each(key, item)
+    })
 }
 
-/// As [`search`], of the tree with this id.
+/// As [`search`], of all items, each with the transaction that has written its leaf last.
+pub(crate) fn search_all(inside: impl AsFd, each: impl FnMut(u64, Key, &[u8])) -> Result<()> {
+    let key = |number, kind| Key {
+        object: number,
+        kind,
+        offset: number,
+    };
+    let (first, last) = (key(0, 0), key(u64::MAX, u8::MAX.into()));
+    search_tree(inside, 0, first, last, 0, each)
+}
+
+/// As [`search`], of the tree with this id, and with transactions.
 fn search_tree(
     inside: impl AsFd,
     tree: u64,
     first: Key,
     last: Key,
     since: u64,
-    mut each: impl FnMut(Key, &[u8]),
+    mut each: impl FnMut(u64, Key, &[u8]),
 ) -> Result<()> {
     let mut search = Box::new(Search {
         head: SearchHead {
@@ -511,12 +526,14 @@ fn search_tree(
         let mut rest = &search.buffer[..];
         let mut at = None;
         for _ in 0..search.head.count {
-            let (Some(key), Some(length)) = (key_of(rest), number(rest, 28, 4)) else {
+            let (Some(transaction), Some(key), Some(length)) =
+                (number(rest, 0, 8), key_of(rest), number(rest, 28, 4))
+            else {
                 return Err(Errno::IO);
             };
             let end = ITEM_HEADER + usize::try_from(length).unwrap_or(usize::MAX - ITEM_HEADER);
             let item = rest.get(ITEM_HEADER..end).ok_or(Errno::IO)?;
-            each(key, item);
+            each(transaction, key, item);
             rest = &rest[end..];
             at = Some(key);
         }

@@ -11,6 +11,7 @@ mod copy;
 mod cover;
 mod create;
 mod delete;
+mod df;
 mod diff;
 mod driver;
 mod export;
@@ -30,6 +31,7 @@ mod layers;
 mod loop_device;
 mod overlay;
 mod pack;
+mod parts;
 mod pool;
 mod quota;
 mod report;
@@ -130,6 +132,11 @@ pub static TOOL: Tool = Tool {
             name: "info",
             kind: VerbKind::Reports,
             run: report::info,
+        },
+        Verb {
+            name: "df",
+            kind: VerbKind::Reports,
+            run: df::df,
         },
         Verb {
             name: "list",

@@ -343,7 +343,7 @@ fn what_has_lost_its_name_is_listed_alone_and_pruned_unless_a_container_uses_it(
     assert_eq!(pruned.lines().count(), 1, "{pruned}");
     assert_eq!(ids(&["images", "--filter", "dangling=true"]).len(), 1);
     s.bocker(&["rm", "box"]).ok();
-    s.bocker(&["image", "prune", "--all"]).ok();
+    s.bocker(&["image", "prune", "--all", "--force"]).ok();
     assert!(ids(&["images"]).is_empty());
     assert_eq!(
         (

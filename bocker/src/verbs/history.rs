@@ -4,10 +4,9 @@ use bocker_pipe::Result;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::images::size;
 use crate::image;
 use crate::session::{Session, not_understood};
-use crate::table::{Format, List};
+use crate::table::{Format, List, size};
 use crate::time;
 use crate::tools::Piece;
 

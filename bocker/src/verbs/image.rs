@@ -1,11 +1,20 @@
-//! `image VERB`: docker's other words for the verbs on images, and `image prune`.
+//! `image VERB`: docker's other words for the verbs on images, and `image prune`. Which images nobody uses is found out here, for
+//! `system prune` too.
 
-use bocker_pipe::layout::Layout;
-use bocker_pipe::{Kind, Result, containers};
+use bocker_pipe::Result;
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, each};
+use super::system::Force;
 use super::{images, load, pull, push, rmi, save, tag};
-use crate::session::Session;
+use crate::container::{self, Container};
+use crate::session::{Session, not_understood, say};
+use crate::table::visible;
+use crate::tools::Piece;
+
+/// What 'bocker-pull list' shows where there is neither a name nor anything that the image was made of.
+const NAMELESS: &str = "<none>";
 
 /// Manage images
 #[derive(Debug, clap::Subcommand)]
@@ -22,15 +31,26 @@ pub(crate) enum Verb {
     Tag(tag::Args),
 }
 
-/// Remove images without a name that no container uses
+/// Remove images without a name that no container is made of
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prune {
-    /// Remove images with a name too
+    /// Those that have a name too
     #[arg(short, long)]
     all: bool,
-    /// Accepted for those used to it: nothing is asked
-    #[arg(short, long)]
-    force: bool,
+    /// Only list them
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    force: Force,
+}
+
+/// One line of `bocker-pull list`, as far as it is read here.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Image {
+    id: String,
+    reference: Option<String>,
+    source: String,
+    digest: String,
 }
 
 pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
@@ -47,20 +67,72 @@ pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
 }
 
 fn prune(session: &Session, args: &Prune) -> Result<u8> {
-    let mut images = Layout::open().images()?;
-    images.retain(|image| args.all || image.reference.is_none());
+    let containers = container::all(session)?;
+    let images = unused(session, &containers, |image| {
+        args.all || image.reference.is_none()
+    })?;
+    if args.dry_run {
+        return show(&images).map(|()| 0);
+    }
+    if !session.dry_run && !images.is_empty() && !args.force.is_given() {
+        show(&images)?;
+        args.force.confirm("Remove all of these?")?;
+    }
+    remove(session, &images)
+}
+
+/// Images of this kind of which none of these containers is made.
+pub(crate) fn unused(
+    session: &Session,
+    containers: &[Container],
+    is_meant: impl Fn(&Image) -> bool,
+) -> Result<Vec<Image>> {
+    let mut images = list(session)?;
+    let is_used = |image: &Image| {
+        let is_its = |container: &Container| {
+            let says = |member: &str| container.document.value(member).and_then(Value::as_str);
+            says("/bocker/image/digest") == Some(&image.digest)
+                || says("/bocker/image/id") == Some(&image.id)
+        };
+        containers.iter().any(is_its)
+    };
+    images.retain(|image| is_meant(image) && !is_used(image));
+    Ok(images)
+}
+
+impl Image {
+    /// Whether it has lost its name to another. What was made of a directory may never have had one, and is somebody's all the same.
+    pub(crate) fn has_lost_its_name(&self) -> bool {
+        self.source == NAMELESS
+    }
+}
+
+fn list(session: &Session) -> Result<Vec<Image>> {
+    let stage = session.tool(Piece::Pull, "list")?;
+    let lines = session.read(&stage)?;
+    lines
+        .iter()
+        .map(Image::deserialize)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| not_understood(&stage, &error))
+}
+
+/// Says what they are.
+pub(crate) fn show(images: &[Image]) -> Result<()> {
+    images
+        .iter()
+        .try_for_each(|image| say(&format!("image: {}  {}", image.id, visible(&image.source))))
+}
+
+/// Removes those that are still what they were when they were listed.
+pub(crate) fn remove(session: &Session, images: &[Image]) -> Result<u8> {
     let mut worst = Outcome::Done;
     for image in images {
-        if !containers::of_image(image.digest.as_str())?.is_empty() {
+        if !list(session)?.contains(image) {
             continue;
         }
-        let name = image.reference.unwrap_or_else(|| image.id.to_string());
-        match rmi::remove(session, &name, false) {
-            Ok(outcome) => worst = worst.max(outcome),
-            // Somebody else was faster, or has begun to use it.
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::InUse) => {}
-            Err(error) => return Err(error),
-        }
+        let name = image.reference.as_ref().unwrap_or(&image.id).clone();
+        worst = worst.max(each(&[name], |name| rmi::remove(session, name, false))?);
     }
     Ok(worst.exit_code())
 }

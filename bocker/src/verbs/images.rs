@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::session::{Session, not_understood};
-use crate::table::{Format, List};
+use crate::table::{Format, List, size};
 use crate::time;
 use crate::tools::Piece;
 
@@ -95,42 +95,9 @@ fn record(image: &Image) -> Value {
     })
 }
 
-/// A number of bytes in docker's way: three digits, units of 1000.
-pub(crate) fn size(bytes: u64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let decimals = match value {
-        _ if unit == 0 => 0,
-        value if value < 9.995 => 2,
-        value if value < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$}{}", units[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_size_has_three_digits() {
-        for (bytes, expected) in [
-            (0, "0B"),
-            (999, "999B"),
-            (1000, "1.00kB"),
-            (2_210_000, "2.21MB"),
-            (99_960, "100kB"),
-            (999_600, "1.00MB"),
-            (u64::MAX, "18.4EB"),
-        ] {
-            assert_eq!(size(bytes), expected);
-        }
-    }
 
     #[test]
     fn a_name_is_repository_and_tag() {

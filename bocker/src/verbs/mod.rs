@@ -3,6 +3,7 @@
 pub(crate) mod cleanup;
 pub(crate) mod commit;
 pub(crate) mod cp;
+pub(crate) mod df;
 pub(crate) mod diff;
 pub(crate) mod exec;
 pub(crate) mod export;

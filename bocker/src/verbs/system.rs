@@ -7,7 +7,7 @@ use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
 use super::outcome::{Outcome, each};
-use super::rm;
+use super::{df, image, rm, volume};
 use crate::container;
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
@@ -27,7 +27,8 @@ const INFORMERS: [Piece; 3] = [Piece::Snap, Piece::Net, Piece::Cg];
 /// Look after what all containers share
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
-    /// Remove what dead containers have left, and the containers that have ended or never began
+    Df(df::Args),
+    /// Remove what dead containers have left, the containers that have ended or never began, and images that have lost theirs
     Prune(Prune),
     /// Print what the tools found on this machine, as JSON
     Info,
@@ -46,6 +47,12 @@ pub(crate) struct Setup {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prune {
+    /// Remove every image that no container is made of
+    #[arg(short, long)]
+    all: bool,
+    /// Remove the volumes too that no container uses and nobody named
+    #[arg(long)]
+    volumes: bool,
     /// Only list it
     #[arg(long)]
     dry_run: bool,
@@ -62,6 +69,7 @@ pub(crate) struct Force {
 
 pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
     match verb {
+        Verb::Df(args) => df::run(session, args),
         Verb::Prune(args) => prune(session, args),
         Verb::Info => info(session),
         Verb::Reset(force) => reset(session, force),
@@ -85,20 +93,22 @@ fn setup(session: &Session, args: &Setup) -> Result<u8> {
     Ok(code)
 }
 
-/// Lists first, asks, and removes no container that was not on the list.
+/// Lists first, asks, and removes nothing that was not on the list: what has come or become garbage since stays.
 fn prune(session: &Session, args: &Prune) -> Result<u8> {
-    let mut leftovers = 0;
+    let mut leftovers = Vec::new();
     for piece in COLLECTORS {
         let stage = session.tool(piece, "gc")?.arg("--dry-run");
-        for line in session.read(&stage)? {
-            leftovers += 1;
-            say(&format!("{}: {}", piece.stage(), leftover(&line)))?;
+        let lines = session.read(&stage)?;
+        for line in &lines {
+            say(&format!("{}: {}", piece.stage(), leftover(line)))?;
+        }
+        if !lines.is_empty() {
+            leftovers.push((piece, lines));
         }
     }
-    let dead: Vec<container::Container> = container::all(session)?
+    let (dead, others): (Vec<_>, Vec<_>) = container::all(session)?
         .into_iter()
-        .filter(container::Container::is_over)
-        .collect();
+        .partition(container::Container::is_over);
     for container in &dead {
         let record = container.record();
         let text = |member: &str| record[member].as_str().unwrap_or_default().to_owned();
@@ -109,11 +119,32 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
             crate::table::visible(&text("Command"))
         ))?;
     }
-    if args.dry_run || (leftovers == 0 && dead.is_empty()) {
+    let images = image::unused(session, &others, |image| {
+        args.all || image.has_lost_its_name()
+    })?;
+    image::show(&images)?;
+    let volumes = match args.volumes {
+        true => volume::anonymous(session)?,
+        false => Vec::new(),
+    };
+    let is_clean =
+        leftovers.is_empty() && dead.is_empty() && images.is_empty() && volumes.is_empty();
+    if args.dry_run || is_clean {
         return Ok(0);
     }
     args.force.confirm("Remove all of this?")?;
-    let code = collect(session, &COLLECTORS, &[])?;
+    let mut code = 0;
+    for (piece, lines) in leftovers {
+        let gc = session.tool(piece, "gc")?.arg("--listed");
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        let pipeline = Pipeline {
+            document: Some(lines.join("\n")),
+            ..Pipeline::new([gc]).discarded()
+        };
+        if session.run(&pipeline)? != 0 {
+            code = EXIT_FAILED;
+        }
+    }
     let ids: Vec<String> = dead
         .iter()
         .map(|container| container.id.to_string())
@@ -128,7 +159,9 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         }
         .map(|outcome| if is_there() { outcome } else { Outcome::Done })
     })?;
-    Ok(code.max(worst.exit_code()))
+    code = code.max(worst.exit_code());
+    code = code.max(image::remove(session, &images)?);
+    Ok(code.max(volume::remove_anonymous(session, &volumes)?))
 }
 
 fn remove_all(session: &Session, ids: &[String], force: bool) -> Result<u8> {
@@ -186,6 +219,11 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
 }
 
 impl Force {
+    /// Whether nobody is to be asked.
+    pub(crate) fn is_given(&self) -> bool {
+        self.force
+    }
+
     /// Asks on a terminal; without one nothing is removed unasked.
     pub(crate) fn confirm(&self, question: &str) -> Result<()> {
         if self.force {

@@ -220,21 +220,42 @@ fn rm(session: &Session, args: &Rm) -> Result<u8> {
 
 /// Lists first, asks, and removes none that was not on the list.
 fn prune(session: &Session, args: &Prune) -> Result<u8> {
-    let prune = || -> Result<Stage> {
-        Ok(stage(session, "prune")?
-            .flag("--all", args.all)
-            .options("--filter", &args.filter))
-    };
-    let listed = session.read(&prune()?.arg("--dry-run"))?;
-    let names = listed.iter().filter_map(|line| line["name"].as_str());
-    let names: Vec<&str> = names.collect();
-    for name in &names {
-        say(&format!("volume: {name}"))?;
-    }
+    let prune = stage(session, "prune")?
+        .flag("--all", args.all)
+        .options("--filter", &args.filter);
+    let names = unused(session, &prune)?;
     if args.dry_run || names.is_empty() {
         return Ok(0);
     }
     args.force
         .confirm("Remove these volumes, and all that they hold?")?;
-    session.run(&Pipeline::new([prune()?.arg("--").args(names)]).discarded())
+    remove(session, prune, &names)
+}
+
+/// Those that nobody uses and nobody named.
+pub(crate) fn anonymous(session: &Session) -> Result<Vec<String>> {
+    unused(session, &stage(session, "prune")?)
+}
+
+/// Removes those of them that are still such.
+pub(crate) fn remove_anonymous(session: &Session, names: &[String]) -> Result<u8> {
+    match names {
+        [] => Ok(0),
+        names => remove(session, stage(session, "prune")?, names),
+    }
+}
+
+/// Says which volumes a prune would remove.
+fn unused(session: &Session, prune: &Stage) -> Result<Vec<String>> {
+    let listed = session.read(&prune.clone().arg("--dry-run"))?;
+    let names = listed.iter().filter_map(|line| line["name"].as_str());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    for name in &names {
+        say(&format!("volume: {name}"))?;
+    }
+    Ok(names)
+}
+
+fn remove(session: &Session, prune: Stage, names: &[String]) -> Result<u8> {
+    session.run(&Pipeline::new([prune.arg("--").args(names)]).discarded())
 }
