@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bocker_tests::{Call, Fingerprint, Host, Output, Running};
+use bocker_tests::{Call, Fingerprint, Host, Image, Output, Registry, Running, need};
 use serde_json::Value;
 
 /// How often each race is run. The second begins a little later each time, so that all of the first is met.
@@ -406,4 +406,77 @@ fn collections_without_grace_beside_fifty_starts_end_some_of_them_and_say_so() {
     collecting.wait().ok();
     machine.bocker(&["system", "prune", "--force"]).ok();
     machine.is_as_before();
+}
+
+#[test]
+fn collections_of_the_store_without_grace_beside_all_that_fills_and_empties_it_leave_every_image_whole()
+ {
+    if !need("docker-registry skopeo") {
+        return;
+    }
+    let machine = Machine::new();
+    let host = &machine.host;
+    let registry = Registry::start(host);
+    let pulled = registry.push(&Image::full(), "pulled:1");
+    let rootfs = &machine.rootfs;
+    let rounds = "for i in 1 2 3";
+    let jobs = [
+        format!(
+            "{rounds}; do bocker-pull -q {pulled} | bocker-snap import >/dev/null; bocker rmi {pulled}; done; bocker pull {pulled}"
+        ),
+        format!(
+            "{rounds}; do echo $i > {rootfs}/etc/number; bocker-snap init {rootfs} --name made:$i; done"
+        ),
+        format!(
+            "cd $TMPDIR; {rounds}; do bocker-snap create first:1 > document; root=$(jq -r .root.path document); echo $i > $root/number; \
+            bocker-snap commit $(jq -r .bocker.id document) committed:$i; bocker-snap delete < document > /dev/null; done"
+        ),
+        format!("{rounds}; do bocker tag first:1 named:$i; bocker rmi named:$i; done"),
+    ];
+    let stop = host.scratch().join("stop");
+    let collect = "while [ ! -e \"$0\" ]; do bocker-snap gc --layers --grace 0; bocker-pull gc --grace 0; done";
+    let collecting: Vec<Running> = (0..2)
+        .map(|_| host.spawn(&["sh", "-e", "-c", collect, &stop.display().to_string()]))
+        .collect();
+    let jobs: Vec<Running> = jobs
+        .iter()
+        .map(|job| host.spawn(&["bash", "-e", "-o", "pipefail", "-c", job]))
+        .collect();
+    for job in jobs {
+        job.wait().ok();
+    }
+    fs::write(&stop, "").expect("stop");
+    for collection in collecting {
+        collection.wait().ok();
+    }
+
+    let images = host.run(&["bocker-pull", "list"]).ok().json_lines();
+    // first:1, the one that was pulled, and three of each that were made and committed.
+    assert_eq!(images.len(), 8, "{images:?}");
+    for image in &images {
+        let reference = text(image, "/reference");
+        // Everything is unpacked anew from the blobs, digests and all, and a root stands on it.
+        let document = machine.document(reference);
+        let value: Value = serde_json::from_str(&document).expect("a document");
+        let number =
+            |path: &str| fs::read_to_string(format!("{}/{path}", text(&value, "/root/path")));
+        let tag = reference.rsplit(':').next().expect("a tag");
+        match reference {
+            made if made.contains("made") => {
+                assert_eq!(number("etc/number").expect("made"), format!("{tag}\n"))
+            }
+            committed if committed.contains("committed") => {
+                assert_eq!(number("number").expect("committed"), format!("{tag}\n"));
+            }
+            _ => {}
+        }
+        machine.snap(&["delete"]).stdin(document).run().ok();
+    }
+    host.remove_layers();
+    for image in &images {
+        machine
+            .snap(&["import", text(image, "/reference")])
+            .run()
+            .ok();
+    }
 }
