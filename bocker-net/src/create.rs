@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
+use bocker_pipe::document::Mount;
 use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, lock};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -368,7 +369,14 @@ fn finish(document: &mut Document, container: &Container, attachments: Vec<Attac
     document.set("/hostname", &hostname);
     document.remove_mounts(|destination, source| files::is_mount(id, destination, source));
     for mount in files::mounts(id) {
-        document.add_mount(&mount);
+        // Who mounts a file of their own there wants that one.
+        let asked: Vec<Mount> = document.get("/mounts").ok().flatten().unwrap_or_default();
+        if !asked
+            .iter()
+            .any(|other| other.destination == mount.destination)
+        {
+            document.add_mount(&mount);
+        }
     }
     let net = Net {
         mode: container.mode,
