@@ -457,6 +457,8 @@ fn destination_of(text: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn options(request: &Request) -> Vec<String> {
@@ -600,6 +602,27 @@ mod tests {
             "/run:remount",
         ] {
             assert!(Request::parse_tmpfs(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_has_a_destination_below_the_root_and_a_source_that_is_a_path_or_a_name(
+            text in "[a-z/.:,=\"%0-9]{0,40}|type=(bind|volume|tmpfs),(src|dst|ro|tmpfs-mode)=[a-z/.,\"=7]{0,20},dst=/[a-z/.]{0,9}",
+        ) {
+            let parsers = [Request::parse, Request::parse_mount, Request::parse_tmpfs];
+            for request in parsers.into_iter().filter_map(|parse| parse(&text).ok()) {
+                let below = Path::new(&request.destination);
+                prop_assert!(below.components().skip(1).all(|part| matches!(part, Component::Normal(_))));
+                prop_assert!(request.destination.len() > 1 && !below.starts_with(PROC));
+                let is_one = match request.kind {
+                    Source::Bind => request.source.starts_with('/'),
+                    Source::Volume => containers::is_name(&request.source),
+                    Source::Tmpfs => request.source.is_empty(),
+                };
+                prop_assert!(is_one, "{}", request.source);
+                request.mount().unwrap();
+            }
         }
     }
 
