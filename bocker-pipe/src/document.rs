@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Kind, Result};
 use crate::id::Id;
+use crate::incoming;
 
 /// The member of `bocker` that says that a container goes with its end.
 pub const RM: &str = "rm";
@@ -139,21 +140,16 @@ impl Document {
         Ok(document)
     }
 
-    /// Reads one document up to the end of file, of at most [`MAX_SIZE`] bytes.
+    /// Reads one document up to the end of file, of at most [`MAX_SIZE`] bytes. Lines of bocker-pull before it are passed over.
     pub fn read(from: impl Read) -> Result<Document> {
         let mut bytes = Vec::with_capacity(8 << 10);
         from.take(MAX_SIZE + 1)
             .read_to_end(&mut bytes)
-            .map_err(|error| {
-                Error::new(Kind::Document, format!("cannot read the document: {error}"))
-            })?;
+            .map_err(|error| Error::new(Kind::Document, unreadable(&error)))?;
         if bytes.len() as u64 > MAX_SIZE {
-            return Err(Error::new(
-                Kind::Document,
-                format!("the document is larger than {} MiB", MAX_SIZE >> 20),
-            ));
+            return Err(Error::new(Kind::Document, unreadable(&too_large())));
         }
-        Document::parse(&bytes)
+        Document::parse(incoming::skip(&bytes))
     }
 
     /// Writes the document and a newline in one piece; `pretty` is for people.
@@ -401,6 +397,14 @@ fn index(token: &str) -> Option<usize> {
 
 fn unescape(token: &str) -> String {
     token.replace("~1", "/").replace("~0", "~")
+}
+
+pub(crate) fn unreadable(why: &(impl std::fmt::Display + ?Sized)) -> String {
+    format!("cannot read the document: {why}")
+}
+
+pub(crate) fn too_large() -> String {
+    format!("it is larger than {} MiB", MAX_SIZE >> 20)
 }
 
 #[cfg(test)]

@@ -123,7 +123,6 @@ impl Layout {
 
     /// An image's manifest. Fails with [`Kind::Unsupported`] when another program has entered a whole index.
     pub fn manifest(&self, image: &Image) -> Result<Manifest> {
-        let bytes = self.read_blob(&image.digest, MANIFEST_MAX)?;
         if matches!(image.media_type.as_str(), OCI_INDEX | DOCKER_INDEX) {
             let name = image.familiar();
             return Err(Error::new(
@@ -132,7 +131,13 @@ impl Layout {
             )
             .hint("pull it, or copy one platform's image into the layout"));
         }
-        json(&bytes, || format!("the manifest {}", image.digest))
+        self.manifest_of(&image.digest)
+    }
+
+    /// The manifest of this digest, whether an image is made of it yet or not.
+    pub fn manifest_of(&self, digest: &Digest) -> Result<Manifest> {
+        let bytes = self.read_blob(digest, MANIFEST_MAX)?;
+        json(&bytes, || format!("the manifest {digest}"))
     }
 
     /// A manifest's configuration: what the tools act on, and the whole of it as it is.

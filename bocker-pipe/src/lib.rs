@@ -13,6 +13,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod id;
+pub mod incoming;
 #[cfg(feature = "layout")]
 pub mod layout;
 pub mod listed;

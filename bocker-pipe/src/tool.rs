@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use crate::document::Document;
 use crate::error::{Doing, EXIT_FAILED, EXIT_SIGNAL, Error, Kind, Result};
 use crate::id::Id;
+use crate::incoming::Incoming;
 use crate::step::{Engine, Mode, Step};
 use crate::{claim, containers, pool, signals, timing};
 
@@ -93,6 +95,7 @@ pub struct Call {
     source: Source,
     status: bool,
     help: bool,
+    incoming: Option<Incoming>,
     document: Option<Document>,
     written: bool,
     exit_code: u8,
@@ -108,6 +111,7 @@ impl Call {
             source: Source::Usual,
             status: false,
             help: false,
+            incoming: None,
             document: None,
             written: false,
             exit_code: 0,
@@ -223,6 +227,14 @@ impl Call {
         self.loaded()
     }
 
+    /// Begins to read the document, which the first call of [`Call::document`] waits for, and the lines of bocker-pull before it.
+    /// [`Call::create`] then asks for the document after the steps, not before them.
+    pub fn incoming(&mut self) -> Result<Incoming> {
+        let incoming = Incoming::new(self.input()?);
+        self.incoming = Some(incoming.clone());
+        Ok(incoming)
+    }
+
     /// Instead of reading one from a pipe, takes the document of the container that `name` resolves to; of one that never
     /// reached bocker-spawn, or is only claimed yet, one that holds its id alone.
     pub fn document_of(&mut self, name: &str) -> Result<&mut Document> {
@@ -277,14 +289,19 @@ impl Call {
     }
 
     fn read(&self) -> Result<Document> {
-        if !self.reads_a_pipe() {
-            return Ok(Document::new());
+        match &self.incoming {
+            // The stages before end by a signal as we do, and what they have made goes on to those who remove it.
+            Some(incoming) => incoming.document(|| Ok(())),
+            None if self.reads_a_pipe() => Document::read(self.input()?),
+            None => Ok(Document::new()),
         }
+    }
+
+    /// Where the document comes from.
+    fn input(&self) -> Result<File> {
         if let Source::Descriptor(number) = self.source {
-            let path = format!("/proc/self/fd/{number}");
-            let file = File::open(&path)
-                .doing(|| format!("read the document from descriptor {number}"))?;
-            return Document::read(file);
+            return File::open(format!("/proc/self/fd/{number}"))
+                .doing(|| format!("read the document from descriptor {number}"));
         }
         let stdin = std::io::stdin();
         if stdin.is_terminal() {
@@ -294,7 +311,10 @@ impl Call {
             )
             .hint(format!("pipe one in, or see '{} --help'", self.tool.name)));
         }
-        Document::read(stdin.lock())
+        let stdin = stdin.as_fd().try_clone_to_owned();
+        stdin
+            .map(File::from)
+            .doing(|| "read the document from stdin".into())
     }
 
     /// Whether nothing is to be done, by option or because the document says so.
@@ -335,20 +355,28 @@ impl Call {
         finish: impl Fn(&mut Document, &C) -> Result<()>,
     ) -> Result<()> {
         let engine = self.engine();
-        let before = self.document()?.clone();
+        let mut before = match self.incoming {
+            Some(_) => None,
+            None => Some(self.document()?.clone()),
+        };
         let mut done = Vec::new();
-        let result = engine
-            .set_up(&mut context, steps, &mut done)
-            .and_then(|()| finish(self.document()?, &context))
-            .and_then(|()| self.write());
-        let Err(error) = result else { return Ok(()) };
+        let work = || {
+            engine.set_up(&mut context, steps, &mut done)?;
+            let document = self.document()?;
+            before.get_or_insert_with(|| document.clone());
+            finish(document, &context)?;
+            self.write()
+        };
+        let Err(error) = work() else { return Ok(()) };
         match engine.take_back(&mut context, done) {
             Ok(()) => {
-                self.document = Some(before);
+                self.document = before.or(self.document.take());
                 Err(error)
             }
             Err(second) => {
-                let _ = finish(self.document()?, &context);
+                if let Some(document) = self.document.as_mut() {
+                    let _ = finish(document, &context);
+                }
                 Err(error.and(&second))
             }
         }

@@ -35,26 +35,15 @@ impl Layout {
 
     /// Opens a blob to be read as a stream, with its size in bytes. The reader has to check the digest.
     pub fn open_blob(&self, digest: &Digest) -> Result<(File, u64)> {
-        let path = self.blob(digest);
-        // O_NONBLOCK: somebody's FIFO of that name must not hold us.
-        let open = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&path);
-        let file = match open {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let missing = format!("the blob {digest} is not in {}", self.root().display());
-                return Err(Error::new(Kind::NotFound, missing).hint("pull the image again"));
-            }
-            result => result.doing(|| format!("open {}", path.display()))?,
-        };
-        let data = file
-            .metadata()
-            .doing(|| format!("look at {}", path.display()))?;
-        if !data.is_file() {
-            return Err(damaged(&path, "it is not a regular file"));
-        }
-        Ok((file, data.len()))
+        open(&self.blob(digest))?.ok_or_else(|| {
+            let missing = format!("the blob {digest} is not in {}", self.root().display());
+            Error::new(Kind::NotFound, missing).hint("pull the image again")
+        })
+    }
+
+    /// Opens what has come of a blob that is on its way. Nothing in it is checked yet, and its writer may begin it anew.
+    pub fn open_ingest(&self, digest: &Digest) -> Result<Option<File>> {
+        Ok(open(&self.ingest().join(digest.hex()))?.map(|(file, _)| file))
     }
 
     /// Reads a whole blob of at most `max` bytes and checks its digest. Fails with [`Kind::Invalid`] when it is larger or damaged.
@@ -75,6 +64,26 @@ impl Layout {
             return Err(damaged(&path, "its content has another digest"));
         }
         Ok(bytes)
+    }
+}
+
+/// Opens a regular file, with its size. `None` when it is not there.
+fn open(path: &Path) -> Result<Option<(File, u64)>> {
+    // O_NONBLOCK: somebody's FIFO of that name must not hold us.
+    let open = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let file = match open {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.doing(|| format!("open {}", path.display()))?,
+    };
+    let data = file
+        .metadata()
+        .doing(|| format!("look at {}", path.display()))?;
+    match data.is_file() {
+        true => Ok(Some((file, data.len()))),
+        false => Err(damaged(path, "it is not a regular file")),
     }
 }
 
