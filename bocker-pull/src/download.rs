@@ -9,6 +9,7 @@ use futures_util::stream::{self, LocalBoxStream};
 use tokio::runtime::Runtime;
 use tokio::time;
 
+use crate::announce;
 use crate::notices::Notices;
 use crate::progress::{Progress, TICK};
 use crate::registry::Registry;
@@ -135,6 +136,7 @@ async fn fetch(
         match writer.resume(blob)? {
             Slot::Present => {
                 progress.present(blob);
+                announce::whole(blob)?;
                 return Ok(false);
             }
             Slot::Busy => time::sleep(TICK).await,
@@ -146,5 +148,6 @@ async fn fetch(
     transfer::fetch(registry, layer, &mut ingest, &underway).await?;
     ingest.commit_as(blob)?;
     progress.downloaded(blob);
+    announce::whole(blob)?;
     Ok(true)
 }

@@ -4,6 +4,7 @@
 
 use bocker_pipe::{Tool, Verb, VerbKind};
 
+mod announce;
 mod archive;
 mod auth;
 mod challenge;

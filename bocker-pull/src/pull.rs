@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::runtime::{self, Runtime};
 
+use crate::announce;
 use crate::download::{Downloads, patiently};
 use crate::endpoint::Options;
 use crate::platform;
@@ -151,9 +152,9 @@ fn look_up(
 
 impl Pull {
     fn steps(&self) -> Vec<Step<Pull>> {
-        let mut steps = vec![store()];
+        let mut steps = vec![store(), manifest()];
         steps.extend((0..self.resolved.layers.len()).map(blob));
-        steps.extend([manifest(), index()]);
+        steps.push(index());
         steps
     }
 
@@ -327,7 +328,7 @@ fn manifest() -> Step<Pull> {
                 pull.written.push(blob.digest.clone());
             }
         }
-        Ok(())
+        announce::manifest(pull.resolved.digest())
     })
 }
 

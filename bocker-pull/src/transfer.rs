@@ -8,6 +8,7 @@ use bocker_pipe::{Doing, Result};
 use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
+use crate::announce::Growth;
 use crate::endpoint::{Body, Endpoint, header};
 use crate::progress::Underway;
 use crate::registry::{ANYTHING, Registry, blob_at, there};
@@ -22,6 +23,7 @@ struct Transfer<'a> {
     blob: &'a Descriptor,
     ingest: &'a mut Ingest,
     underway: &'a Underway<'a>,
+    growth: Growth<'a>,
     /// Whether the rest alone may be asked for.
     ranges: bool,
 }
@@ -37,8 +39,10 @@ pub(crate) async fn fetch(
         blob: &layer.descriptor,
         ingest,
         underway,
+        growth: Growth::of(&layer.descriptor),
         ranges: true,
     };
+    transfer.growth.has(transfer.ingest.size())?;
     transfer.fetch(registry, layer).await
 }
 
@@ -200,13 +204,15 @@ impl Transfer<'_> {
                     .map_err(Failure::from);
             }
             self.underway.advance(chunk.len() as u64);
+            self.growth.has(self.ingest.size())?;
         }
         Ok(())
     }
 
     fn restart(&mut self) -> Result<()> {
         self.underway.restart();
-        self.ingest.restart()
+        self.ingest.restart()?;
+        self.growth.has(0)
     }
 }
 

@@ -338,15 +338,18 @@ impl Output {
         self
     }
 
-    /// The output as one JSON value.
+    /// The output as one JSON value. What bocker-pull says of its way before the document is passed over.
     ///
     /// # Panics
     /// When it is none.
     #[must_use]
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|e| panic!("no JSON on stdout: {e}: {self}"))
+        let mut document = self.stdout.as_str();
+        while document.starts_with(r#"{"pull":"#) {
+            document = document.split_once('\n').map_or("", |(_, rest)| rest);
+        }
+        serde_json::from_str(document).unwrap_or_else(|e| panic!("no JSON on stdout: {e}: {self}"))
     }
 
     /// The output as JSON Lines.

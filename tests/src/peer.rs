@@ -57,6 +57,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// How many bytes are promised beyond those of the body.
     pub missing: usize,
+    /// What is sent after the body, when the gate is open.
+    pub later: Option<(Arc<AtomicBool>, Vec<u8>)>,
     /// Whether the connection is then left open without a word.
     pub stall: bool,
     /// What is sent instead of a head.
@@ -223,7 +225,8 @@ fn read(stream: &TcpStream) -> Option<Request> {
 fn send(mut stream: TcpStream, request: &Request, reply: &Reply, stopped: &AtomicBool) {
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
     if !reply.endless {
-        let length = reply.body.len() + reply.missing;
+        let later = reply.later.as_ref().map_or(0, |(_, rest)| rest.len());
+        let length = reply.body.len() + later + reply.missing;
         head += &format!("Content-Length: {length}\r\n");
     }
     for (name, value) in &reply.headers {
@@ -243,6 +246,12 @@ fn send(mut stream: TcpStream, request: &Request, reply: &Reply, stopped: &Atomi
     let mut well = write(&head, reply.drip.filter(|_| reply.garbage.is_some()));
     if request.method != "HEAD" {
         well = well && write(&reply.body, reply.drip);
+        if let Some((gate, rest)) = &reply.later {
+            while well && !gate.load(Ordering::SeqCst) && go_on() {
+                thread::sleep(Duration::from_millis(10));
+            }
+            well = well && write(rest, reply.drip);
+        }
         while well && reply.endless && go_on() {
             well = write(&reply.body, reply.drip);
         }

@@ -1041,7 +1041,7 @@ fn a_pull_that_fails_takes_nothing_that_another_writer_may_count_on() {
     let fail = || {
         let call = host
             .call(&["bocker-pull", &reference])
-            .env("BOCKER_FAIL_AT", "pull.manifest");
+            .env("BOCKER_FAIL_AT", "pull.index");
         call.run().exits(125)
     };
     fail();
