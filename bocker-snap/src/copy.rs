@@ -7,7 +7,7 @@
 //! comes out is added to a directory that is open already, beyond which no name in the archive leads.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -430,7 +430,7 @@ fn between(copy: &Copy, source: &Place, stat: Stat, destination: &Place) -> Resu
             let mut to = pack_named(source.directory.as_fd(), &source.name, stat, label, to)?;
             to.flush().doing(|| "write the files".into())
         });
-        let added = add(copy, &into, reader);
+        let added = add(copy, &into, BufReader::with_capacity(BUFFER, reader));
         match packing.join() {
             // A writer fails with EPIPE when the reader has failed, which is then the cause.
             Err(_) => added,
@@ -447,7 +447,7 @@ fn between(copy: &Copy, source: &Place, stat: Stat, destination: &Place) -> Resu
 }
 
 /// Unpacks, as files of root that give nobody rights which they do not have, unless the archive's own are wanted.
-fn add(copy: &Copy, into: &OwnedFd, archive: impl Read) -> Result<()> {
+fn add(copy: &Copy, into: &OwnedFd, archive: impl BufRead) -> Result<()> {
     let mut left_out = 0_u64;
     let added = extract(into.as_fd(), archive, |entry: &mut Entry| {
         if copy.archive {

@@ -12,7 +12,8 @@ use crate::container::{self, Folder, Snap};
 use crate::cover::{self, Source};
 use crate::driver::Driver;
 use crate::image::{self, ImageMember};
-use crate::layers::{self, Keep, Layer};
+use crate::layers::{self, Keep};
+use crate::stack::Stack;
 use crate::volume::{Content, Record, Request, Volume};
 use crate::{STAGE, btrfs, overlay, quota, tree, volume};
 
@@ -42,7 +43,7 @@ struct Context {
     labels: Map<String, Value>,
     read_only: bool,
     image: Option<ImageMember>,
-    layers: Vec<Layer>,
+    stack: Stack,
     source: Option<Source>,
     snap: Snap,
     /// Volumes that were not there before.
@@ -203,7 +204,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         labels,
         read_only: options.read_only,
         image: member,
-        layers,
+        stack: Stack::new(snap.driver, layers, None),
         source,
         snap,
         made: Vec::new(),
@@ -234,8 +235,11 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
     if context.name.is_some() {
         steps.push(name_step());
     }
-    let missing = layers::missing(context.snap.driver, &context.layers);
-    steps.extend(missing.into_iter().map(layer_step));
+    steps.extend(
+        context
+            .stack
+            .steps(|c: &Context| &c.stack, |c| &mut c.stack),
+    );
     if context.source.as_ref().is_some_and(Source::is_covered) {
         steps.push(cover_step());
     }
@@ -324,22 +328,6 @@ fn name_step() -> Step<Context> {
         None => Ok(()),
     })
     .undo(|c| container::take_names(&c.id))
-}
-
-fn layer_step(index: usize) -> Step<Context> {
-    Step::new(
-        "snap.layer",
-        "a layer is unpacked once, and shared by all containers and images above it",
-    )
-    .command(move |c: &Context| layers::import_commands(c.snap.driver, &c.layers[index]))
-    .look(move |c| {
-        let path = layers::path(&c.layers[index].chain_id);
-        format!("ls -l {}", quote(&path.display().to_string()))
-    })
-    .apply(move |c| {
-        let below = &c.snap.layers[..index];
-        layers::import(c.snap.driver, &Layout::open(), below, &c.layers[index])
-    })
 }
 
 fn quota_step() -> Step<Context> {

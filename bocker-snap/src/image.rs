@@ -1,6 +1,6 @@
 //! Images of the store, as the other verbs see them: what a document says about one, and its layers.
 
-use bocker_pipe::layout::{Digest, Image, Layout, Platform};
+use bocker_pipe::layout::{Digest, Image, Layout, Manifest, Platform};
 use bocker_pipe::{Document, Id, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,13 +32,24 @@ pub(crate) struct Unpacked {
 
 /// Reads manifest and configuration.
 pub(crate) fn read(layout: &Layout, image: &Image) -> Result<Unpacked> {
-    let manifest = layout.manifest(image)?;
+    let mut unpacked = of_manifest(layout, layout.manifest(image)?, &image.digest)?;
+    unpacked.member.id = Some(image.id.clone());
+    unpacked.member.reference = image.reference.clone();
+    Ok(unpacked)
+}
+
+/// The same of an image that has no id and no name yet.
+pub(crate) fn read_manifest(layout: &Layout, digest: &Digest) -> Result<Unpacked> {
+    of_manifest(layout, layout.manifest_of(digest)?, digest)
+}
+
+fn of_manifest(layout: &Layout, manifest: Manifest, digest: &Digest) -> Result<Unpacked> {
     let (config, _) = layout.config(&manifest)?;
     let layers = layers::of_image(&manifest, &config.rootfs.diff_ids)?;
     let member = ImageMember {
-        id: Some(image.id.clone()),
-        reference: image.reference.clone(),
-        digest: Some(image.digest.clone()),
+        id: None,
+        reference: None,
+        digest: Some(digest.clone()),
         platform: Some(config.platform()),
         config: config.config,
     };

@@ -1,20 +1,22 @@
-//! `import`: unpacks the layers of an image, so that containers begin at once.
+//! `import`: unpacks the layers of an image, so that containers begin at once; in a pipe from bocker-pull, while it downloads them.
 
-use bocker_pipe::layout::{Image, Layout};
-use bocker_pipe::step::quote;
-use bocker_pipe::{Arg, Call, Document, Error, Kind, Result, Step};
+use bocker_pipe::incoming::Incoming;
+use bocker_pipe::layout::{Digest, Image, Layout};
+use bocker_pipe::step::interruption;
+use bocker_pipe::{Arg, Call, Document, Error, Kind, Result};
 
 use crate::driver::Driver;
-use crate::image::{self, Unpacked};
-use crate::layers::{self, Keep};
+use crate::image::{self, ImageMember, Unpacked};
+use crate::stack::Stack;
 
 struct Context {
-    driver: Driver,
-    image: Unpacked,
-    keep: Option<Keep>,
+    /// What is known of it; a document that is still to come may know its name.
+    image: ImageMember,
+    is_named: bool,
+    stack: Stack,
 }
 
-/// `import [IMAGE]`: of the image that is named, or of the one in the document that bocker-pull wrote.
+/// `import [IMAGE]`: of the image that is named, or of the one that bocker-pull writes about.
 pub(crate) fn import(call: &mut Call) -> Result<()> {
     let mut named: Option<Image> = None;
     let layout = Layout::open();
@@ -30,50 +32,57 @@ pub(crate) fn import(call: &mut Call) -> Result<()> {
             }
         }
     }
-    let document = call.document()?;
-    let image = match named {
-        Some(image) => image,
-        None => image::of_document(&layout, document)?.ok_or_else(|| {
-            Error::new(Kind::Document, "the document names no image (bocker.image)")
-                .hint("begin with 'bocker-pull REFERENCE', or name an image that is here")
-        })?,
-    };
-    let context = Context {
-        driver: Driver::here(),
-        image: image::read(&layout, &image)?,
-        keep: None,
-    };
-    let steps = steps(&context);
-    call.create(context, steps, |document, context| {
-        document.set_member("image", &context.image.member);
-        Ok(())
-    })
-}
-
-fn steps(context: &Context) -> Vec<Step<Context>> {
-    let missing = layers::missing(context.driver, &context.image.layers);
-    missing.into_iter().map(layer_step).collect()
-}
-
-fn layer_step(index: usize) -> Step<Context> {
-    Step::new(
-        "snap.layer",
-        "a layer is unpacked once, and shared by all containers and images above it",
-    )
-    .command(move |c: &Context| layers::import_commands(c.driver, &c.image.layers[index]))
-    .look(move |c| {
-        let path = layers::path(&c.image.layers[index].chain_id);
-        format!("ls -l {}", quote(&path.display().to_string()))
-    })
-    .apply(move |c| {
-        if c.keep.is_none() {
-            c.keep = Some(Keep::take()?);
+    let context = match named {
+        Some(image) => Context::new(image::read(&layout, &image)?, true, None),
+        None => {
+            let incoming = call.incoming()?;
+            match incoming.manifest(interruption)? {
+                Some(digest) => {
+                    let unpacked = image::read_manifest(&layout, &Digest::parse(&digest)?)?;
+                    Context::new(unpacked, false, Some(incoming))
+                }
+                None => {
+                    let image = of_document(&layout, call.document()?)?;
+                    Context::new(image::read(&layout, &image)?, true, None)
+                }
+            }
         }
-        let layers = &c.image.layers;
-        let below: Vec<_> = layers[..index]
-            .iter()
-            .map(|layer| layer.chain_id.clone())
-            .collect();
-        layers::import(c.driver, &Layout::open(), &below, &layers[index])
+    };
+    let steps = context
+        .stack
+        .steps(|c: &Context| &c.stack, |c| &mut c.stack);
+    call.create(context, steps, finish)
+}
+
+impl Context {
+    fn new(image: Unpacked, is_named: bool, incoming: Option<Incoming>) -> Context {
+        Context {
+            image: image.member,
+            is_named,
+            stack: Stack::new(Driver::here(), image.layers, incoming),
+        }
+    }
+}
+
+fn of_document(layout: &Layout, document: &Document) -> Result<Image> {
+    image::of_document(layout, document)?.ok_or_else(|| {
+        Error::new(Kind::Document, "the document names no image (bocker.image)")
+            .hint("begin with 'bocker-pull REFERENCE', or name an image that is here")
     })
+}
+
+fn finish(document: &mut Document, context: &Context) -> Result<()> {
+    let mut member = context.image.clone();
+    if !context.is_named {
+        let image = of_document(&Layout::open(), document)?;
+        if member.digest.as_ref() != Some(&image.digest) {
+            return Err(Error::new(
+                Kind::Document,
+                "the document names another image than the lines before it",
+            ));
+        }
+        (member.id, member.reference) = (Some(image.id), image.reference);
+    }
+    document.set_member("image", &member);
+    Ok(())
 }

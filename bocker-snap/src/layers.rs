@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bocker_pipe::layout::{Descriptor, Digest, Layout, Manifest};
+use bocker_pipe::layout::{Descriptor, Digest, Manifest};
 use bocker_pipe::step::interruption;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
 use rustix::fs::{
@@ -23,7 +23,7 @@ use crate::btrfs;
 use crate::driver::Driver;
 use crate::folder_lock::{self, Attempt};
 use crate::overlay::{Overlay, unmount_all};
-use crate::source::{Source, free_space};
+use crate::source::Source;
 use crate::tree::{
     copy_attributes, names, open_below, open_directory, remove_path, sync_directory, times,
 };
@@ -100,21 +100,48 @@ pub(crate) fn missing(driver: Driver, layers: &[Layer]) -> Vec<usize> {
     driver.missing(layers, |layer| is_here(&layer.chain_id))
 }
 
-/// Unpacks a layer above those `below` it (lowest first), which are here. While another process does the same, this waits for it.
-pub(crate) fn import(
+/// Lets layers be seen, lowest first. Before that they are on the disk: a power failure must not leave empty files in a layer.
+pub(crate) fn publish<'a>(
     driver: Driver,
-    layout: &Layout,
-    below: &[Digest],
-    layer: &Layer,
+    new: impl Iterator<Item = (&'a Unfinished, &'a Digest)> + Clone,
 ) -> Result<()> {
     let store = paths::layers();
-    make_folder(&store)?;
-    let Some(new) = Unfinished::claim(&store, &layer.chain_id)? else {
-        return Ok(());
+    if let (Driver::Overlay, Some((any, _))) = (driver, new.clone().next()) {
+        syncfs(&any.lock).doing(|| format!("sync {}", store.display()))?;
+    }
+    for (unfinished, chain_id) in new {
+        let (tree, target) = (unfinished.tree(), path(chain_id));
+        match driver {
+            Driver::Btrfs => publish_snapshot(&tree, &target)?,
+            Driver::Overlay => {
+                match renameat_with(CWD, &tree, CWD, &target, RenameFlags::NOREPLACE) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error).doing(|| format!("make {}", target.display())),
+                }
+            }
+        }
+    }
+    sync_directory(&store)
+}
+
+/// What it does, as far as there are commands for it.
+pub(crate) fn publish_commands<'a>(
+    driver: Driver,
+    layers: impl Iterator<Item = &'a Digest>,
+) -> Vec<String> {
+    let how = match driver {
+        Driver::Overlay => "written to the disk and renamed to",
+        Driver::Btrfs => "seen as a read-only snapshot,",
     };
-    let unpacked = new.unpack(driver, layout, below, layer);
-    let published = unpacked.and_then(|()| new.publish(driver, &path(&layer.chain_id)));
-    published.and(new.remove())
+    layers
+        .map(|chain_id| {
+            format!(
+                "# {UNFINISHED}{}/{TREE} is {how} {}",
+                chain_id.hex(),
+                path(chain_id).display()
+            )
+        })
+        .collect()
 }
 
 /// Whether a name in the store is that of a layer on its way.
@@ -156,7 +183,7 @@ pub(crate) fn count() -> Result<usize> {
     }
 }
 
-/// What [`import`] does, as far as there are commands for it.
+/// What the step of a layer does, as far as there are commands for it.
 pub(crate) fn import_commands(driver: Driver, layer: &Layer) -> Vec<String> {
     let into = match driver {
         Driver::Overlay => "into",
@@ -210,14 +237,14 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 }
 
 /// A layer on its way: a folder that is locked as long as its maker lives.
-struct Unfinished {
+pub(crate) struct Unfinished {
     path: PathBuf,
     lock: File,
 }
 
 impl Unfinished {
     /// Makes the folder or takes over what a dead process left of it. `None` when the layer is there.
-    fn claim(store: &Path, chain_id: &Digest) -> Result<Option<Unfinished>> {
+    pub(crate) fn claim(store: &Path, chain_id: &Digest) -> Result<Option<Unfinished>> {
         let target = path(chain_id);
         let path = store.join(format!("{UNFINISHED}{}", chain_id.hex()));
         while !target.is_dir() {
@@ -258,7 +285,8 @@ impl Unfinished {
         })
     }
 
-    fn empty(&self) -> Result<()> {
+    /// Removes what is in it.
+    pub(crate) fn empty(&self) -> Result<()> {
         // A mount that passes by, where the kernel knows no detached ones, stays when its maker is killed.
         unmount_all(&self.path.join(PLACE))?;
         for name in names(&self.lock).doing(|| format!("read {}", self.path.display()))? {
@@ -267,20 +295,27 @@ impl Unfinished {
         Ok(())
     }
 
-    fn unpack(
+    /// Where the layer comes to lie in it.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.path.join(TREE)
+    }
+
+    /// Unpacks a layer above the trees `below` it, lowest first.
+    pub(crate) fn unpack(
         &self,
         driver: Driver,
-        layout: &Layout,
-        below: &[Digest],
+        below: &[PathBuf],
         layer: &Layer,
+        mut source: Source,
     ) -> Result<()> {
-        let (blob, _) = layout.open_blob(&layer.blob.digest)?;
-        let limit = free_space(&self.lock).doing(|| format!("ask {}", self.path.display()))?;
-        let mut source = Source::new(blob, limit);
         let unpacked = match driver {
             Driver::Overlay => self.unpack_difference(below, &mut source),
             Driver::Btrfs => self.unpack_whole(below, &mut source),
         };
+        // A read that was interrupted is no damaged layer.
+        unpacked
+            .as_ref()
+            .or_else(|_| interruption().map(|()| &()))?;
         unpacked.map_err(|error| {
             let message = format!("the layer {}: {}", layer.blob.digest, error.message());
             let told = Error::new(error.kind().clone(), message);
@@ -289,12 +324,20 @@ impl Unfinished {
                 None => told,
             }
         })?;
-        let sums = source.finish()?;
-        check(layer, &sums.digest, sums.size, &sums.diff_id)
+        match source.finish()?.diff_id {
+            diff_id if diff_id == layer.diff_id => Ok(()),
+            diff_id => {
+                let (digest, should) = (&layer.blob.digest, &layer.diff_id);
+                let what = format!(
+                    "the layer {digest} is not the image's: its diff id is {diff_id}, not {should}"
+                );
+                Err(Error::new(Kind::Invalid, what).hint("remove the image and pull it again"))
+            }
+        }
     }
 
     /// Into a directory, through an overlay mount of it over the layers below.
-    fn unpack_difference(&self, below: &[Digest], source: &mut Source) -> Result<()> {
+    fn unpack_difference(&self, below: &[PathBuf], source: &mut Source) -> Result<()> {
         let [tree, work, place] = [TREE, WORK, PLACE].map(|name| self.path.join(name));
         for folder in [&tree, &work, &place] {
             DirBuilder::new()
@@ -307,9 +350,9 @@ impl Unfinished {
             return unpack(upper.as_fd(), false, source);
         };
         // The merged root shows the attributes of the topmost directory: until the layer says otherwise, the lower ones'.
-        copy_attributes(open_directory(&path(top))?, &upper)?;
+        copy_attributes(open_directory(top)?, &upper)?;
         let overlay = Overlay {
-            lower: below.iter().rev().map(path).collect(),
+            lower: below.iter().rev().cloned().collect(),
             upper: tree,
             work,
             volatile: true,
@@ -319,30 +362,17 @@ impl Unfinished {
     }
 
     /// Into a snapshot of the uppermost layer below.
-    fn unpack_whole(&self, below: &[Digest], source: &mut Source) -> Result<()> {
+    fn unpack_whole(&self, below: &[PathBuf], source: &mut Source) -> Result<()> {
         let tree = self.path.join(TREE);
         match below.last() {
             None => btrfs::create(&tree)?,
-            Some(top) => btrfs::snapshot(&path(top), &tree, false)?,
+            Some(top) => btrfs::snapshot(top, &tree, false)?,
         }
         unpack(open_directory(&tree)?.as_fd(), !below.is_empty(), source)
     }
 
-    /// Lets the layer be seen. Before that it is on the disk: a power failure must not leave empty files in a complete layer.
-    fn publish(&self, driver: Driver, target: &Path) -> Result<()> {
-        let tree = self.path.join(TREE);
-        if driver == Driver::Btrfs {
-            return publish_snapshot(&tree, target);
-        }
-        syncfs(&self.lock).doing(|| format!("sync {}", tree.display()))?;
-        match renameat_with(CWD, &tree, CWD, target, RenameFlags::NOREPLACE) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).doing(|| format!("make {}", target.display())),
-        }
-        sync_directory(&paths::layers())
-    }
-
-    fn remove(&self) -> Result<()> {
+    /// Removes it.
+    pub(crate) fn remove(&self) -> Result<()> {
         remove_path(&self.path)
     }
 }
@@ -427,26 +457,6 @@ fn publish_snapshot(tree: &Path, target: &Path) -> Result<()> {
         Err(error) if error.is(nix::errno::Errno::EEXIST) => Ok(()),
         result => result,
     }
-}
-
-/// A layer is what it is named only if all three agree: size and digest of the blob, digest of what it unpacks to.
-fn check(layer: &Layer, digest: &Digest, size: u64, diff_id: &Digest) -> Result<()> {
-    let refuse = |what: &str, is: &dyn std::fmt::Display, should: &dyn std::fmt::Display| {
-        let digest = &layer.blob.digest;
-        let message =
-            format!("the layer {digest} is not the image's: its {what} is {is}, not {should}");
-        Err(Error::new(Kind::Invalid, message).hint("remove the image and pull it again"))
-    };
-    if size != layer.blob.size {
-        return refuse("size", &size, &layer.blob.size);
-    }
-    if *digest != layer.blob.digest {
-        return refuse("digest", digest, &layer.blob.digest);
-    }
-    if *diff_id != layer.diff_id {
-        return refuse("diff id", diff_id, &layer.diff_id);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

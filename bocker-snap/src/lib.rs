@@ -3,6 +3,7 @@
 //! The image store is an OCI image layout; a layer of it is unpacked once (`layers`, `unpack`). Of layers a container's root is
 //! made (`create`, `container`) by one of two drivers (`driver`): snapshots of subvolumes (`btrfs`) or overlay mounts (`overlay`).
 
+mod arrival;
 mod base;
 mod btrfs;
 mod build;
@@ -36,6 +37,7 @@ mod pool;
 mod quota;
 mod report;
 mod source;
+mod stack;
 mod time;
 mod tree;
 mod unpack;

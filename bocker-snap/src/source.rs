@@ -1,27 +1,29 @@
-//! Where a layer's archive comes from: a blob, decompressed and hashed on a thread of its own while the tree is written.
+//! Where a layer's archive comes from: a blob, decompressed and hashed on threads of their own while the tree is written.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bocker_pipe::compression;
 use bocker_pipe::layout::{Digest, Hasher};
+use bocker_pipe::step::interruption;
 use bocker_pipe::{Error, Kind, Result};
 
 /// How much is read, and handed over, at once, in bytes.
 const CHUNK: usize = 256 << 10;
-/// How many pieces may be on their way.
-const AHEAD: usize = 4;
+/// How many pieces may be on their way: 4 MiB.
+const AHEAD: usize = 16;
+/// How often who waits for a piece looks whether a signal came.
+const TICK: Duration = Duration::from_millis(50);
 
 /// What went by, when all of it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sums {
-    /// Of what was read, compressed as it was.
-    pub(crate) digest: Digest,
-    /// Bytes read.
+    /// Bytes read, compressed as they were.
     pub(crate) size: u64,
-    /// Of what it decompressed to: the diff id.
+    /// Of what they decompressed to. What this vouches for needs no digest of the compressed bytes.
     pub(crate) diff_id: Digest,
 }
 
@@ -32,65 +34,104 @@ pub(crate) struct Source {
     spent: SyncSender<Vec<u8>>,
     current: Vec<u8>,
     at: usize,
-    thread: JoinHandle<Option<Sums>>,
+    reads: JoinHandle<Option<u64>>,
+    hashes: JoinHandle<Digest>,
 }
 
 impl Source {
     /// Reads a stream of at most `limit` bytes when decompressed; how it is compressed is told by how it begins.
     pub(crate) fn new(from: impl Read + Send + 'static, limit: u64) -> Source {
+        // One piece is decompressed while another is hashed and a third is unpacked.
+        let (decompressed, unhashed) = sync_channel(1);
         let (full, chunks) = sync_channel(AHEAD);
         let (spent, empty) = sync_channel(AHEAD + 2);
-        let thread = std::thread::spawn(move || match pump(from, limit, &full, &empty) {
-            Ok(sums) => sums,
-            Err(error) => {
-                let _ = full.send(Err(error));
+        let reads = std::thread::spawn(move || {
+            pump(from, limit, &decompressed, &empty).unwrap_or_else(|error| {
+                let _ = decompressed.send(Err(error));
                 None
+            })
+        });
+        let hashes = std::thread::spawn(move || {
+            let mut hasher = Hasher::default();
+            for chunk in unhashed {
+                if let Ok(chunk) = &chunk {
+                    hasher.update(chunk);
+                }
+                if full.send(chunk).is_err() {
+                    break;
+                }
             }
+            hasher.finish()
         });
         Source {
             chunks,
             spent,
             current: Vec::new(),
             at: 0,
-            thread,
+            reads,
+            hashes,
         }
     }
 
     /// The sums, after the stream was read to its end.
     pub(crate) fn finish(self) -> Result<Sums> {
         drop(self.chunks);
-        let cut = || Error::new(Kind::Invalid, "the layer was not read to its end");
-        self.thread.join().ok().flatten().ok_or_else(cut)
+        match (self.reads.join(), self.hashes.join()) {
+            (Ok(Some(size)), Ok(diff_id)) => Ok(Sums { size, diff_id }),
+            _ => Err(Error::new(
+                Kind::Invalid,
+                "the layer was not read to its end",
+            )),
+        }
+    }
+
+    /// The next piece; none at the end. A signal ends the wait for it.
+    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            match self.chunks.recv_timeout(TICK) {
+                Ok(chunk) => return chunk.map(Some),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => interruption().map_err(io::Error::other)?,
+            }
+        }
     }
 }
 
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.current.len() {
-            let Ok(chunk) = self.chunks.recv() else {
-                return Ok(0);
-            };
-            let spent = std::mem::replace(&mut self.current, chunk?);
-            self.at = 0;
-            let _ = self.spent.try_send(spent);
-        }
-        let count = buffer.len().min(self.current.len() - self.at);
-        buffer[..count].copy_from_slice(&self.current[self.at..self.at + count]);
-        self.at += count;
+        let there = self.fill_buf()?;
+        let count = buffer.len().min(there.len());
+        buffer[..count].copy_from_slice(&there[..count]);
+        self.consume(count);
         Ok(count)
     }
 }
 
-/// Decompresses, hashes and hands over. `None` when the reader has gone.
+impl BufRead for Source {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.current.len() {
+            let next = self.next()?.unwrap_or_default();
+            let spent = std::mem::replace(&mut self.current, next);
+            self.at = 0;
+            let _ = self.spent.try_send(spent);
+        }
+        Ok(&self.current[self.at..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at += count;
+    }
+}
+
+/// Decompresses and hands over. Answers how much was read; `None` when the reader has gone.
 fn pump(
     from: impl Read,
     limit: u64,
     full: &SyncSender<io::Result<Vec<u8>>>,
     empty: &Receiver<Vec<u8>>,
-) -> io::Result<Option<Sums>> {
-    let mut read = Hashed::new(from);
+) -> io::Result<Option<u64>> {
+    let mut read = Counted { from, size: 0 };
     let mut stream = compression::decoder(&mut read)?;
-    let mut hasher = Hasher::default();
     let mut left = limit;
     loop {
         let mut chunk = empty.try_recv().unwrap_or_default();
@@ -100,7 +141,6 @@ fn pump(
             break;
         }
         chunk.truncate(count);
-        hasher.update(&chunk);
         left = left.checked_sub(count as u64).ok_or_else(|| {
             io::Error::other(format!(
                 "it unpacks to more than the {limit} bytes that are free"
@@ -111,13 +151,9 @@ fn pump(
         }
     }
     drop(stream);
-    // What follows the compressed data belongs to the digest.
+    // What follows the compressed data is read too: somebody may be writing it into a pipe.
     io::copy(&mut read, &mut io::sink())?;
-    Ok(Some(Sums {
-        digest: read.hasher.finish(),
-        size: read.size,
-        diff_id: hasher.finish(),
-    }))
+    Ok(Some(read.size))
 }
 
 fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
@@ -133,27 +169,15 @@ fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Passes what is read on and keeps its sum.
-struct Hashed<R> {
+/// Counts what is read.
+struct Counted<R> {
     from: R,
-    hasher: Hasher,
     size: u64,
 }
 
-impl<R> Hashed<R> {
-    fn new(from: R) -> Hashed<R> {
-        Hashed {
-            from,
-            hasher: Hasher::default(),
-            size: 0,
-        }
-    }
-}
-
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(buffer)?;
-        self.hasher.update(&buffer[..count]);
         self.size += count as u64;
         Ok(count)
     }
@@ -194,13 +218,12 @@ mod tests {
         let two = [gzip(&data[..1000]), gzip(&data[1000..])].concat();
         let zstd = compress_to_vec(data.as_slice(), CompressionLevel::Fastest);
         for bytes in [data.clone(), gzip(&data), two, zstd] {
-            let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+            let size = bytes.len() as u64;
             let (read, sums) = read(bytes, 1_000_000).unwrap();
             assert!(read == data);
             assert_eq!(
                 sums,
                 Sums {
-                    digest,
                     size,
                     diff_id: Digest::of(&data)
                 }

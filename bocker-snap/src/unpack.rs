@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -43,8 +43,6 @@ const MAX_REMEMBERED: usize = 16 << 20;
 const MAX_LINKS: usize = 40;
 /// How many directories are held open at most.
 const MAX_OPEN: usize = 64;
-/// How much is copied at once, in bytes.
-const BUFFER: usize = 256 << 10;
 
 /// A directory of the tree, held open.
 struct Place {
@@ -86,12 +84,11 @@ struct Unpacker<'a> {
     parted_names: BTreeMap<Vec<u8>, Inode>,
     /// How many bytes the paths in the two take: a layer can have millions, of a page each.
     remembered: usize,
-    buffer: Vec<u8>,
     warned: bool,
 }
 
 /// Unpacks an archive into the tree below `root`. `has_lower` says that the tree shows lower layers too.
-pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl Read) -> Result<()> {
+pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl BufRead) -> Result<()> {
     let mut unpacker = Unpacker::new(root, has_lower)?;
     let mut reader = Reader::new(archive);
     while let Some(entry) = reader.next()? {
@@ -107,7 +104,7 @@ pub(crate) fn unpack(root: BorrowedFd<'_>, has_lower: bool, archive: impl Read) 
 /// entry before, may alter it, and says whether it is taken. Fails with [`Kind::Exists`] where a directory is in the way.
 pub(crate) fn extract(
     root: BorrowedFd<'_>,
-    archive: impl Read,
+    archive: impl BufRead,
     mut admit: impl FnMut(&mut Entry) -> bool,
 ) -> Result<()> {
     let mut unpacker = Unpacker::new(root, false)?;
@@ -152,12 +149,11 @@ impl<'a> Unpacker<'a> {
             parted: HashMap::new(),
             parted_names: BTreeMap::new(),
             remembered: 0,
-            buffer: vec![0; BUFFER],
             warned: false,
         })
     }
 
-    fn entry(&mut self, entry: &Entry, data: &mut (impl Read + ?Sized)) -> Result<()> {
+    fn entry(&mut self, entry: &Entry, data: &mut (impl BufRead + ?Sized)) -> Result<()> {
         self.count()?;
         if self.remembered > MAX_REMEMBERED {
             self.settle()?;
@@ -239,7 +235,7 @@ impl<'a> Unpacker<'a> {
     }
 
     /// What [`extract`] does with one entry. The directory that is added to stays as it is.
-    fn add(&mut self, entry: &Entry, data: &mut (impl Read + ?Sized)) -> Result<()> {
+    fn add(&mut self, entry: &Entry, data: &mut (impl BufRead + ?Sized)) -> Result<()> {
         self.count()?;
         if self.remembered > MAX_REMEMBERED {
             self.settle()?;
@@ -291,10 +287,15 @@ impl<'a> Unpacker<'a> {
         place: &Rc<Place>,
         name: &[u8],
         entry: &Entry,
-        data: &mut (impl Read + ?Sized),
+        data: &mut (impl BufRead + ?Sized),
     ) -> Result<()> {
         let what = || format!("unpack '{}'", entry.name());
         let file_name = OsStr::from_bytes(name);
+        // As it is to be, where that lets in nobody before the owner is set. Set-id bits come last.
+        let permissions = Mode::from_raw_mode(match (entry.uid, entry.gid) {
+            (0, 0) => entry.mode & 0o777,
+            _ => 0o700,
+        });
         match entry.kind {
             EntryKind::File => {
                 let flags = OFlags::WRONLY
@@ -303,9 +304,7 @@ impl<'a> Unpacker<'a> {
                     | OFlags::NOFOLLOW
                     | OFlags::CLOEXEC;
                 let fd = self
-                    .replacing(place, name, |fd| {
-                        openat(fd, file_name, flags, Mode::RUSR | Mode::WUSR)
-                    })
+                    .replacing(place, name, |fd| openat(fd, file_name, flags, permissions))
                     .doing(what)?;
                 let mut file = std::fs::File::from(fd);
                 self.fill(&mut file, entry, data)?;
@@ -313,11 +312,11 @@ impl<'a> Unpacker<'a> {
                 futimens(&file, &timestamps(entry.mtime)).doing(what)
             }
             EntryKind::Directory => {
-                let existed = match mkdirat(&place.fd, file_name, Mode::RWXU) {
+                let existed = match mkdirat(&place.fd, file_name, permissions) {
                     Ok(()) => false,
                     Err(Errno::EXIST) if self.is_directory(place, name) => true,
                     Err(Errno::EXIST) => {
-                        self.replacing(place, name, |fd| mkdirat(fd, file_name, Mode::RWXU))
+                        self.replacing(place, name, |fd| mkdirat(fd, file_name, permissions))
                             .doing(what)?;
                         false
                     }
@@ -357,7 +356,7 @@ impl<'a> Unpacker<'a> {
         &mut self,
         file: &mut std::fs::File,
         entry: &Entry,
-        data: &mut (impl Read + ?Sized),
+        data: &mut (impl BufRead + ?Sized),
     ) -> Result<()> {
         let what = || format!("unpack '{}'", entry.name());
         let whole = [(0, entry.size)];
@@ -371,11 +370,14 @@ impl<'a> Unpacker<'a> {
             }
             let mut left = *length;
             while left > 0 {
-                let limit = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
                 interruption()?;
-                match data.read(&mut self.buffer[..limit]) {
-                    Ok(count) => {
-                        file.write_all(&self.buffer[..count]).doing(what)?;
+                // From where it was decompressed to, in pieces as large as they come.
+                match data.fill_buf() {
+                    Ok([]) => return Err(Errno::NODATA).doing(what),
+                    Ok(there) => {
+                        let count = usize::try_from(left).unwrap_or(usize::MAX).min(there.len());
+                        file.write_all(&there[..count]).doing(what)?;
+                        data.consume(count);
                         left -= count as u64;
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -505,8 +507,13 @@ impl<'a> Unpacker<'a> {
     /// What existed already loses the attributes that the entry does not name.
     fn set_attributes(&mut self, fd: impl AsFd, entry: &Entry, existed: bool) -> Result<()> {
         let what = || format!("unpack '{}'", entry.name());
-        let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        fchown(&fd, Some(owner.0), Some(owner.1)).doing(what)?;
+        // To look costs less than to change: most files are made as they should be.
+        let stat = fstat(&fd).doing(what)?;
+        let is_owned = (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid);
+        if !is_owned {
+            let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            fchown(&fd, Some(owner.0), Some(owner.1)).doing(what)?;
+        }
         if existed {
             for name in xattr_names(&fd).doing(what)? {
                 if !entry.xattrs.iter().any(|(other, _)| *other == name) {
@@ -518,7 +525,12 @@ impl<'a> Unpacker<'a> {
             let result = fsetxattr(&fd, OsStr::from_bytes(name), value, XattrFlags::empty());
             self.judge_xattr(result, entry, name)?;
         }
-        fchmod(&fd, Mode::from_raw_mode(entry.mode)).doing(what)
+        // An attribute may have changed the mode: an access control list does.
+        let is_dressed = is_owned && !existed && entry.xattrs.is_empty();
+        match Mode::from_raw_mode(entry.mode) {
+            mode if is_dressed && Mode::from_raw_mode(stat.st_mode) == mode => Ok(()),
+            mode => fchmod(&fd, mode).doing(what),
+        }
     }
 
     /// The same, and the time, for what must not be opened: symbolic links, devices and FIFOs.

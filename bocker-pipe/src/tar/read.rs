@@ -1,7 +1,7 @@
 //! Reads tar streams: every entry with its extension headers applied, in bounded memory whatever the stream says.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::error::{Doing, Error, Kind, Result};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
@@ -368,6 +368,28 @@ impl<R: Read> Read for Reader<R> {
         }
         self.left -= count as u64;
         Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Reader<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let there = self.stream.fill_buf()?;
+        if there.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the archive is cut short",
+            ));
+        }
+        let limit = usize::try_from(self.left).unwrap_or(usize::MAX);
+        Ok(&there[..limit.min(there.len())])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.stream.consume(count);
+        self.left -= count as u64;
     }
 }
 

@@ -10,7 +10,7 @@ mod verbs;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
-use std::io::{ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
@@ -43,6 +43,8 @@ const COPYING: &str = "copying";
 const COPIED: &str = "copied";
 /// What the name of a volume on its way in or out begins with; no volume's own name does.
 const HIDDEN: &str = ".";
+/// How much is taken from a pipe at once: as much as it holds (pipe(7)).
+const PIPE: usize = 64 << 10;
 /// As many characters as docker's.
 const RANDOM_BYTES: usize = 32;
 
@@ -381,6 +383,7 @@ impl Content<'_> {
         let packing = std::thread::spawn(move || {
             pack(from.as_fd(), Tree::Whole, Rules::default(), writer).map(drop)
         });
+        let reader = BufReader::with_capacity(PIPE, reader);
         let unpacked = unpack(open_directory(folder)?.as_fd(), false, reader);
         match packing.join() {
             // A writer fails with EPIPE when the reader has failed, which is then the cause.
