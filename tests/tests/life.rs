@@ -397,7 +397,7 @@ fn x_shows_how_an_orphan_is_ended_and_a_shell_does_the_same() {
     assert_eq!(
         pasted,
         format!(
-            "bocker-spawn reap {id} | bocker-cg delete | bocker-net delete | bocker-snap delete --status >/dev/null"
+            "bocker-spawn reap {id} | bocker-cg delete | bocker-net delete | bocker-snap delete --volumes --status >/dev/null"
         )
     );
     assert_eq!(state(&session, &id), "orphaned", "a dry run does nothing");
