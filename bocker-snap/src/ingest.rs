@@ -11,6 +11,7 @@ use bocker_pipe::{Doing, Error, Kind, Result, paths};
 use crate::gzip::Gzip;
 use crate::pack::{self, Rules, Tree};
 use crate::source::{Source, free_space};
+use crate::tar::EntryKind;
 use crate::tar::read::Reader;
 use crate::unpack::{WHITEOUT, components};
 
@@ -33,7 +34,7 @@ impl Layer {
         Ok((Layer::finish(sink)?, left_out))
     }
 
-    /// Takes an archive as it is, checked on the way: every header of it, and that it hides nothing.
+    /// Takes an archive as it is, checked on the way: every header of it, that no name leads out of it, and that it hides nothing.
     pub(crate) fn copy(writer: &Writer, from: impl Read + Send + 'static) -> Result<Layer> {
         let store = File::open(paths::root()).doing(|| "open BOCKER_ROOT".into())?;
         let limit = free_space(&store).doing(|| "ask for free space".into())?;
@@ -54,6 +55,9 @@ impl Layer {
                         ),
                     ));
                 }
+            }
+            if entry.kind == EntryKind::HardLink {
+                components(&entry.link)?;
             }
         }
         reader.finish()?;

@@ -818,6 +818,12 @@ fn an_image_is_made_of_an_empty_directory_and_not_of_nothing() {
         .run()
         .exits(125)
         .says("malformed");
+    let leads_out = Layer::new().hardlink("x", "../y").tar();
+    host.call(&["bocker-snap", "init", "-"])
+        .stdin(leads_out)
+        .run()
+        .exits(125)
+        .says("a layer names '../y'");
     fs::write(empty.join(".wh.file"), "").unwrap();
     host.run(&["bocker-snap", "init", &path])
         .exits(125)
