@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use bocker_pipe::{Call, Doing, Error, Kind, Result, containers};
-use rustix::fs::{AtFlags, CWD, FileType, OFlags, ResolveFlags, Stat, fstat, statat};
+use rustix::fs::{CWD, FileType, OFlags, ResolveFlags, Stat, fstat};
 use rustix::io::Errno;
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ use crate::container::{Folder, Snap};
 use crate::cover::Source;
 use crate::driver::Driver;
 use crate::pack::{MAX_PATH, allow_depth, is_opaque, is_whiteout};
-use crate::tree::{entries, names, open_below, open_child, open_directory};
+use crate::tree::{entries, names, open_below, open_child, open_directory, stat_child};
 use crate::{container, ioctl, overlay};
 
 /// How a path differs.
@@ -281,18 +281,6 @@ fn enter(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Owned
     match open_below(parent, OsStr::from_bytes(name), OFlags::RDONLY, resolve) {
         Ok(directory) => Ok(Some(directory)),
         Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT | Errno::XDEV) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn stat_child(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
-    match statat(
-        directory,
-        OsStr::from_bytes(name),
-        AtFlags::SYMLINK_NOFOLLOW,
-    ) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, fstat, lgetxattr, llistxattr,
-    major, minor, openat, readlinkat, statat,
+    FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, fstat, lgetxattr, llistxattr, major,
+    minor, openat, readlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,7 +20,9 @@ use crate::btrfs::Changes;
 use crate::cover::OPAQUE as OPAQUE_XATTR;
 use crate::tar::write::Writer;
 use crate::tar::{Entry, EntryKind, Time};
-use crate::tree::{MAX_XATTR, entries, is_portable, names, open_below, open_child, xattr_names};
+use crate::tree::{
+    MAX_XATTR, entries, is_portable, names, open_below, open_child, stat_child, xattr_names,
+};
 use crate::unpack::{OPAQUE, WHITEOUT};
 
 /// The longest path that a layer can carry to others (limits.h, PATH_MAX, less its end).
@@ -382,19 +384,6 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     match path.is_empty() {
         true => name.to_vec(),
         false => [path, b"/", name].concat(),
-    }
-}
-
-/// What a name stands for. `None` when a process of the container has removed it since.
-fn stat_child(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
-    match statat(
-        directory,
-        OsStr::from_bytes(name),
-        AtFlags::SYMLINK_NOFOLLOW,
-    ) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

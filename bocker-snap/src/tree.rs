@@ -10,7 +10,7 @@ use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{
     AtFlags, CWD, Dir, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, openat, openat2,
-    unlinkat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -31,6 +31,15 @@ pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd> {
 pub(crate) fn open_child(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
+}
+
+/// What a name stands for. `None` when there is nothing of that name (any more).
+pub(crate) fn stat_child(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
+    match statat(parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens a path below a directory, which no link and no `..` leads out of.
