@@ -136,6 +136,24 @@ impl Host {
         self.dir.join("root")
     }
 
+    /// The image store as others see it: its entries in any order, and its blobs.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn images_and_blobs(&self) -> (Vec<String>, Vec<String>) {
+        let text = self.run(&["bocker-pull", "list"]).ok().stdout;
+        let mut images: Vec<String> = text.lines().map(str::to_owned).collect();
+        images.sort();
+        let blobs = fs::read_dir(self.root().join("images/blobs/sha256")).expect("the store");
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("a blob").file_name();
+        let mut blobs: Vec<String> = blobs
+            .map(|entry| name(entry).into_string().expect("a digest"))
+            .collect();
+        blobs.sort();
+        (images, blobs)
+    }
+
     /// A folder for the test's own files, which no fingerprint looks at.
     #[must_use]
     pub fn scratch(&self) -> PathBuf {

@@ -37,25 +37,6 @@ fn count(host: &Host, folder: &str) -> usize {
     fs::read_dir(host.root().join(folder)).map_or(0, Iterator::count)
 }
 
-/// The image store as others see it: its entries in any order, and its blobs.
-fn images_and_blobs(host: &Host) -> (Vec<String>, Vec<String>) {
-    let text = host.run(&["bocker-pull", "list"]).ok().stdout;
-    let mut images: Vec<String> = text.lines().map(str::to_owned).collect();
-    images.sort();
-    let mut blobs: Vec<String> = fs::read_dir(host.root().join("images/blobs/sha256"))
-        .expect("the store")
-        .map(|entry| {
-            entry
-                .expect("a blob")
-                .file_name()
-                .into_string()
-                .expect("a digest")
-        })
-        .collect();
-    blobs.sort();
-    (images, blobs)
-}
-
 #[test]
 fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
     if !need("skopeo") {
@@ -106,7 +87,7 @@ fn a_verb_on_names_that_fails_or_is_killed_at_a_step_leaves_the_old_names_or_the
     }
     let host = Host::new();
     store(&host, &Image::simple());
-    let before = images_and_blobs(&host);
+    let before = host.images_and_blobs();
     let saved = host.scratch().join("saved").display().to_string();
     host.sh(&format!("cp -a $BOCKER_ROOT/images {saved}")).ok();
     for (line, own) in [
@@ -118,7 +99,7 @@ fn a_verb_on_names_that_fails_or_is_killed_at_a_step_leaves_the_old_names_or_the
             .ok();
         let steps = bocker_tests::step_names(&shown.stderr);
         assert_eq!(steps, own, "{line}");
-        assert_eq!(images_and_blobs(&host), before, "a dry run changes nothing");
+        assert_eq!(host.images_and_blobs(), before, "a dry run changes nothing");
         for (place, step) in steps.iter().enumerate() {
             for killed in [false, true] {
                 let what = format!("{line}: {step}, killed: {killed}");
@@ -135,7 +116,7 @@ fn a_verb_on_names_that_fails_or_is_killed_at_a_step_leaves_the_old_names_or_the
                     host.run(&["bocker-pull", "gc", "--grace", "0"]).ok();
                 }
                 let done = place > 0 || killed;
-                assert_eq!(images_and_blobs(&host) == before, !done, "{what}");
+                assert_eq!(host.images_and_blobs() == before, !done, "{what}");
                 let rest = host.run(&["bocker-pull", "gc", "--grace", "0"]).ok();
                 assert_eq!(rest.stdout, "", "{what}");
                 host.sh(&format!(

@@ -847,25 +847,6 @@ fn steps_of(host: &Host, line: &str) -> Vec<String> {
     names.lines().filter_map(name).collect()
 }
 
-/// The image store as others see it: its entries in any order, and its blobs.
-fn images_and_blobs(host: &Host) -> (Vec<String>, Vec<String>) {
-    let text = host.run(&["bocker-pull", "list"]).ok().stdout;
-    let mut images: Vec<String> = text.lines().map(str::to_owned).collect();
-    images.sort();
-    let mut blobs: Vec<String> = fs::read_dir(host.root().join("images/blobs/sha256"))
-        .expect("the store")
-        .map(|entry| {
-            entry
-                .expect("a blob")
-                .file_name()
-                .into_string()
-                .expect("a digest")
-        })
-        .collect();
-    blobs.sort();
-    (images, blobs)
-}
-
 #[test]
 fn a_verb_on_images_that_fails_or_is_killed_at_a_step_leaves_the_old_image_or_the_new_one_whole() {
     if !need("skopeo") {
@@ -880,7 +861,7 @@ fn a_verb_on_images_that_fails_or_is_killed_at_a_step_leaves_the_old_image_or_th
     };
     pass(&host, "delete", &container()).ok();
     let source = host.busybox_rootfs("rootfs").display().to_string();
-    let before = images_and_blobs(&host);
+    let before = host.images_and_blobs();
     let saved = host.scratch().join("saved").display().to_string();
     host.sh(&format!("cp -a $BOCKER_ROOT/images {saved}")).ok();
     let build = ["store", "layer", "config", "manifest", "index"];
@@ -923,7 +904,7 @@ fn a_verb_on_images_that_fails_or_is_killed_at_a_step_leaves_the_old_image_or_th
                 if killed {
                     host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
                 }
-                let after = images_and_blobs(&host);
+                let after = host.images_and_blobs();
                 let done = place > point || (place == point && killed);
                 assert_eq!(after == before, !done, "{what}: {after:?}");
                 let rest = host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
@@ -949,7 +930,7 @@ fn the_commands_that_an_init_prints_make_the_same_files() {
         .sh(&format!("bocker-snap init {source} --name made:1 -v"))
         .ok();
     let index = fs::read(host.root().join("images/index.json")).unwrap();
-    let ours = images_and_blobs(&host).1;
+    let ours = host.images_and_blobs().1;
     host.sh("rm -r $BOCKER_ROOT/images").ok();
     let lines: Vec<&str> = made
         .stderr
@@ -959,7 +940,7 @@ fn the_commands_that_an_init_prints_make_the_same_files() {
     host.sh(&format!("set -e\n{}", lines.join("\n"))).ok();
     fs::write(host.root().join("images/index.json"), index).unwrap();
     // GNU tar and gzip write other bytes for the same files: the digest of the layer is another, all else is the same.
-    let theirs = images_and_blobs(&host).1;
+    let theirs = host.images_and_blobs().1;
     let common = ours.iter().filter(|blob| theirs.contains(blob)).count();
     assert_eq!((ours.len(), theirs.len(), common), (3, 3, 2));
     let layer = theirs.iter().find(|blob| !ours.contains(blob)).unwrap();
