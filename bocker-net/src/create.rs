@@ -10,12 +10,14 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
 };
 
+use crate::extra::ExtraHost;
 use crate::host::Host;
 use crate::member::{
     Attachment, CniInterface, CniIp, CniResult, CniRoute, Mode, Net, Netns, Request,
 };
 use crate::netns::{self, Unpinned};
 use crate::publish::{Protocol, Publish};
+use crate::resolve::{self, Asked, Reach};
 use crate::steps::{self, Bridged, Container};
 use crate::subnet::{host_mac, mac, mac_text};
 use crate::{BRIDGE, IFNAME, MEMBER, files, host_end};
@@ -28,7 +30,8 @@ struct Wish {
     mode: Mode,
     hostname: Option<String>,
     publish: Vec<Publish>,
-    dns: Vec<Ipv4Addr>,
+    dns: Asked,
+    extra_hosts: Vec<ExtraHost>,
 }
 
 /// What the options say; absent where none was given.
@@ -37,7 +40,8 @@ struct Options {
     mode: Option<Mode>,
     hostname: Option<String>,
     publish: Vec<Publish>,
-    dns: Vec<Ipv4Addr>,
+    dns: Asked,
+    extra_hosts: Vec<ExtraHost>,
 }
 
 impl Options {
@@ -52,7 +56,11 @@ impl Options {
                 "--network" => options.mode = Some(network(&call.text()?)?),
                 "--hostname" => options.hostname = Some(files::checked_hostname(&call.text()?)?),
                 "-p" | "--publish" => options.publish.push(call.text()?.parse()?),
-                "--dns" => options.dns.push(server(&call.text()?)?),
+                "--add-host" => options.extra_hosts.push(call.text()?.parse()?),
+                "--dns" => options.dns.servers.push(resolve::server(&call.text()?)?),
+                "--dns-search" => options.dns.search.push(call.text()?),
+                // docker's two spellings.
+                "--dns-option" | "--dns-opt" => options.dns.options.push(call.text()?),
                 _ => return Err(call.unknown(&option)),
             }
         }
@@ -68,14 +76,20 @@ impl Options {
                 mode: net.mode,
                 hostname: Some(net.hostname).filter(|name| !name.is_empty()),
                 publish: publish.collect(),
-                dns: net.dns,
+                dns: Asked {
+                    servers: net.dns,
+                    search: net.dns_search,
+                    options: net.dns_options,
+                },
+                extra_hosts: net.extra_hosts,
             }
         });
         let mut wish = earlier.unwrap_or(Wish {
             mode: Mode::Bridge,
             hostname: None,
             publish: Vec::new(),
-            dns: Vec::new(),
+            dns: Asked::default(),
+            extra_hosts: Vec::new(),
         });
         if let Some(mode) = self.mode {
             // Only the bridge has ports, and the host's name is for its own network alone.
@@ -86,12 +100,13 @@ impl Options {
             wish.mode = mode;
         }
         wish.hostname = self.hostname.or(wish.hostname);
-        if !self.publish.is_empty() {
-            wish.publish = self.publish;
-        }
-        if !self.dns.is_empty() {
-            wish.dns = self.dns;
-        }
+        wish.publish = or(self.publish, wish.publish);
+        wish.dns = Asked {
+            servers: or(self.dns.servers, wish.dns.servers),
+            search: or(self.dns.search, wish.dns.search),
+            options: or(self.dns.options, wish.dns.options),
+        };
+        wish.extra_hosts = or(self.extra_hosts, wish.extra_hosts);
         wish
     }
 }
@@ -108,14 +123,9 @@ fn network(name: &str) -> Result<Mode> {
     }
 }
 
-fn server(text: &str) -> Result<Ipv4Addr> {
-    text.parse().map_err(|_| {
-        Error::new(
-            Kind::Usage,
-            format!("'{text}' is not the IPv4 address of a name server"),
-        )
-        .hint("such as --dns 192.0.2.53")
-    })
+/// The first, or if it is empty, the other.
+fn or<T>(asked: Vec<T>, earlier: Vec<T>) -> Vec<T> {
+    if asked.is_empty() { earlier } else { asked }
 }
 
 impl Wish {
@@ -124,6 +134,7 @@ impl Wish {
         if let Some(hostname) = self.hostname.as_ref().filter(|_| self.mode != Mode::Host) {
             files::checked_hostname(hostname)?;
         }
+        self.dns.check()?;
         if self.mode != Mode::Bridge && !self.publish.is_empty() {
             return Err(Error::new(
                 Kind::Usage,
@@ -175,18 +186,29 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         (Mode::Host, None) => Some(host_name()?),
         (_, hostname) => hostname,
     };
-    let container = Container {
+    let reach = match wish.mode {
+        Mode::Host => Reach::Host,
+        Mode::Bridge | Mode::None => Reach::Network { ipv6: false },
+    };
+    let mut container = Container {
         id: id.unwrap_or_else(Id::placeholder),
         mode: wish.mode,
         hostname,
-        dns: files::dns(&wish.dns)?,
+        dns: resolve::resolution(&wish.dns, reach)?,
         asked_dns: wish.dns,
+        reach,
+        extra_hosts: wish.extra_hosts,
+        gateways: match wish.mode {
+            Mode::Host => vec![Ipv4Addr::LOCALHOST.into()],
+            Mode::Bridge | Mode::None => Vec::new(),
+        },
         namespace,
         inside: None,
         address: None,
         verbs,
     };
     if wish.mode != Mode::Bridge {
+        container.extra_hosts()?;
         let mut steps = Vec::new();
         if is_new {
             steps.push(steps::claim_step());
@@ -201,6 +223,8 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         });
     }
     let mut host = Host::look(dry_run)?;
+    container.gateways = vec![host.bridge.address.into()];
+    container.extra_hosts()?;
     host.firewall.refuse_taken(&wish.publish)?;
     wish.publish.iter().try_for_each(refuse_used)?;
     let mut context = Bridged {
@@ -382,7 +406,10 @@ fn finish(document: &mut Document, container: &Container, attachments: Vec<Attac
         mode: container.mode,
         netns,
         hostname,
-        dns: container.asked_dns.clone(),
+        dns: container.asked_dns.servers.clone(),
+        dns_search: container.asked_dns.search.clone(),
+        dns_options: container.asked_dns.options.clone(),
+        extra_hosts: container.extra_hosts.clone(),
         attachments,
     };
     document.set_member(MEMBER, &net);
@@ -393,7 +420,7 @@ mod tests {
     use super::*;
 
     fn earlier() -> Net {
-        let text = r#"{"hostname":"web","dns":["192.0.2.53"],"attachments":[{"network":"bridge0","ifname":"eth0",
+        let text = r#"{"hostname":"web","dns":["192.0.2.53"],"dnsSearch":["example.org"],"extraHosts":["db:192.0.2.7"],"attachments":[{"network":"bridge0","ifname":"eth0",
             "request":{"publish":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]},
             "result":{"cniVersion":"1.1.0","interfaces":[],"ips":[],"routes":[],"dns":{}}}]}"#;
         serde_json::from_str(text).unwrap()
@@ -404,7 +431,9 @@ mod tests {
         let again = Options::default().over(Some(earlier()));
         assert_eq!(again.mode, Mode::Bridge);
         assert_eq!(again.hostname.as_deref(), Some("web"));
-        assert_eq!(again.dns, [Ipv4Addr::new(192, 0, 2, 53)]);
+        assert_eq!(again.dns.servers[0].to_string(), "192.0.2.53");
+        assert_eq!(again.dns.search, ["example.org"]);
+        assert_eq!(again.extra_hosts[0].to_string(), "db:192.0.2.7");
         assert_eq!(again.publish[0].to_string(), "8080:80/tcp");
 
         let options = Options {
@@ -412,7 +441,16 @@ mod tests {
             publish: vec!["9090:90".parse().unwrap()],
             ..Options::default()
         };
+        let options = Options {
+            dns: Asked {
+                servers: vec![Ipv4Addr::LOCALHOST.into()],
+                ..Asked::default()
+            },
+            ..options
+        };
         let changed = options.over(Some(earlier()));
+        assert_eq!(changed.dns.servers.len(), 1);
+        assert_eq!(changed.dns.search, ["example.org"]);
         assert_eq!(changed.hostname.as_deref(), Some("other"));
         assert_eq!(changed.publish.len(), 1);
         assert_eq!(changed.publish[0].host_port, 9090);
@@ -430,9 +468,15 @@ mod tests {
     }
 
     #[test]
-    fn a_host_name_of_a_document_is_checked_as_one_of_an_option() {
+    fn names_of_a_document_are_checked_as_those_of_an_option() {
         let net = Net {
             hostname: "web\n192.0.2.1 bank.example".into(),
+            ..earlier()
+        };
+        let wish = Options::default().over(Some(net));
+        assert_eq!(wish.check().unwrap_err().kind(), &Kind::Invalid);
+        let net = Net {
+            dns_search: vec!["a\nnameserver 192.0.2.1".into()],
             ..earlier()
         };
         let wish = Options::default().over(Some(net));

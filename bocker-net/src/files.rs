@@ -2,7 +2,7 @@
 //! and are mounted over those of the image, so that no symbolic link of an image is ever followed.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
@@ -10,8 +10,6 @@ use std::path::PathBuf;
 use bocker_pipe::document::Mount;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
-
-use crate::member::CniDns;
 
 const HOSTS: &str = "hosts";
 const HOSTNAME: &str = "hostname";
@@ -23,14 +21,23 @@ const FILES: [(&str, &str); 3] = [
     (RESOLV_CONF, "/etc/resolv.conf"),
 ];
 const MODE: u32 = 0o644;
-/// What systemd-resolved itself asks, where the host's resolv.conf only names its stub on loopback (systemd-resolved(8)).
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
-/// Where neither names a server that a container can reach: Google's, as Docker and the original do.
-const DEFAULT_SERVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];
+const HOSTS_OF_HOST: &str = FILES[0].1;
+/// Lists of names that are to lead nowhere are some megabytes.
+const HOSTS_MAX: u64 = 16 << 20;
+/// What stands in every hosts file (as docker).
+const STANDARD_HOSTS: &str = "\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+ff00::\tip6-mcastprefix
+ff02::1\tip6-allnodes
+ff02::2\tip6-allrouters
+";
 /// HOST_NAME_MAX, gethostname(2).
 const HOST_NAME_MAX: usize = 64;
-/// RFC 1035, 2.3.4.
+/// RFC 1035, 2.3.4: of a label, and of a whole name as it is written.
 const LABEL_MAX: usize = 63;
+pub(crate) const NAME_MAX: usize = 253;
 
 /// What the files say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +132,15 @@ pub(crate) fn mounts(id: &Id) -> impl Iterator<Item = Mount> {
     })
 }
 
+/// The host's own hosts(5), of whole lines.
+pub(crate) fn hosts_of_host() -> Result<String> {
+    let mut text = of_host(HOSTS_OF_HOST, HOSTS_MAX)?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
 /// Whether a mount is one of ours.
 pub(crate) fn is_mount(id: &Id, destination: &str, mounted: &str) -> bool {
     FILES
@@ -132,102 +148,63 @@ pub(crate) fn is_mount(id: &Id, destination: &str, mounted: &str) -> bool {
         .any(|(name, path)| *path == destination && source(id, name).as_os_str() == mounted)
 }
 
-/// hosts(5) for a container with this name and, unless it has none, this address.
-pub(crate) fn hosts(hostname: &str, address: Option<Ipv4Addr>) -> String {
-    let address = address.unwrap_or(Ipv4Addr::LOCALHOST);
+/// hosts(5) for a container with this name and these addresses, or none but its own loopback; `extra` are lines that were
+/// asked for.
+pub(crate) fn hosts(hostname: &str, addresses: &[IpAddr], extra: &str) -> String {
+    let addresses = match addresses {
+        [] => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        addresses => addresses,
+    };
     // A name with a domain is known without it, too (hosts(5)).
     let short = hostname
         .split_once('.')
         .map_or(String::new(), |(short, _)| format!(" {short}"));
-    format!(
-        "127.0.0.1\tlocalhost\n\
-         ::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::\tip6-localnet\n\
-         ff00::\tip6-mcastprefix\n\
-         ff02::1\tip6-allnodes\n\
-         ff02::2\tip6-allrouters\n\
-         {address}\t{hostname}{short}\n"
+    let own: String = addresses
+        .iter()
+        .map(|address| format!("{address}\t{hostname}{short}\n"))
+        .collect();
+    format!("{STANDARD_HOSTS}{extra}{own}")
+}
+
+/// The host's own file, of at most so many bytes; empty when there is none. Fails with [`Kind::Invalid`] when it is larger, or
+/// no file: what a pipe or a device says never ends.
+pub(crate) fn of_host(path: &str, size_max: u64) -> Result<String> {
+    let reading = || format!("read {path}");
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+    {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        file => file.doing(reading)?,
+    };
+    if !file.metadata().doing(reading)?.is_file() {
+        return Err(Error::new(Kind::Invalid, format!("{path} is no file")));
+    }
+    let mut bytes = Vec::new();
+    let limited = file.take(size_max + 1).read_to_end(&mut bytes);
+    if limited.doing(reading)? as u64 > size_max {
+        let what = format!("{path} is larger than {size_max} bytes");
+        return Err(Error::new(Kind::Invalid, what));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Takes a host name: a domain name (see [`is_domain`]) of 64 characters at most. Fails with [`Kind::Invalid`].
+pub(crate) fn checked_hostname(name: &str) -> Result<String> {
+    if name.len() <= HOST_NAME_MAX && is_domain(name) {
+        return Ok(name.to_owned());
+    }
+    let name = name.escape_debug();
+    Err(
+        Error::new(Kind::Invalid, format!("'{name}' is not a host name"))
+            .hint("give up to 64 letters, digits, '-', '_' and single dots between them"),
     )
 }
 
-/// The host's own file, empty when there is none.
-pub(crate) fn of_host(path: &str) -> Result<String> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error).doing(|| format!("read {path}")),
-    }
-}
-
-/// Name resolution for a container with a network of its own: the servers asked for, else those of the host that it can
-/// reach, and the host's search domains and options.
-pub(crate) fn dns(asked: &[Ipv4Addr]) -> Result<CniDns> {
-    let host = of_host(FILES[2].1)?;
-    let resolved = if servers(&host).is_empty() {
-        of_host(RESOLVED)?
-    } else {
-        String::new()
-    };
-    Ok(resolution(asked, &host, &resolved))
-}
-
-fn resolution(asked: &[Ipv4Addr], host: &str, resolved: &str) -> CniDns {
-    let found = [
-        asked.to_vec(),
-        servers(host),
-        servers(resolved),
-        DEFAULT_SERVERS.to_vec(),
-    ];
-    let nameservers = found
-        .into_iter()
-        .find(|servers| !servers.is_empty())
-        .unwrap_or_default();
-    // Of several lines, the last one counts (resolv.conf(5)).
-    let last = |word| words(host, word).last().unwrap_or_default();
-    CniDns {
-        nameservers: nameservers.iter().map(Ipv4Addr::to_string).collect(),
-        search: last("search"),
-        options: words(host, "options").flatten().collect(),
-    }
-}
-
-/// Servers that a container can reach: not the host's own loopback, where a stub listens, and nothing by IPv6.
-fn servers(resolv_conf: &str) -> Vec<Ipv4Addr> {
-    let reachable = |server: &String| match server.parse() {
-        Ok(IpAddr::V4(server)) if !server.is_loopback() && !server.is_unspecified() => Some(server),
-        _ => None,
-    };
-    words(resolv_conf, "nameserver")
-        .filter_map(|line| reachable(line.first()?))
-        .collect()
-}
-
-/// The words after this one, of each line that begins with it.
-fn words<'a>(resolv_conf: &'a str, first: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
-    resolv_conf.lines().filter_map(move |line| {
-        let mut words = line.split_ascii_whitespace();
-        (words.next() == Some(first)).then(|| words.map(String::from).collect())
-    })
-}
-
-/// resolv.conf(5) as text.
-pub(crate) fn resolv_conf(dns: &CniDns) -> String {
-    let mut text: String = dns
-        .nameservers
-        .iter()
-        .map(|server| format!("nameserver {server}\n"))
-        .collect();
-    for (word, values) in [("search", &dns.search), ("options", &dns.options)] {
-        if !values.is_empty() {
-            text += &format!("{word} {}\n", values.join(" "));
-        }
-    }
-    text
-}
-
-/// Takes a host name: labels of letters, digits, `-` and `_`, 64 characters at most. Fails with [`Kind::Invalid`].
-/// The underscore is in every id, and in many names of containers.
-pub(crate) fn checked_hostname(name: &str) -> Result<String> {
+/// Whether it is a domain name: labels of letters, digits, `-` and `_`, with dots between. The underscore is in every id, and in
+/// many names of containers.
+pub(crate) fn is_domain(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= LABEL_MAX
@@ -237,56 +214,12 @@ pub(crate) fn checked_hostname(name: &str) -> Result<String> {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
-    if name.len() <= HOST_NAME_MAX && name.split('.').all(label) {
-        return Ok(name.to_owned());
-    }
-    Err(
-        Error::new(Kind::Invalid, format!("'{name}' is not a host name"))
-            .hint("give up to 64 letters, digits, '-', '_' and single dots between them"),
-    )
+    name.len() <= NAME_MAX && name.split('.').all(label)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn nameservers(asked: &[Ipv4Addr], host: &str, resolved: &str) -> Vec<String> {
-        resolution(asked, host, resolved).nameservers
-    }
-
-    #[test]
-    fn a_stub_on_loopback_is_replaced_by_what_it_asks_itself() {
-        let stub = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n";
-        assert_eq!(
-            nameservers(&[], stub, "nameserver 192.0.2.1\n"),
-            ["192.0.2.1"]
-        );
-        assert_eq!(nameservers(&[], stub, ""), ["8.8.8.8", "8.8.4.4"]);
-        let dns = resolution(&[], stub, "");
-        assert_eq!(
-            resolv_conf(&dns),
-            "nameserver 8.8.8.8\nnameserver 8.8.4.4\nsearch lan\noptions edns0 trust-ad\n"
-        );
-    }
-
-    #[test]
-    fn servers_of_the_host_that_a_container_reaches_are_kept() {
-        let host = "# comment\nnameserver 127.0.0.1\nnameserver fe80::1%eth0\nnameserver 192.0.2.7\n nameserver\t192.0.2.8\n";
-        assert_eq!(
-            nameservers(&[], host, "nameserver 192.0.2.1"),
-            ["192.0.2.7", "192.0.2.8"]
-        );
-    }
-
-    #[test]
-    fn servers_that_were_asked_for_come_alone() {
-        let asked = [Ipv4Addr::new(127, 0, 0, 1)];
-        assert_eq!(
-            nameservers(&asked, "nameserver 192.0.2.7\n", ""),
-            ["127.0.0.1"]
-        );
-    }
 
     #[test]
     fn a_host_name_is_checked() {
@@ -316,18 +249,31 @@ mod tests {
 
     #[test]
     fn the_container_finds_itself_by_name() {
-        assert!(hosts("web", Some(Ipv4Addr::new(10, 0, 0, 2))).ends_with("10.0.0.2\tweb\n"));
-        assert!(hosts("web", None).ends_with("127.0.0.1\tweb\n"));
-        assert!(hosts("web.example.org", None).ends_with("\tweb.example.org web\n"));
+        let [v4, v6]: [IpAddr; 2] = ["10.0.0.2", "fd00::2"].map(|text| text.parse().unwrap());
+        assert!(hosts("web", &[v4], "").ends_with("ip6-allrouters\n10.0.0.2\tweb\n"));
+        assert!(hosts("web", &[v4, v6], "").ends_with("10.0.0.2\tweb\nfd00::2\tweb\n"));
+        assert!(hosts("web", &[], "").ends_with("127.0.0.1\tweb\n"));
+        assert!(hosts("web.example.org", &[], "").ends_with("\tweb.example.org web\n"));
+        assert!(hosts("web", &[v4], "192.0.2.7\tdb\n").ends_with("192.0.2.7\tdb\n10.0.0.2\tweb\n"));
     }
 
-    proptest! {
-        #[test]
-        fn no_resolv_conf_of_the_host_makes_a_line_that_is_not_ours(text in "\\PC*(\n\\PC*){0,4}") {
-            let made = resolv_conf(&resolution(&[], &text, &text));
-            for line in made.lines() {
-                prop_assert!(["nameserver ", "search ", "options "].iter().any(|word| line.starts_with(word)));
-            }
+    #[test]
+    fn a_file_of_the_host_is_read_to_a_limit_and_what_is_no_file_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let name = path.to_str().unwrap();
+        assert_eq!(of_host(name, 4).unwrap(), "");
+        fs::write(&path, b"a\xff\n").unwrap();
+        assert_eq!(of_host(name, 4).unwrap(), "a\u{fffd}\n");
+        assert_eq!(of_host(name, 2).unwrap_err().kind(), &Kind::Invalid);
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for name in [name, "/dev/zero", "/"] {
+            assert_eq!(
+                of_host(name, 4).unwrap_err().kind(),
+                &Kind::Invalid,
+                "{name}"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@
 mod conntrack;
 mod create;
 mod delete;
+pub mod extra;
 mod files;
 mod firewall;
 mod gc;
@@ -14,6 +15,7 @@ mod netlink;
 mod netns;
 mod nft;
 pub mod publish;
+mod resolve;
 mod route;
 mod ruleset;
 mod shared;
@@ -60,7 +62,10 @@ bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, nam
       --network MODE      bridge (default), none, or host
       -p, --publish [IP:]HOSTPORT:PORT[/udp]   repeatable
       --hostname NAME     default: the id
+      --add-host NAME:ADDRESS     a name it knows; host-gateway is the host
       --dns ADDRESS       name server, repeatable; default: the host's
+      --dns-search DOMAIN, --dns-option OPTION   the same for resolv.conf's
+                          search (. for none) and options
       --new               begin from nothing: a network alone
   delete [ID] [--force]   take it back, pass the document on
       --status            exit with what the document carries

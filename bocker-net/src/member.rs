@@ -1,9 +1,10 @@
 //! The document's member `bocker.net`, and the shape of a CNI 1.1 result in it (containernetworking/cni, SPEC.md, section 5).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::extra::ExtraHost;
 use crate::publish::Publish;
 
 /// How a container is connected.
@@ -33,7 +34,16 @@ pub struct Net {
     pub hostname: String,
     /// Name servers that were asked for; empty when they come from the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
+    /// Search domains that were asked for.
+    #[serde(default, rename = "dnsSearch", skip_serializing_if = "Vec::is_empty")]
+    pub dns_search: Vec<String>,
+    /// Options of resolv.conf(5) that were asked for.
+    #[serde(default, rename = "dnsOptions", skip_serializing_if = "Vec::is_empty")]
+    pub dns_options: Vec<String>,
+    /// Names beside its own that it was asked to know.
+    #[serde(default, rename = "extraHosts", skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
     /// Its interfaces, `lo` aside.
     #[serde(default)]
     pub attachments: Vec<Attachment>,

@@ -1,17 +1,19 @@
 //! The steps of `create`, in the order in which networking is taught.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bocker_pipe::step::quote;
 use bocker_pipe::{Error, Id, Kind, Result, Step, claim, lock, paths};
 use nix::errno::Errno;
 
 use crate::conntrack;
+use crate::extra::ExtraHost;
 use crate::files::{self, Files};
 use crate::host::{self, Host};
 use crate::member::{CniDns, Mode};
 use crate::netns::{self, Inside, Unpinned};
 use crate::publish::{Protocol, Publish};
+use crate::resolve::{self, Asked, Reach};
 use crate::route::Veth;
 use crate::subnet::{Subnet, host_mac, mac, mac_text};
 use crate::{BRIDGE, IFNAME, STAGE, altname, firewall, host_end, lease, peer_altname, ruleset};
@@ -23,8 +25,12 @@ pub(crate) struct Container {
     pub(crate) id: Id,
     pub(crate) mode: Mode,
     pub(crate) hostname: Option<String>,
-    pub(crate) asked_dns: Vec<Ipv4Addr>,
+    pub(crate) asked_dns: Asked,
+    pub(crate) reach: Reach,
     pub(crate) dns: CniDns,
+    pub(crate) extra_hosts: Vec<ExtraHost>,
+    /// The host's addresses as the container reaches it; none without a network that the host is in.
+    pub(crate) gateways: Vec<IpAddr>,
     /// The namespace before it is pinned, where there is to be one.
     pub(crate) namespace: Option<Unpinned>,
     /// Known once the namespace is pinned.
@@ -100,23 +106,26 @@ impl Container {
     }
 
     fn files(&self) -> Result<Files> {
-        let (hosts, resolv_conf) = match self.mode {
-            // As docker: the host's own name resolution, in a copy, so that the container cannot edit the host's.
-            Mode::Host if self.asked_dns.is_empty() => (
-                files::of_host("/etc/hosts")?,
-                files::of_host("/etc/resolv.conf")?,
-            ),
-            Mode::Host => (files::of_host("/etc/hosts")?, files::resolv_conf(&self.dns)),
-            Mode::Bridge | Mode::None => (
-                files::hosts(&self.hostname(), self.address),
-                files::resolv_conf(&self.dns),
-            ),
+        let extra = self.extra_hosts()?;
+        let hosts = match self.mode {
+            // As docker: the host's own, in a copy, so that the container cannot edit the host's.
+            Mode::Host => files::hosts_of_host()? + &extra,
+            Mode::Bridge | Mode::None => {
+                let address = self.address.map(IpAddr::V4);
+                files::hosts(&self.hostname(), address.as_slice(), &extra)
+            }
         };
         Ok(Files {
             hosts,
             hostname: format!("{}\n", self.hostname()),
-            resolv_conf,
+            resolv_conf: resolve::text(&self.asked_dns, self.reach, &self.dns)?,
         })
+    }
+
+    /// The lines of hosts(5) that were asked for.
+    pub(crate) fn extra_hosts(&self) -> Result<String> {
+        let hosts = self.extra_hosts.iter();
+        hosts.map(|host| host.lines(&self.gateways)).collect()
     }
 }
 

@@ -78,6 +78,18 @@ pub(crate) struct Args {
     /// The host name (default: the id)
     #[arg(short = 'h', long)]
     pub(crate) hostname: Option<String>,
+    /// A name that the container knows, as NAME:ADDRESS, or NAME:host-gateway for the host
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<String>,
+    /// Ask this name server (default: the host's)
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<String>,
+    /// Look for short names in this domain (default: the host's; . for none)
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Set an option of resolv.conf (default: the host's)
+    #[arg(long, value_name = "OPTION", visible_alias = "dns-opt")]
+    dns_option: Vec<String>,
     /// Instead of the image's entrypoint; empty for none
     #[arg(long)]
     entrypoint: Option<String>,
@@ -200,7 +212,11 @@ impl Args {
             .stage(Piece::Net, "create")?
             .option("--network", self.network.as_ref())
             .option("--hostname", self.hostname.as_ref())
-            .options("--publish", &self.publish);
+            .options("--publish", &self.publish)
+            .options("--add-host", &self.add_host)
+            .options("--dns", &self.dns)
+            .options("--dns-search", &self.dns_search)
+            .options("--dns-option", &self.dns_option);
         let stages = vec![snap, net, self.cg(session)?];
         let spawn = session
             .stage(Piece::Spawn, "run")?
