@@ -147,9 +147,7 @@ impl Netlink {
     }
 
     fn collect(&mut self, first: u32, last: u32) -> Result<Vec<Answer>, Refusal> {
-        let mut answers = Vec::new();
-        let mut refusal: Option<Refusal> = None;
-        let mut interrupted = false;
+        let mut answers = Answers::to(first, last);
         let mut buffer = Vec::with_capacity(BUFFER);
         loop {
             buffer.clear();
@@ -158,31 +156,67 @@ impl Netlink {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error.into()),
             }
-            for message in messages(&buffer) {
-                let (kind, flags, sequence) =
-                    (u16_at(message, 4), u16_at(message, 6), u32_at(message, 8));
-                interrupted |= flags & NLM_F_DUMP_INTR != 0;
-                if kind != NLMSG_ERROR && kind != NLMSG_DONE {
-                    answers.push(message.to_vec());
-                    continue;
-                }
-                let code = i32::from_ne_bytes(u32_at(message, HEADER).to_ne_bytes());
-                if code < 0 && refusal.is_none() {
-                    refusal = Some(Refusal {
-                        errno: Errno::from_raw(-code),
-                        text: words(message, flags),
-                    });
-                }
-                // A batch that is refused as a whole is refused on its first message and says no more.
-                if sequence == last || kind == NLMSG_DONE || (code < 0 && sequence == first) {
-                    return match refusal {
-                        Some(refusal) => Err(refusal),
-                        None if interrupted => Err(Errno::EINTR.into()),
-                        None => Ok(answers),
-                    };
-                }
+            if let Some(result) = answers.take(&buffer) {
+                return result;
             }
         }
+    }
+}
+
+/// What has come back so far of one exchange.
+struct Answers {
+    /// The sequence numbers of what was sent.
+    first: u32,
+    last: u32,
+    messages: Vec<Answer>,
+    refusal: Option<Refusal>,
+    /// The table changed while the kernel dumped it.
+    interrupted: bool,
+}
+
+impl Answers {
+    fn to(first: u32, last: u32) -> Answers {
+        Answers {
+            first,
+            last,
+            messages: Vec::new(),
+            refusal: None,
+            interrupted: false,
+        }
+    }
+
+    /// Takes one datagram, and says what came of the exchange if that was its end: of a dump that was disturbed, EINTR.
+    fn take(&mut self, datagram: &[u8]) -> Option<Result<Vec<Answer>, Refusal>> {
+        let asked = self.last.wrapping_sub(self.first);
+        for message in messages(datagram) {
+            let (kind, flags, sequence) =
+                (u16_at(message, 4), u16_at(message, 6), u32_at(message, 8));
+            // An answer to what was asked before, whose exchange ended with a refusal in its midst.
+            if sequence.wrapping_sub(self.first) > asked {
+                continue;
+            }
+            self.interrupted |= flags & NLM_F_DUMP_INTR != 0;
+            if kind != NLMSG_ERROR && kind != NLMSG_DONE {
+                self.messages.push(message.to_vec());
+                continue;
+            }
+            let code = i32::from_ne_bytes(u32_at(message, HEADER).to_ne_bytes());
+            if code < 0 && self.refusal.is_none() {
+                self.refusal = Some(Refusal {
+                    errno: Errno::from_raw(code.saturating_neg()),
+                    text: words(message, flags),
+                });
+            }
+            // A batch that is refused as a whole is refused on its first message and says no more.
+            if sequence == self.last || kind == NLMSG_DONE || (code < 0 && sequence == self.first) {
+                return Some(match self.refusal.take() {
+                    Some(refusal) => Err(refusal),
+                    None if self.interrupted => Err(Errno::EINTR.into()),
+                    None => Ok(std::mem::take(&mut self.messages)),
+                });
+            }
+        }
+        None
     }
 }
 
@@ -295,7 +329,108 @@ mod tests {
         assert_eq!(attribute(&bytes, 3), None);
     }
 
+    /// A message as the kernel sends it.
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let length = (HEADER + payload.len()) as u32;
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    fn error(sequence: u32, errno: i32) -> Vec<u8> {
+        let payload = [&(-errno).to_ne_bytes()[..], &[0; HEADER]].concat();
+        message(NLMSG_ERROR, 0, sequence, &payload)
+    }
+
+    /// RTM_NEWLINK
+    const NEWLINK: u16 = 16;
+
+    fn errno(result: Option<Result<Vec<Answer>, Refusal>>) -> Errno {
+        result.unwrap().unwrap_err().errno
+    }
+
+    #[test]
+    fn a_dump_is_whole_with_its_last_message_and_over_several_datagrams() {
+        let mut answers = Answers::to(7, 7);
+        let part = |byte| message(NEWLINK, 2, 7, &[byte, 0, 0, 0]);
+        assert!(answers.take(&[part(1), part(2)].concat()).is_none());
+        assert!(answers.take(&part(3)).is_none());
+        let done = answers.take(&message(NLMSG_DONE, 2, 7, &[0; 4]));
+        assert_eq!(done.unwrap().unwrap(), [part(1), part(2), part(3)]);
+    }
+
+    #[test]
+    fn a_dump_that_was_disturbed_anywhere_is_begun_again() {
+        for disturbed in 0..3 {
+            let flags = |at| if at == disturbed { NLM_F_DUMP_INTR } else { 0 };
+            let mut answers = Answers::to(7, 7);
+            assert!(answers.take(&message(NEWLINK, flags(0), 7, &[1])).is_none());
+            assert!(answers.take(&message(NEWLINK, flags(1), 7, &[2])).is_none());
+            let done = answers.take(&message(NLMSG_DONE, flags(2), 7, &[0; 4]));
+            assert_eq!(errno(done), Errno::EINTR);
+        }
+    }
+
+    #[test]
+    fn a_dump_that_fails_at_its_end_has_failed() {
+        let mut answers = Answers::to(7, 7);
+        assert!(answers.take(&message(NEWLINK, 2, 7, &[1])).is_none());
+        let end = (-(Errno::EMSGSIZE as i32)).to_ne_bytes();
+        assert_eq!(
+            errno(answers.take(&message(NLMSG_DONE, 2, 7, &end))),
+            Errno::EMSGSIZE
+        );
+    }
+
+    #[test]
+    fn a_batch_ends_with_its_last_acknowledgement_or_with_a_refusal_of_the_whole() {
+        let mut answers = Answers::to(7, 9);
+        assert!(answers.take(&error(8, 0)).is_none());
+        assert_eq!(answers.take(&error(9, 0)).unwrap().unwrap().len(), 0);
+        let mut answers = Answers::to(7, 9);
+        assert!(answers.take(&error(8, Errno::EEXIST as i32)).is_none());
+        assert_eq!(errno(answers.take(&error(9, 0))), Errno::EEXIST);
+        assert_eq!(
+            errno(Answers::to(7, 9).take(&error(7, Errno::EPERM as i32))),
+            Errno::EPERM
+        );
+        // The smallest number there is has no positive one.
+        let odd = message(NLMSG_ERROR, 0, 7, &i32::MIN.to_ne_bytes());
+        assert!(Answers::to(7, 7).take(&odd).unwrap().is_err());
+    }
+
+    #[test]
+    fn what_is_left_of_an_exchange_before_is_not_taken_for_an_answer() {
+        let mut answers = Answers::to(u32::MAX, 0);
+        let before = [
+            error(u32::MAX - 1, Errno::EPERM as i32),
+            message(NEWLINK, 0, 5, &[1]),
+        ]
+        .concat();
+        assert!(answers.take(&before).is_none());
+        assert!(answers.take(&message(NEWLINK, 0, 0, &[2])).is_none());
+        assert_eq!(answers.take(&error(0, 0)).unwrap().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_ends_nothing() {
+        let whole = error(7, 0);
+        for length in 0..whole.len() {
+            assert!(Answers::to(7, 7).take(&whole[..length]).is_none());
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_datagram_makes_the_reader_fail_or_loop(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Answers::to(0, u32::MAX).take(&bytes);
+        }
+
         #[test]
         fn no_bytes_make_the_readers_fail_or_loop(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(messages(&bytes).count() <= bytes.len());
