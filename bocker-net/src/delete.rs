@@ -10,7 +10,6 @@ use crate::firewall::{self, Firewall};
 use crate::member::{Attachment, CniIp};
 use crate::publish::Publish;
 use crate::route::Route;
-use crate::subnet::Subnet;
 use crate::{BRIDGE, MEMBER, STAGE, files, gc, host_end, lease, netns, ruleset};
 
 /// Where our member is.
@@ -64,7 +63,7 @@ impl Remains {
             steps.push(
                 Step::new("net.port", "the port of the host is free again")
                     .command(move |_| vec![firewall::delete_port_command(&shown)])
-                    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
+                    .look(|_| format!("nft list table inet {}", ruleset::TABLE))
                     .apply(move |remains: &mut Remains| {
                         let id = remains.id.clone();
                         remains.firewall()?.unpublish(&publish, &id)
@@ -74,13 +73,11 @@ impl Remains {
         for address in self.masqueraded.clone() {
             steps.push(
                 Step::new("net.masquerade", "the address is no container's any more")
-                    .command(move |_| {
-                        vec![firewall::delete_addresses_command(Subnet::of(address, 32))]
-                    })
-                    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
+                    .command(move |_| vec![firewall::delete_address_command(address.into())])
+                    .look(|_| format!("nft list table inet {}", ruleset::TABLE))
                     .apply(move |remains: &mut Remains| {
                         let id = remains.id.clone();
-                        remains.firewall()?.delete_address(address, &id)
+                        remains.firewall()?.delete_address(address.into(), &id)
                     }),
             );
         }

@@ -1,7 +1,7 @@
 //! `list` and `gc`: what is on this machine of containers' networks, found by their ids, and what of it is left over.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -97,7 +97,10 @@ fn find() -> Result<All> {
     let mut firewall = Firewall::open()?;
     if firewall.exists()? {
         for (address, id) in firewall.addresses()? {
-            all.of(id).masqueraded.push(address);
+            // Networks of IPv6 are ours, and masqueraded as a whole.
+            if let IpAddr::V4(address) = address {
+                all.of(id).masqueraded.push(address);
+            }
         }
         for (publish, id) in firewall.ports()? {
             all.of(id).publish.push(publish);

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::BRIDGE;
-use crate::firewall::{self, Firewall};
+use crate::firewall::{BridgeRules, Firewall};
 use crate::route::{Link, Route};
 use crate::subnet::{Subnet, mac, mac_text};
 use crate::{lease, ruleset, sysctl};
@@ -105,6 +105,17 @@ impl Bridge {
     }
 }
 
+/// The bridge as our table knows it. On one of the user's are others, too: there each container's address is told by itself.
+fn rules<'a>(bridge: &Bridge, subnet: &'a Subnet) -> BridgeRules<'a> {
+    let subnets = std::slice::from_ref(subnet);
+    BridgeRules {
+        name: BRIDGE,
+        subnets: if bridge.ours { subnets } else { &[] },
+        internal: false,
+        isolated: false,
+    }
+}
+
 /// The shared objects as they are now, and the sockets to work on them.
 pub(crate) struct Host {
     pub(crate) route: Route,
@@ -112,6 +123,8 @@ pub(crate) struct Host {
     pub(crate) bridge: Bridge,
     forwards: bool,
     has_table: bool,
+    /// Whether there is a table of an older bocker-net's instead.
+    has_former_table: bool,
     routes_localnet: bool,
     masquerades: bool,
     guard: Option<Guard>,
@@ -146,16 +159,18 @@ impl Host {
     fn look_under(guard: Option<Guard>) -> Result<Host> {
         let mut route = Route::open()?;
         let mut firewall = Firewall::open()?;
-        let has_table = firewall.exists()?;
         let bridge = match find_bridge(&mut route)? {
             Some(bridge) => bridge,
             None => Bridge::planned(free_subnet(&mut route)?),
         };
+        // What knows the bridge is our table, and whole.
+        let masquerades = firewall.has_bridge(&rules(&bridge, &bridge.subnet()))?;
+        let has_table = masquerades || firewall.exists()?;
         Ok(Host {
             forwards: sysctl::is_on(sysctl::IP_FORWARD)?,
             has_table,
-            // On a bridge of the user's are others, too: there each container is masqueraded by itself.
-            masquerades: !bridge.ours || has_table && firewall.has_addresses(bridge.subnet())?,
+            has_former_table: !has_table && Firewall::has_former()?,
+            masquerades,
             routes_localnet: sysctl::is_on(&sysctl::route_localnet(BRIDGE))?,
             route,
             firewall,
@@ -197,8 +212,17 @@ impl Host {
                     "net.table",
                     "a firewall table of our own: what is masqueraded, published and let in",
                 )
-                .command(|_| ruleset::table_commands())
-                .look(|_| format!("nft list table ip {}", ruleset::TABLE))
+                .command(|context: &C| {
+                    let mut lines = ruleset::table_commands();
+                    if context.as_ref().has_former_table {
+                        lines.push(format!(
+                            "# what the table ip {0} holds is taken over; nft delete table ip {0}",
+                            ruleset::TABLE
+                        ));
+                    }
+                    lines
+                })
+                .look(|_| format!("nft list table inet {}", ruleset::TABLE))
                 .apply(|context: &mut C| context.as_mut().firewall.make()),
             );
         }
@@ -228,9 +252,23 @@ impl Host {
             );
         }
         if !self.masquerades {
-            steps.push(masquerade_step(|context: &C| {
-                (context.as_ref().bridge.subnet(), BRIDGE.to_owned())
-            }));
+            steps.push(
+                Step::new(
+                    "net.masquerade",
+                    "outside nobody knows these addresses: what leaves carries the host's, and answers return",
+                )
+                .command(|context: &C| {
+                    let bridge = &context.as_ref().bridge;
+                    rules(bridge, &bridge.subnet()).add_commands()
+                })
+                .look(|_| format!("nft list table inet {}", ruleset::TABLE))
+                .apply(|context: &mut C| {
+                    let Host {
+                        bridge, firewall, ..
+                    } = context.as_mut();
+                    firewall.add_bridge(&rules(bridge, &bridge.subnet()))
+                }),
+            );
         }
         steps
     }
@@ -275,25 +313,6 @@ impl Host {
         self.bridge.complete = true;
         Ok(())
     }
-}
-
-/// Says which addresses are masqueraded, and whose they are.
-pub(crate) fn masquerade_step<C: AsRef<Host> + AsMut<Host> + 'static>(
-    which: impl Fn(&C) -> (Subnet, String) + Copy + 'static,
-) -> Step<C> {
-    Step::new(
-        "net.masquerade",
-        "outside nobody knows these addresses: what leaves carries the host's, and answers return",
-    )
-    .command(move |context: &C| {
-        let (subnet, comment) = which(context);
-        vec![firewall::add_addresses_command(subnet, &comment)]
-    })
-    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
-    .apply(move |context: &mut C| {
-        let (subnet, comment) = which(context);
-        context.as_mut().firewall.add_addresses(subnet, &comment)
-    })
 }
 
 fn bridge_error(error: Error) -> Error {

@@ -30,6 +30,7 @@ const ATTRIBUTE_TYPE: u16 = 0x3fff;
 /// `struct nfgenmsg` of linux/netfilter/nfnetlink.h: family, version, resource.
 pub(crate) const NFGENMSG: usize = 4;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
+pub(crate) const NFPROTO_IPV6: u8 = 10;
 const NFNETLINK_V0: u8 = 0;
 const NLA_F_NESTED: u16 = 0x8000;
 

@@ -2,13 +2,15 @@
 //! is both free of the GPL and knows nat, masq, ct and fib; the kernel's linux/netfilter/nf_tables.h is the reference, and
 //! what `nft --debug=netlink` shows for the same rules.
 
+use std::net::IpAddr;
+
 use bocker_pipe::Result;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::netlink::{
-    self, Attributes, HEADER, NFGENMSG, NFPROTO_IPV4, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE,
-    NLM_F_DUMP, NLM_F_EXCL, Netlink, Refusal,
+    self, Attributes, HEADER, NFGENMSG, NFPROTO_IPV4, NFPROTO_IPV6, NLM_F_ACK, NLM_F_APPEND,
+    NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Netlink, Refusal,
 };
 
 // linux/netfilter/nfnetlink.h
@@ -16,6 +18,8 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 const NFPROTO_UNSPEC: u8 = 0;
+// linux/netfilter.h
+const NFPROTO_INET: u8 = 1;
 
 // linux/netfilter/nf_tables.h, enum nf_tables_msg_types
 const NFT_MSG_NEWTABLE: u16 = 0;
@@ -53,6 +57,7 @@ const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
 const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_USERDATA: u16 = 13;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -68,12 +73,63 @@ const NFT_SET_MAP: u32 = 0x8;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 const NF_ACCEPT: u32 = 1;
 
+/// How many elements go into one message: the list is an attribute, whose length has 16 bits.
+const ELEMENTS_AT_ONCE: usize = 500;
+
 /// libnftnl's udata.h: the comment of a table and of an element, as nft(8) writes and shows it.
 const UDATA_COMMENT: u8 = 0;
+/// The same of a set: the byte order of its keys, and nft(8)'s number for the host's.
+const UDATA_KEY_BYTEORDER: u8 = 0;
+const HOST_ENDIAN: u32 = 1;
 
 /// The register in which values pass from one expression to the next (NFT_REG_1), and its four-byte parts (NFT_REG32_00...).
 pub(crate) const REGISTER: u32 = 1;
 const REGISTER_PARTS: u32 = 8;
+/// Bytes of a part.
+pub(crate) const PART: u32 = 4;
+
+/// What a table, a packet or an address is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    /// enum of linux/netfilter.h
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Family::V4 => NFPROTO_IPV4,
+            Family::V6 => NFPROTO_IPV6,
+        }
+    }
+
+    /// Bytes of an address.
+    pub(crate) fn length(self) -> u32 {
+        match self {
+            Family::V4 => 4,
+            Family::V6 => 16,
+        }
+    }
+}
+
+/// How a set or map is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// Goes on when the set holds the value.
+    Holds,
+    /// Goes on when it does not.
+    Lacks,
+    /// Goes on with what the map gives for it.
+    Gives,
+}
 
 /// An expression of a rule: its name and attributes, ready to be sent.
 pub(crate) struct Expression {
@@ -175,18 +231,26 @@ impl Expression {
         )
     }
 
+    /// `meta nfproto ipv4|ipv6`: packets of the other family go on to the next rule.
+    pub(crate) fn family(family: Family) -> [Expression; 2] {
+        const NFT_META_NFPROTO: u32 = 15;
+        [
+            Expression::meta(NFT_META_NFPROTO, 0),
+            Expression::compare(true, &[family.number()]),
+        ]
+    }
+
     /// `lookup register set SET`, and for a map `dreg register`.
-    pub(crate) fn lookup(set: &str, is_map: bool) -> Expression {
-        // NFTA_LOOKUP_SET, _SREG, _DREG
+    pub(crate) fn lookup(set: &str, how: Lookup) -> Expression {
+        const NFT_LOOKUP_F_INV: u32 = 1;
+        // NFTA_LOOKUP_SET, _SREG, _DREG, _FLAGS
         let attributes = Attributes::default().text(1, set).number(2, REGISTER);
-        Expression::new(
-            "lookup",
-            if is_map {
-                attributes.number(3, REGISTER)
-            } else {
-                attributes
-            },
-        )
+        let attributes = match how {
+            Lookup::Holds => attributes,
+            Lookup::Lacks => attributes.number(5, NFT_LOOKUP_F_INV),
+            Lookup::Gives => attributes.number(3, REGISTER),
+        };
+        Expression::new("lookup", attributes)
     }
 
     /// `immediate verdict CODE`: NF_DROP, NF_ACCEPT, NFT_RETURN.
@@ -200,18 +264,18 @@ impl Expression {
         )
     }
 
-    /// `nat dnat ip addr_min register proto_min part 1`: to the address and port that a map has given.
-    pub(crate) fn dnat() -> Expression {
+    /// `nat dnat ip|ip6 addr_min register proto_min the part after it`: to the address and port that a map has given.
+    pub(crate) fn dnat(family: Family) -> Expression {
         const NFT_NAT_DNAT: u32 = 1;
         // NFTA_NAT_TYPE, _FAMILY, _REG_ADDR_MIN, _REG_PROTO_MIN
         let attributes = Attributes::default()
             .number(1, NFT_NAT_DNAT)
-            .number(2, u32::from(NFPROTO_IPV4));
+            .number(2, u32::from(family.number()));
         Expression::new(
             "nat",
             attributes
                 .number(3, REGISTER)
-                .number(5, Expression::part(1)),
+                .number(5, Expression::part(family.length() / PART)),
         )
     }
 
@@ -239,6 +303,8 @@ pub(crate) struct SetType {
     pub(crate) data: Option<(u32, u32)>,
     /// Whether it holds ranges.
     pub(crate) interval: bool,
+    /// Whether the key is in the host's byte order, as interfaces' names are to nft(8), which lists them by it.
+    pub(crate) host_order: bool,
 }
 
 /// A transaction: the kernel does all of it or nothing.
@@ -249,17 +315,20 @@ pub(crate) struct Batch {
     last_at: usize,
 }
 
-/// An nfnetlink socket for one table of family `ip`.
+/// An nfnetlink socket for one table.
 pub(crate) struct Nft {
     netlink: Netlink,
+    /// NFPROTO_INET, or that of one address family.
+    family: u8,
     table: &'static str,
 }
 
 impl Nft {
-    /// Opens one in the calling thread's network namespace.
-    pub(crate) fn open(table: &'static str) -> Result<Nft> {
+    /// Opens one in the calling thread's network namespace, for a table of the family `inet`, or `ip` or `ip6` if one is given.
+    pub(crate) fn open(family: Option<Family>, table: &'static str) -> Result<Nft> {
         Ok(Nft {
             netlink: Netlink::open(NETLINK_NETFILTER)?,
+            family: family.map_or(NFPROTO_INET, Family::number),
             table,
         })
     }
@@ -284,16 +353,22 @@ impl Nft {
     }
 
     fn put(&mut self, batch: &mut Batch, kind: u16, flags: u16, attributes: &Attributes) {
+        self.put_for(self.family, batch, kind, flags, attributes);
+    }
+
+    fn put_for(
+        &mut self,
+        family: u8,
+        batch: &mut Batch,
+        kind: u16,
+        flags: u16,
+        attributes: &Attributes,
+    ) {
         batch.last_at = batch.bytes.len();
         let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-        batch.last = self.netlink.netfilter(
-            &mut batch.bytes,
-            kind,
-            flags,
-            NFPROTO_IPV4,
-            0,
-            &attributes.0,
-        );
+        batch.last =
+            self.netlink
+                .netfilter(&mut batch.bytes, kind, flags, family, 0, &attributes.0);
     }
 
     /// Sends a transaction. Fails with what the kernel says about its first message that cannot be done.
@@ -327,7 +402,7 @@ impl Nft {
         let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
         let sequence =
             self.netlink
-                .netfilter(&mut bytes, kind, flags, NFPROTO_IPV4, 0, &attributes.0);
+                .netfilter(&mut bytes, kind, flags, self.family, 0, &attributes.0);
         self.netlink.exchange(&bytes, sequence, sequence)
     }
 
@@ -363,6 +438,12 @@ impl Nft {
     pub(crate) fn delete_table(&mut self, batch: &mut Batch) {
         let attributes = Attributes::default().text(NFTA_TABLE_NAME, self.table);
         self.put(batch, NFT_MSG_DELTABLE, 0, &attributes);
+    }
+
+    /// The same for a table of this name and of another family.
+    pub(crate) fn delete_table_of(&mut self, batch: &mut Batch, family: Family) {
+        let attributes = Attributes::default().text(NFTA_TABLE_NAME, self.table);
+        self.put_for(family.number(), batch, NFT_MSG_DELTABLE, 0, &attributes);
     }
 
     /// `add chain { type KIND hook HOOK priority PRIORITY; policy accept; }`.
@@ -401,6 +482,11 @@ impl Nft {
             attributes = attributes
                 .number(NFTA_SET_DATA_TYPE, kind)
                 .number(NFTA_SET_DATA_LEN, length);
+        }
+        if holds.host_order {
+            let mut order = vec![UDATA_KEY_BYTEORDER, size_of_val(&HOST_ENDIAN) as u8];
+            order.extend(HOST_ENDIAN.to_ne_bytes());
+            attributes = attributes.bytes(NFTA_SET_USERDATA, &order);
         }
         self.put(batch, NFT_MSG_NEWSET, NLM_F_CREATE, &attributes);
     }
@@ -458,29 +544,34 @@ impl Nft {
     }
 
     /// `create element`: EEXIST when a key is taken.
-    pub(crate) fn add_elements(&mut self, set: &str, elements: &[Element]) -> Result<(), Refusal> {
-        let mut batch = self.batch();
-        let attributes = self.elements_of(set, elements);
-        self.put(
-            &mut batch,
-            NFT_MSG_NEWSETELEM,
-            NLM_F_CREATE | NLM_F_EXCL,
-            &attributes,
-        );
-        self.commit(batch)
+    pub(crate) fn create_elements(&mut self, batch: &mut Batch, set: &str, elements: &[Element]) {
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.put_elements(batch, NFT_MSG_NEWSETELEM, flags, set, elements);
+    }
+
+    /// `add element`: those that are there already stay as they are.
+    pub(crate) fn add_elements(&mut self, batch: &mut Batch, set: &str, elements: &[Element]) {
+        self.put_elements(batch, NFT_MSG_NEWSETELEM, NLM_F_CREATE, set, elements);
     }
 
     /// `delete element`. The kernel takes its time to forget them: whoever closes this socket within a grace period of RCU,
     /// some 20 ms, waits for its end.
-    pub(crate) fn delete_elements(
+    pub(crate) fn delete_elements(&mut self, batch: &mut Batch, set: &str, elements: &[Element]) {
+        self.put_elements(batch, NFT_MSG_DELSETELEM, 0, set, elements);
+    }
+
+    fn put_elements(
         &mut self,
+        batch: &mut Batch,
+        kind: u16,
+        flags: u16,
         set: &str,
         elements: &[Element],
-    ) -> Result<(), Refusal> {
-        let mut batch = self.batch();
-        let attributes = self.elements_of(set, elements);
-        self.put(&mut batch, NFT_MSG_DELSETELEM, 0, &attributes);
-        self.commit(batch)
+    ) {
+        for some in elements.chunks(ELEMENTS_AT_ONCE) {
+            let attributes = self.elements_of(set, some);
+            self.put(batch, kind, flags, &attributes);
+        }
     }
 
     /// The element with this key, or the beginning of the range that holds it. `None` without one, or without the set or

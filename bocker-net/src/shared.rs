@@ -41,7 +41,7 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
     });
     let table = Firewall::open()?
         .exists()?
-        .then(|| format!("ip {}", ruleset::TABLE));
+        .then(|| format!("inet {}", ruleset::TABLE));
     let leases = lease::list(&lease::folder(BRIDGE))?.len();
     call.line(&Info {
         bridge,
@@ -89,10 +89,10 @@ type Shared = (Route, Firewall);
 
 fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
     let mut steps: Vec<Step<Shared>> = Vec::new();
-    if shared.1.exists()? {
+    if shared.1.exists()? || Firewall::has_former()? {
         steps.push(
             Step::new("net.table", "our table goes, and with it all that it did")
-                .command(|_| vec![format!("nft delete table ip {}", ruleset::TABLE)])
+                .command(|_| vec![format!("nft delete table inet {}", ruleset::TABLE)])
                 .look(|_| "nft list tables".into())
                 .apply(|shared: &mut Shared| shared.1.remove()),
         );

@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use crate::conntrack;
 use crate::extra::ExtraHost;
 use crate::files::{self, Files};
-use crate::host::{self, Host};
+use crate::host::Host;
 use crate::member::{CniDns, Mode};
 use crate::netns::{self, Inside, Unpinned};
 use crate::publish::{Protocol, Publish};
 use crate::resolve::{self, Asked, Reach};
 use crate::route::Veth;
-use crate::subnet::{Subnet, host_mac, mac, mac_text};
+use crate::subnet::{host_mac, mac, mac_text};
 use crate::{BRIDGE, IFNAME, STAGE, altname, firewall, host_end, lease, peer_altname, ruleset};
 
 const LOOPBACK: &str = "lo";
@@ -434,16 +434,25 @@ pub(crate) fn route_step() -> Step<Bridged> {
 
 /// On a bridge of the user's only our containers are masqueraded, each by itself.
 pub(crate) fn masquerade_step() -> Step<Bridged> {
-    host::masquerade_step(|context: &Bridged| {
-        let subnet = Subnet::of(context.container.shown_address(), 32);
-        (subnet, context.container.id.to_string())
+    Step::new(
+        "net.masquerade",
+        "outside nobody knows this address: what leaves carries the host's, and answers return",
+    )
+    .command(|context: &Bridged| {
+        let Container { id, .. } = &context.container;
+        let address = context.container.shown_address();
+        vec![firewall::add_address_command(address.into(), id)]
+    })
+    .look(|_| format!("nft list table inet {}", ruleset::TABLE))
+    .apply(|context: &mut Bridged| {
+        let address = context.container.address()?;
+        let id = &context.container.id;
+        context.host.firewall.add_address(address.into(), id)
     })
     .undo(|context| {
         let address = context.container.address()?;
-        context
-            .host
-            .firewall
-            .delete_address(address, &context.container.id)
+        let id = &context.container.id;
+        context.host.firewall.delete_address(address.into(), id)
     })
 }
 
@@ -466,7 +475,7 @@ pub(crate) fn port_step(publish: Publish) -> Step<Bridged> {
         }
         lines
     })
-    .look(|_| format!("nft list table ip {}", ruleset::TABLE))
+    .look(|_| format!("nft list table inet {}", ruleset::TABLE))
     .apply(move |context: &mut Bridged| publish_port(context, &publish))
     .undo(move |context| {
         context

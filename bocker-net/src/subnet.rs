@@ -42,6 +42,11 @@ impl Subnet {
         Ipv4Addr::from_bits(self.network | !mask(self.prefix))
     }
 
+    /// Its last address.
+    pub(crate) fn last(self) -> Ipv4Addr {
+        self.broadcast()
+    }
+
     /// Whether the two have an address in common.
     pub(crate) fn overlaps(self, other: Subnet) -> bool {
         let mask = mask(self.prefix.min(other.prefix));

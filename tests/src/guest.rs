@@ -44,7 +44,7 @@ const MODULES: [&str; 16] = [
     "nft_masq",
     "nft_nat",
     "nft_ct",
-    "nft_fib_ipv4",
+    "nft_fib_inet",
     "nft_redir",
     "nft_log",
     "loop",

@@ -21,6 +21,7 @@ mod host;
 mod hub;
 mod killer;
 mod need;
+pub mod net;
 pub mod peer;
 mod reboot;
 mod registry;

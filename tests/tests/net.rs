@@ -1,141 +1,16 @@
 //! bocker-net by real packets: what a container reaches, who reaches it, and that nothing of it is left.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
 
-use bocker_tests::{Host, Output};
+use bocker_tests::Host;
+use bocker_tests::net::{
+    HOST_OUTSIDE, Net, OUTSIDE, PATIENCE, assert_silent, create, inside, outside, talk,
+};
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
-
-/// The world outside: a namespace with a cable to the host and no route to containers (RFC 5737 addresses).
-const HOST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// Longer than the first retransmission of a SYN, so that a slow answer is an answer.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Long enough for what would answer at all, on a cable that is memory.
-const SILENCE: Duration = Duration::from_millis(400);
-
-/// Runs a piece of the test in a network namespace. Sockets that it opens stay in it.
-fn inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let visitor = scope.spawn(|| {
-            let file = File::open(namespace).unwrap_or_else(|e| panic!("{e}"));
-            setns(file, CloneFlags::CLONE_NEWNET).unwrap_or_else(|e| panic!("{e}"));
-            work()
-        });
-        visitor
-            .join()
-            .unwrap_or_else(|_| panic!("in {}", namespace.display()))
-    })
-}
-
-/// The world outside, with a cable to the host.
-fn outside(host: &Host) -> PathBuf {
-    let path = host.scratch().join("outside");
-    let name = path.display();
-    host.sh(&format!(
-        "set -e; touch {name}; unshare --net={name} true
-         ip link add cable type veth peer name eth0 netns {name}
-         ip addr add {HOST_OUTSIDE}/24 dev cable; ip link set cable up
-         nsenter --net={name} sh -c '
-            ip link set lo up; ip addr add {OUTSIDE}/24 dev eth0; ip link set eth0 up'"
-    ))
-    .ok();
-    path
-}
-
-/// A network made by `create --new`.
-struct Net {
-    document: Value,
-}
-
-impl Net {
-    fn new(host: &Host, options: &[&str]) -> Net {
-        Net {
-            document: create(host, options).ok().json(),
-        }
-    }
-
-    fn id(&self) -> &str {
-        self.document["bocker"]["id"].as_str().expect("an id")
-    }
-
-    fn namespace(&self) -> PathBuf {
-        self.document["bocker"]["net"]["netns"]["path"]
-            .as_str()
-            .expect("a path")
-            .into()
-    }
-
-    fn address(&self) -> Ipv4Addr {
-        let ips = &self.document["bocker"]["net"]["attachments"][0]["result"]["ips"];
-        let text = ips[0]["address"].as_str().expect("an address");
-        text.split('/')
-            .next()
-            .and_then(|text| text.parse().ok())
-            .expect("IPv4")
-    }
-
-    fn listen(&self, port: u16) -> TcpListener {
-        inside(&self.namespace(), || {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        })
-        .expect("listen")
-    }
-
-    fn delete(&self, host: &Host) -> Output {
-        host.call(&["bocker-net", "delete"])
-            .stdin(self.document.to_string())
-            .run()
-    }
-}
-
-fn create(host: &Host, options: &[&str]) -> Output {
-    host.run(&[&["bocker-net", "create", "--new"], options].concat())
-}
-
-fn connect(
-    namespace: Option<&Path>,
-    to: Ipv4Addr,
-    port: u16,
-    patience: Duration,
-) -> io::Result<TcpStream> {
-    let to = SocketAddr::V4(SocketAddrV4::new(to, port));
-    match namespace {
-        Some(namespace) => inside(namespace, || TcpStream::connect_timeout(&to, patience)),
-        None => TcpStream::connect_timeout(&to, patience),
-    }
-}
-
-/// Sends a word each way, and says whom the listener saw.
-#[track_caller]
-fn talk(listener: &TcpListener, from: Option<&Path>, to: Ipv4Addr, port: u16) -> Ipv4Addr {
-    let mut client = connect(from, to, port, PATIENCE)
-        .unwrap_or_else(|e| panic!("from {from:?} to {to}:{port}: {e}"));
-    let (mut server, peer) = listener.accept().expect("accept");
-    let mut word = [0; 4];
-    client.write_all(b"ping").expect("write");
-    server.read_exact(&mut word).expect("read");
-    server.write_all(b"pong").expect("write");
-    client.read_exact(&mut word).expect("read");
-    assert_eq!(&word, b"pong");
-    match peer {
-        SocketAddr::V4(peer) => *peer.ip(),
-        SocketAddr::V6(peer) => panic!("{peer}"),
-    }
-}
-
-#[track_caller]
-fn assert_silent(from: Option<&Path>, to: Ipv4Addr, port: u16) {
-    let answer = connect(from, to, port, SILENCE);
-    assert!(answer.is_err(), "{to}:{port} answers {from:?}");
-}
 
 #[test]
 fn containers_the_host_and_the_gateway_reach_each_other() {
@@ -300,8 +175,8 @@ fn a_port_published_on_localhost_is_for_the_host_alone() {
     assert_silent(Some(&outside), Ipv4Addr::LOCALHOST, 8080);
     // It would be answered if our chain did not let such packets alone.
     host.sh(
-        "set -e; nft flush chain ip bocker prerouting
-         nft add rule ip bocker prerouting 'dnat ip to ip daddr . meta l4proto . th dport map @published'",
+        "set -e; nft flush chain inet bocker prerouting
+         nft add rule inet bocker prerouting 'dnat ip to ip daddr . meta l4proto . th dport map @published'",
     )
     .ok();
     assert_eq!(
@@ -329,7 +204,7 @@ fn a_container_does_not_reach_what_listens_on_the_hosts_localhost() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 9000)).expect("listen");
     send_loopback_to(&host, &net.namespace(), Ipv4Addr::new(10, 0, 0, 1));
     assert_silent(Some(&net.namespace()), Ipv4Addr::LOCALHOST, 9000);
-    host.run(&["nft", "flush", "chain", "ip", "bocker", "raw"])
+    host.run(&["nft", "flush", "chain", "inet", "bocker", "raw"])
         .ok();
     talk(&listener, Some(&net.namespace()), Ipv4Addr::LOCALHOST, 9000);
 }
@@ -345,7 +220,7 @@ fn what_is_not_published_is_not_reached_from_outside_even_with_a_route() {
         .ok();
     assert_silent(Some(&outside), net.address(), 80);
     assert_silent(Some(&outside), net.address(), 81);
-    host.run(&["nft", "flush", "chain", "ip", "bocker", "forward"])
+    host.run(&["nft", "flush", "chain", "inet", "bocker", "forward"])
         .ok();
     talk(&hidden, Some(&outside), net.address(), 81);
 }
