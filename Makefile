@@ -22,12 +22,12 @@ NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo um
 	nft=nftables ip=iproute2 sysctl=procps zstd=zstd jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils \
 	nsenter=util-linux xargs=findutils mkfs.btrfs=btrfs-progs btrfs=btrfs-progs mkfs.ext4=e2fsprogs losetup=mount
 # The files of tests that run a second time, with BOCKER_ROOT on btrfs.
-BTRFS_TESTS = snap killed steps session pipeline spawn original_bugs many hostile swap
+BTRFS_TESTS = snap killed steps session pipeline spawn original_bugs many hostile swap files volumes freeze
 # What a virtual machine takes; the kernel comes by .ci/guest-kernel.
 GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-bin busybox=busybox-static
 # The files of tests that run there (one machine each; tests that run nowhere else are marked #[ignore]), what they bring
 # along, and what is not worth an emulated processor's time.
-GUEST_TESTS = session cg_v2
+GUEST_TESTS = session cg_v2 freeze
 GUEST_PEERS = docker-registry skopeo runc
 GUEST_SKIP = docker_hub
 

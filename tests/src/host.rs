@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use serde_json::Value;
 
 use crate::bins::bin_dir;
 use crate::cgroups::{PREFIX, View, left_behind};
 use crate::command::{Call, Output, Running};
 use crate::fingerprint::Fingerprint;
+use crate::fixture::Image;
 
 /// Folders of the machine that each test gets empty.
 const PRIVATE: [(&str, &str); 2] = [("/run/bocker", "mode=0700"), ("/run/netns", "mode=0755")];
@@ -158,6 +160,43 @@ impl Host {
     #[must_use]
     pub fn scratch(&self) -> PathBuf {
         self.dir.join("scratch")
+    }
+
+    /// Makes a file of the test's own, with the folders that it needs, and gives its path.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn file(&self, name: &str, content: &str) -> String {
+        let path = self.scratch().join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(&path, content).expect("a file");
+        path.display().to_string()
+    }
+
+    /// Puts an image into the store as another program would.
+    ///
+    /// # Panics
+    /// When skopeo cannot.
+    pub fn store(&self, image: &Image, name: &str) {
+        let from = format!("oci:{}", image.layout().display());
+        let to = format!("oci:{}:{name}", self.root().join("images").display());
+        self.run(&["skopeo", "copy", "--quiet", &from, &to]).ok();
+    }
+
+    /// The configuration of an image of the store.
+    ///
+    /// # Panics
+    /// When there is no such image.
+    #[must_use]
+    pub fn config(&self, image: &str) -> Value {
+        let digest = self.run(&["bocker-pull", "list", image]).ok().json()["digest"].clone();
+        let blob = |digest: &Value| -> Value {
+            let hex = digest.as_str().expect("a digest").replace("sha256:", "");
+            let path = self.root().join("images/blobs/sha256").join(hex);
+            serde_json::from_slice(&fs::read(path).expect("a blob")).expect("JSON")
+        };
+        blob(&blob(&digest)["config"]["digest"])
     }
 
     /// The folder of the binaries under test.

@@ -21,6 +21,39 @@ impl Session {
         Session { host, rootfs }
     }
 
+    /// The same with that root as the image `base:1`, which [`Session::ran`] and [`Session::runs`] take.
+    #[must_use]
+    pub fn with_base() -> Session {
+        let session = Session::new();
+        session.bocker(&["init", &session.rootfs, "base:1"]).ok();
+        session
+    }
+
+    /// Runs a script in a container of `base:1` that has ended when this returns, and is kept.
+    pub fn ran(&self, name: &str, options: &[&str], script: &str) {
+        let command = ["base:1", "/bin/sh", "-c", script];
+        let words = [&["run", "--name", name], options, &command].concat();
+        self.bocker(&words).ok();
+    }
+
+    /// Leaves a script in a container of `base:1` in the background, and waits until it says `ready`.
+    pub fn runs(&self, name: &str, options: &[&str], script: &str) {
+        let command = ["base:1", "/bin/sh", "-c", script];
+        let words = [&["run", "-d", "--name", name], options, &command].concat();
+        self.bocker(&words).ok();
+        self.host.wait_for("the script is ready", || {
+            let log = self.bocker(&["logs", name]);
+            log.stdout.contains("ready").then_some(())
+        });
+    }
+
+    /// What a container's processes find at a path; nothing when there is none.
+    #[must_use]
+    pub fn reads(&self, name: &str, path: &str) -> Option<String> {
+        let output = self.bocker(&["exec", name, "/bin/cat", path]);
+        (output.code == 0).then_some(output.stdout)
+    }
+
     /// The words after `bocker`, those before the verb included.
     pub fn bocker(&self, words: &[&str]) -> Output {
         self.host.run(&[&["bocker"], words].concat())

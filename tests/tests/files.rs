@@ -4,84 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use bocker_tests::{Output, Session, assert_same_tree, is_btrfs, need, tree};
-use serde_json::{Value, json};
-
-/// A machine with the image `base:1` of the busybox root.
-struct Machine {
-    s: Session,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        let s = Session::new();
-        s.bocker(&["init", &s.rootfs, "base:1"]).ok();
-        Machine { s }
-    }
-
-    fn bocker(&self, words: &[&str]) -> Output {
-        self.s.bocker(words)
-    }
-
-    /// Runs a script in a container of `base:1` that is left in the background when the script says so by `ready`, and waits.
-    fn runs(&self, name: &str, options: &[&str], script: &str) {
-        let words = [
-            &["run", "-d", "--name", name],
-            options,
-            &["base:1", "/bin/sh", "-c", script],
-        ];
-        self.bocker(&words.concat()).ok();
-        self.s.host.wait_for("the script is ready", || {
-            let log = self.bocker(&["logs", name]);
-            log.stdout.contains("ready").then_some(())
-        });
-    }
-
-    /// Runs a script in a container that has ended when this returns, and is kept.
-    fn ran(&self, name: &str, options: &[&str], script: &str) {
-        let words = [
-            &["run", "--name", name],
-            options,
-            &["base:1", "/bin/sh", "-c", script],
-        ];
-        self.bocker(&words.concat()).ok();
-    }
-
-    /// The configuration of an image.
-    fn config(&self, image: &str) -> Value {
-        let digest = self.s.host.run(&["bocker-pull", "list", image]).ok().json()["digest"].clone();
-        let blob = |digest: &Value| -> Value {
-            let hex = digest.as_str().expect("a digest").replace("sha256:", "");
-            let path = self.s.host.root().join("images/blobs/sha256").join(hex);
-            serde_json::from_slice(&fs::read(path).expect("a blob")).expect("JSON")
-        };
-        blob(&blob(&digest)["config"]["digest"])
-    }
-
-    fn scratch(&self, name: &str) -> PathBuf {
-        self.s.host.scratch().join(name)
-    }
-
-    /// A file of the host.
-    fn file(&self, name: &str, content: &str) -> String {
-        let path = self.scratch(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        fs::write(&path, content).expect("a file");
-        path.display().to_string()
-    }
-
-    /// What a container's processes find at a path; nothing when there is none.
-    fn reads(&self, name: &str, path: &str) -> Option<String> {
-        let output = self.bocker(&["exec", name, "/bin/cat", path]);
-        (output.code == 0).then_some(output.stdout)
-    }
-}
+use bocker_tests::{Session, assert_same_tree, is_btrfs, need, tree};
+use serde_json::json;
 
 #[test]
 fn a_commit_takes_an_author_a_message_and_changes() {
-    let m = Machine::new();
-    m.ran("web", &[], "echo x > /new");
-    m.bocker(&[
+    let s = Session::with_base();
+    s.ran("web", &[], "echo x > /new");
+    s.bocker(&[
         "commit",
         "-a",
         "me",
@@ -99,14 +29,14 @@ fn a_commit_takes_an_author_a_message_and_changes() {
         "new:1",
     ])
     .ok();
-    let config = m.config("new:1");
+    let config = s.host.config("new:1");
     assert_eq!(config["author"], "me");
     assert_eq!(
         config["config"],
         json!({"Env": ["A=1", "B=x y"], "Cmd": ["/bin/cat", "/new"], "WorkingDir": "/tmp", "ExposedPorts": {"80/tcp": {}}})
     );
-    assert_eq!(m.bocker(&["run", "--rm", "new:1"]).text(), "x\n");
-    let history = m.bocker(&["history", "--json", "new:1"]).ok().json_lines();
+    assert_eq!(s.bocker(&["run", "--rm", "new:1"]).text(), "x\n");
+    let history = s.bocker(&["history", "--json", "new:1"]).ok().json_lines();
     let said = |index: usize, key: &str| history[index][key].clone();
     assert_eq!(history.len(), 2);
     assert_eq!(
@@ -117,14 +47,14 @@ fn a_commit_takes_an_author_a_message_and_changes() {
     assert_eq!(said(1, "created_by"), "bocker init");
 
     // Nothing is made of one that is no good.
-    let before = m.bocker(&["images"]).text();
-    m.bocker(&["commit", "-c", "RUN make", "web", "other:1"])
+    let before = s.bocker(&["images"]).text();
+    s.bocker(&["commit", "-c", "RUN make", "web", "other:1"])
         .exits(125)
         .says("RUN make");
-    assert_eq!(m.bocker(&["images"]).text(), before);
+    assert_eq!(s.bocker(&["images"]).text(), before);
 
     // Docker's columns, the newest first.
-    let shown = m.bocker(&["history", "new:1"]).text();
+    let shown = s.bocker(&["history", "new:1"]).text();
     let lines: Vec<&str> = shown.lines().collect();
     assert!(
         lines[0].starts_with("IMAGE") && lines[0].ends_with("COMMENT"),
@@ -135,7 +65,7 @@ fn a_commit_takes_an_author_a_message_and_changes() {
         "{shown}"
     );
     assert!(lines[2].starts_with("<missing>"), "{shown}");
-    let by = m.bocker(&[
+    let by = s.bocker(&[
         "history",
         "--no-trunc",
         "--format",
@@ -143,128 +73,31 @@ fn a_commit_takes_an_author_a_message_and_changes() {
         "new:1",
     ]);
     assert_eq!(by.text(), "/bin/sh -c echo x > /new\nbocker init\n");
-    m.bocker(&["history", "nope"])
+    s.bocker(&["history", "nope"])
         .says("No image named 'nope' exists");
 }
 
 #[test]
 fn a_commit_without_a_name_makes_an_image_that_has_its_id_alone() {
-    let m = Machine::new();
-    m.ran("web", &[], "echo x > /new");
-    let said = m.bocker(&["commit", "web"]).text();
+    let s = Session::with_base();
+    s.ran("web", &[], "echo x > /new");
+    let said = s.bocker(&["commit", "web"]).text();
     let id = said.trim().strip_prefix("Created: ").expect("an id");
     assert_eq!(
-        m.bocker(&["run", "--rm", id, "/bin/cat", "/new"]).text(),
+        s.bocker(&["run", "--rm", id, "/bin/cat", "/new"]).text(),
         "x\n"
     );
 }
 
 #[test]
-fn what_is_written_in_lockstep_is_never_caught_apart() {
-    let m = Machine::new();
-    // Between the two, in the order of the archive, lies what takes a while to read.
-    m.runs(
-        "web",
-        &[],
-        "dd if=/dev/urandom of=/m bs=1M count=8 2>/dev/null; echo ready; while :; do echo x >> /a; echo x >> /z; done",
-    );
-    m.bocker(&["commit", "web", "new:1"]).ok();
-    let lines = m.bocker(&["run", "--rm", "new:1", "wc -l /a /z"]).text();
-    let counts: Vec<u64> = lines
-        .lines()
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
-        .collect();
-    let apart = counts[0].checked_sub(counts[1]);
-    assert!(matches!(apart, Some(0 | 1)), "{lines}");
-    // It goes on.
-    let lines = || m.reads("web", "/a").expect("a file").len();
-    let before = lines();
-    m.s.host
-        .wait_for("it goes on", || (lines() > before).then_some(()));
-    m.bocker(&["rm", "-f", "web"]).ok();
-}
-
-#[test]
-fn who_is_killed_while_a_container_stands_still_leaves_none_that_does() {
-    let m = Machine::new();
-    m.runs("web", &[], "echo ready; while :; do echo x >> /a; done");
-    let is_frozen = || m.s.host.run(&["bocker-cg", "list"]).ok().json()["frozen"] == true;
-    let commit = |step: &str| {
-        let call =
-            m.s.host
-                .call(&["bocker", "commit", "--pause", "web", "new:1"]);
-        call.env("BOCKER_FAIL_AT", step).run()
-    };
-    let recoveries = [
-        &["bocker", "ps"][..],
-        &["bocker-cg", "gc"],
-        &["bocker-cg", "thaw", "web"],
-    ];
-    for recover in recoveries {
-        assert_ne!(commit("kill:cg.freeze").code, 0);
-        assert!(is_frozen());
-        m.s.host.run(recover).ok();
-        assert!(!is_frozen(), "{recover:?}");
-    }
-    assert_ne!(commit("cg.freeze").code, 0);
-    assert!(!is_frozen(), "a failure takes it back");
-    commit("kill:cg.thaw");
-    assert!(!is_frozen());
-    // The command is killed, and who waits for it is there.
-    assert_ne!(commit("kill:snap.layer").code, 0);
-    assert!(!is_frozen());
-    // One that was paused on purpose stays so.
-    m.s.host.run(&["bocker-cg", "freeze", "web"]).ok();
-    assert_eq!(commit("").code, 0);
-    m.bocker(&["ps"]).ok();
-    assert!(is_frozen());
-    m.s.host.run(&["bocker-cg", "thaw", "web"]).ok();
-    m.bocker(&["rm", "-f", "web"]).ok();
-}
-
-#[test]
-fn a_container_stands_still_as_long_as_a_command_runs_whose_end_is_told() {
-    let m = Machine::new();
-    m.runs("web", &[], "echo ready; sleep 1000");
-    let freeze = |words: &[&str]| {
-        m.s.host
-            .run(&[&["bocker-cg", "freeze", "web"], words].concat())
-    };
-    let inner = freeze(&["--", "sh", "-c", "bocker-cg list; exit 7"]).exits(7);
-    assert_eq!(inner.json()["frozen"], true);
-    freeze(&["sh", "-c", "kill -TERM $$"]).exits(143);
-    freeze(&["nosuchprogram"]).exits(127);
-    freeze(&["/"]).exits(126);
-    let frozen = || m.s.host.run(&["bocker-cg", "list"]).ok().json()["frozen"] == true;
-    assert!(!frozen());
-    // A signal to it is one to the command.
-    let waiting =
-        m.s.host
-            .spawn(&["bocker-cg", "freeze", "web", "sleep", "1000"]);
-    m.s.host
-        .wait_for("it stands still", || frozen().then_some(()));
-    waiting.signal(nix::sys::signal::Signal::SIGTERM);
-    waiting.wait().exits(143);
-    assert!(!frozen());
-    m.bocker(&["rm", "-f", "web"]).ok();
-    m.ran("done", &[], "true");
-    freeze(&[]).exits(125);
-    m.s.host
-        .run(&["bocker-cg", "freeze", "done"])
-        .exits(125)
-        .says("is not running");
-    m.s.host.run(&["bocker-cg", "freeze", "done", "true"]).ok();
-}
-
-#[test]
 fn a_difference_is_told_as_docker_tells_it() {
-    let m = Machine::new();
-    m.ran(
+    let s = Session::with_base();
+    s.ran(
         "web",
         &[],
         "mkdir /new; echo x > /new/file; rm /etc/group; chmod 700 /root; rm -r /tmp; echo x > /tmp",
     );
-    let shown = m.bocker(&["diff", "web"]).text();
+    let shown = s.bocker(&["diff", "web"]).text();
     let of = |path: &str| -> Vec<&str> {
         let lines = shown.lines().filter(|line| line[2..].starts_with(path));
         lines.collect()
@@ -277,10 +110,10 @@ fn a_difference_is_told_as_docker_tells_it() {
         "{shown}"
     );
     assert_eq!(of("/bin"), Vec::<&str>::new(), "what was only read");
-    let lines = m.bocker(&["diff", "--json", "web"]).ok().json_lines();
+    let lines = s.bocker(&["diff", "--json", "web"]).ok().json_lines();
     assert!(lines.contains(&json!({"kind": "D", "path": "/etc/group"})));
     assert_eq!(lines.len(), shown.lines().count());
-    m.bocker(&["diff", "nope"])
+    s.bocker(&["diff", "nope"])
         .says("No container named 'nope' exists");
 }
 
@@ -289,28 +122,28 @@ fn what_is_exported_and_imported_is_the_same_tree() {
     if !need("getfattr setfattr") {
         return;
     }
-    let m = Machine::new();
-    m.ran(
+    let s = Session::with_base();
+    s.ran(
         "web",
         &["-v", "cache:/root"],
         "mkdir /data; echo x > /data/a; ln /data/a /data/b; ln -s /etc/passwd /data/l; mkfifo /data/p
          chmod 4755 /data/a; chown 5:6 /data/l -h; touch -d '2001-02-03 04:05:06' /data/a; rm /etc/group; echo y > /root/in-volume",
     );
     let root = |name: &str| -> PathBuf {
-        let id = m
+        let id = s
             .bocker(&["inspect", "--format", "{{.bocker.id}}", name])
             .text();
-        m.s.host
+        s.host
             .root()
             .join("containers")
             .join(id.trim())
             .join("rootfs")
     };
-    let file = m.scratch("out.tar").display().to_string();
-    m.bocker(&["export", "web", "-o", &file]).ok();
+    let file = s.host.scratch().join("out.tar").display().to_string();
+    s.bocker(&["export", "web", "-o", &file]).ok();
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
-    let through = m.scratch("through.tar").display().to_string();
-    m.s.host
+    let through = s.host.scratch().join("through.tar").display().to_string();
+    s.host
         .sh(&format!(
             "bocker export web > {through}; cmp {file} {through}"
         ))
@@ -323,52 +156,52 @@ fn what_is_exported_and_imported_is_the_same_tree() {
         let line = format!(
             "{compress} < {file} | bocker import -m hello -c 'CMD [\"/bin/true\"]' - {name}"
         );
-        let id = m.s.host.sh(&line).text();
+        let id = s.host.sh(&line).text();
         assert!(id.trim().starts_with("img_"), "{id}");
     }
-    let config = m.config("flat:0");
+    let config = s.host.config("flat:0");
     assert_eq!(config["config"], json!({"Cmd": ["/bin/true"]}));
     assert_eq!(config["history"][0]["comment"], "hello");
-    let rebuilt =
-        m.s.host
-            .sh("bocker-snap create flat:0 --name flat")
-            .ok()
-            .json();
+    let rebuilt = s
+        .host
+        .sh("bocker-snap create flat:0 --name flat")
+        .ok()
+        .json();
     let theirs = PathBuf::from(rebuilt["root"]["path"].as_str().expect("a root"));
     // What is mounted is not in it: the volume's place is empty.
     assert_eq!(fs::read_dir(theirs.join("root")).unwrap().count(), 0);
-    let made = m.s.host.sh("bocker-snap mount web").ok();
+    let made = s.host.sh("bocker-snap mount web").ok();
     assert_same_tree(&tree(&theirs), &tree(&root("web")));
-    m.s.host
+    s.host
         .call(&["bocker-snap", "unmount"])
         .stdin(made.stdout)
         .run()
         .ok();
-    m.s.host.run(&["bocker-snap", "delete", "flat"]).ok();
+    s.host.run(&["bocker-snap", "delete", "flat"]).ok();
 }
 
 #[test]
 fn a_name_that_would_hide_another_is_a_file_s_everywhere_but_in_a_layer() {
-    let m = Machine::new();
-    m.ran(
+    let s = Session::with_base();
+    s.ran(
         "web",
         &[],
         "mkdir /d; echo x > /d/.wh.a; echo y > /d/.wh..wh..opq",
     );
-    let out = m.scratch("out");
+    let out = s.host.scratch().join("out");
     fs::create_dir(&out).unwrap();
     fs::write(out.join("a"), "stays").unwrap();
     let folder = out.display().to_string();
-    m.bocker(&["cp", "web:/d/.", &folder]).ok();
+    s.bocker(&["cp", "web:/d/.", &folder]).ok();
     assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "stays");
     assert_eq!(fs::read_to_string(out.join(".wh.a")).unwrap(), "x\n");
-    let listed = m.s.host.sh("bocker export web | tar -t").text();
+    let listed = s.host.sh("bocker export web | tar -t").text();
     assert!(listed.contains("d/.wh..wh..opq"), "{listed}");
-    m.s.host
+    s.host
         .sh("bocker export web | bocker import - flat:1")
         .exits(125)
         .says("hide others");
-    m.bocker(&["commit", "web", "new:1"])
+    s.bocker(&["commit", "web", "new:1"])
         .exits(125)
         .says("rename the file");
 }
@@ -394,19 +227,19 @@ const RULES: [(&str, &str, Result<&str, &str>); 15] = [
 
 #[test]
 fn files_are_copied_by_docker_s_rules_both_ways() {
-    let m = Machine::new();
-    m.ran("web", &[], "true");
-    let mount = m.s.host.sh("bocker-snap mount web").ok();
+    let s = Session::with_base();
+    s.ran("web", &[], "true");
+    let mount = s.host.sh("bocker-snap mount web").ok();
     let root = mount.json()["root"]["path"]
         .as_str()
         .expect("a root")
         .to_owned();
-    let host = m.scratch("host").display().to_string();
+    let host = s.host.scratch().join("host").display().to_string();
     let make = "rm -rf from to; mkdir -p from/tree to/dir
         echo file > from/file; echo leaf > from/tree/leaf; echo old > to/file2";
     for (from, to, outcome) in RULES {
         for out in [true, false] {
-            m.s.host
+            s.host
                 .sh(&format!(
                     "mkdir -p {host}; for i in {host} {root}; do cd $i; {make}; done"
                 ))
@@ -416,7 +249,7 @@ fn files_are_copied_by_docker_s_rules_both_ways() {
                 true => (there, here, &host),
                 false => (here, there, &root),
             };
-            let copied = m.bocker(&[
+            let copied = s.bocker(&[
                 "cp",
                 &format!("{source}/from/{from}"),
                 &format!("{destination}/to/{to}"),
@@ -432,7 +265,7 @@ fn files_are_copied_by_docker_s_rules_both_ways() {
             }
         }
     }
-    m.s.host
+    s.host
         .call(&["bocker-snap", "unmount"])
         .stdin(mount.stdout)
         .run()
@@ -441,61 +274,58 @@ fn files_are_copied_by_docker_s_rules_both_ways() {
 
 #[test]
 fn links_are_copied_as_they_are_unless_they_are_to_be_followed_and_archives_go_through_pipes() {
-    let m = Machine::new();
-    m.ran(
+    let s = Session::with_base();
+    s.ran(
         "web",
         &[],
         "mkdir /d; echo x > /d/f; ln -s /d/f /link; ln -s d /dirlink; ln -s /nowhere /dangling",
     );
-    let out = m.scratch("out").display().to_string();
+    let out = s.host.scratch().join("out").display().to_string();
     fs::create_dir(&out).unwrap();
     let read = |name: &str| fs::read_to_string(Path::new(&out).join(name)).ok();
-    m.bocker(&["cp", "web:/link", &out]).ok();
+    s.bocker(&["cp", "web:/link", &out]).ok();
     assert_eq!(
         fs::read_link(format!("{out}/link")).unwrap(),
         Path::new("/d/f")
     );
-    m.bocker(&["cp", "-L", "web:link", &format!("{out}/followed")])
+    s.bocker(&["cp", "-L", "web:link", &format!("{out}/followed")])
         .ok();
     assert_eq!(read("followed").as_deref(), Some("x\n"));
-    m.bocker(&["cp", "web:/dirlink/", &out]).ok();
+    s.bocker(&["cp", "web:/dirlink/", &out]).ok();
     assert_eq!(read("dirlink/f").as_deref(), Some("x\n"));
     // A link at the destination is followed, in the container and to its end.
-    let file = m.file("file", "new\n");
-    m.bocker(&["cp", &file, "web:/link"]).ok();
-    m.bocker(&["cp", &file, "web:/dangling"]).ok();
-    m.bocker(&["cp", &file, "web:/dirlink"]).ok();
-    let listed = m.s.host.sh("bocker cp web:/d - | tar -t | sort").text();
+    let file = s.host.file("file", "new\n");
+    s.bocker(&["cp", &file, "web:/link"]).ok();
+    s.bocker(&["cp", &file, "web:/dangling"]).ok();
+    s.bocker(&["cp", &file, "web:/dirlink"]).ok();
+    let listed = s.host.sh("bocker cp web:/d - | tar -t | sort").text();
     assert_eq!(listed, "d/\nd/f\nd/file\n");
     assert_eq!(
-        m.s.host.sh("bocker cp web:/nowhere - | tar -xO").text(),
+        s.host.sh("bocker cp web:/nowhere - | tar -xO").text(),
         "new\n"
     );
+    assert_eq!(s.host.sh("bocker cp web:/d/f - | tar -xO").text(), "new\n");
     assert_eq!(
-        m.s.host.sh("bocker cp web:/d/f - | tar -xO").text(),
-        "new\n"
-    );
-    assert_eq!(
-        m.s.host.sh("bocker cp web:/d/. - | tar -t | sort").text(),
+        s.host.sh("bocker cp web:/d/. - | tar -t | sort").text(),
         "f\nfile\n"
     );
-    m.s.host.sh(&format!("tar -C {out} -cz followed | bocker cp - web:/d && bocker cp web:/d/followed - | tar -xO")).ok();
-    m.s.host
+    s.host.sh(&format!("tar -C {out} -cz followed | bocker cp - web:/d && bocker cp web:/d/followed - | tar -xO")).ok();
+    s.host
         .sh("tar -c /dev/null | bocker cp - web:/d/f")
         .exits(125)
         .says("directory");
-    m.s.host.sh("echo nonsense | bocker cp - web:/d").exits(125);
+    s.host.sh("echo nonsense | bocker cp - web:/d").exits(125);
     for words in [
         &["cp", "web:/a", "web:/b"][..],
         &["cp", "/a", "/b"],
         &["cp", "nope:/a", "/b"],
     ] {
-        m.bocker(words).exits(125);
+        s.bocker(words).exits(125);
     }
     // A directory does not silently take a file's place, nor a file a directory's.
-    let tree = m.scratch("clash");
+    let tree = s.host.scratch().join("clash");
     fs::create_dir_all(tree.join("f")).unwrap();
-    m.bocker(&["cp", &format!("{}/.", tree.display()), "web:/d"])
+    s.bocker(&["cp", &format!("{}/.", tree.display()), "web:/d"])
         .exits(125)
         .says("not replaced");
 }
@@ -505,31 +335,31 @@ fn copies_are_root_s_and_give_nobody_rights_unless_all_is_wanted() {
     if !need("getfattr setcap") {
         return;
     }
-    let m = Machine::new();
-    m.ran(
+    let s = Session::with_base();
+    s.ran(
         "web",
         &[],
         "mkdir /d; echo x > /d/suid; chown 5:6 /d/suid; chmod 6755 /d/suid; mkfifo /d/pipe",
     );
     // A container with that right could have made it itself.
-    let mount = m.s.host.sh("bocker-snap mount web").ok();
+    let mount = s.host.sh("bocker-snap mount web").ok();
     let root = PathBuf::from(mount.json()["root"]["path"].as_str().expect("a root"));
-    m.s.host
+    s.host
         .sh(&format!(
             "mknod {0}/d/disk b 7 0; setcap cap_net_admin+ep {0}/bin/busybox",
             root.display()
         ))
         .ok();
-    let plain = m.scratch("plain").display().to_string();
-    m.bocker(&["cp", "web:/d", &plain]).ok().says("left out");
+    let plain = s.host.scratch().join("plain").display().to_string();
+    s.bocker(&["cp", "web:/d", &plain]).ok().says("left out");
     let data = fs::metadata(format!("{plain}/suid")).unwrap();
     assert_eq!(
         (data.mode() & 0o7777, data.uid(), data.gid()),
         (0o755, 0, 0)
     );
     assert!(Path::new(&plain).join("pipe").exists() && !Path::new(&plain).join("disk").exists());
-    let all = m.scratch("all").display().to_string();
-    m.bocker(&["cp", "-a", "web:/d", &all]).ok();
+    let all = s.host.scratch().join("all").display().to_string();
+    s.bocker(&["cp", "-a", "web:/d", &all]).ok();
     let data = fs::metadata(format!("{all}/suid")).unwrap();
     assert_eq!(
         (data.mode() & 0o7777, data.uid(), data.gid()),
@@ -539,11 +369,11 @@ fn copies_are_root_s_and_give_nobody_rights_unless_all_is_wanted() {
     for (option, count) in [("", "0"), ("-a", "1")] {
         let line = format!(
             "cd {}; bocker cp {option} web:/bin/busybox b; getfattr -n security.capability b 2>/dev/null | grep -c capability",
-            m.scratch("").display()
+            s.host.scratch().display()
         );
-        assert_eq!(m.s.host.sh(&line).stdout.trim(), count);
+        assert_eq!(s.host.sh(&line).stdout.trim(), count);
     }
-    m.s.host
+    s.host
         .call(&["bocker-snap", "unmount"])
         .stdin(mount.stdout)
         .run()
@@ -552,73 +382,73 @@ fn copies_are_root_s_and_give_nobody_rights_unless_all_is_wanted() {
 
 #[test]
 fn volumes_are_seen_whether_the_container_runs_or_not_and_what_is_read_only_stays_so() {
-    let m = Machine::new();
-    let shared = m.scratch("shared");
+    let s = Session::with_base();
+    let shared = s.host.scratch().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::write(shared.join("given"), "given\n").unwrap();
     let bind = format!("{}:/ro:ro", shared.display());
-    m.runs(
+    s.runs(
         "web",
         &["-v", "cache:/root", "-v", &bind],
         "echo x > /root/made; echo ready; sleep 1000",
     );
-    let file = m.file("file", "new\n");
-    let before = m.s.host.sh("cat /proc/self/mountinfo").text();
+    let file = s.host.file("file", "new\n");
+    let before = s.host.sh("cat /proc/self/mountinfo").text();
     for running in [true, false] {
         if !running {
-            m.bocker(&["kill", "web"]).ok();
-            m.s.host.wait_for("it has ended", || {
-                m.bocker(&["ps", "--format", "{{.State}}"])
+            s.bocker(&["kill", "web"]).ok();
+            s.host.wait_for("it has ended", || {
+                s.bocker(&["ps", "--format", "{{.State}}"])
                     .text()
                     .contains("exited")
                     .then_some(())
             });
         }
         assert_eq!(
-            m.s.host.sh("bocker cp web:/root/made - | tar -xO").text(),
+            s.host.sh("bocker cp web:/root/made - | tar -xO").text(),
             "x\n"
         );
         assert_eq!(
-            m.s.host.sh("bocker cp web:/ro/. - | tar -xO").text(),
+            s.host.sh("bocker cp web:/ro/. - | tar -xO").text(),
             "given\n"
         );
-        m.bocker(&["cp", &file, "web:/root/"]).ok();
-        let volume = m.s.host.root().join("volumes/cache/data/file");
+        s.bocker(&["cp", &file, "web:/root/"]).ok();
+        let volume = s.host.root().join("volumes/cache/data/file");
         assert_eq!(fs::read_to_string(&volume).unwrap(), "new\n");
         fs::remove_file(volume).unwrap();
-        m.bocker(&["cp", &file, "web:/ro/"])
+        s.bocker(&["cp", &file, "web:/ro/"])
             .exits(125)
             .says("Read-only");
         // All of it, with what is mounted in it.
-        let listed = m.s.host.sh("bocker cp web:/. - | tar -t").text();
+        let listed = s.host.sh("bocker cp web:/. - | tar -t").text();
         assert!(
             listed.contains("root/made") && listed.contains("ro/given"),
             "{listed}"
         );
     }
-    let after = m.s.host.sh("cat /proc/self/mountinfo").text();
+    let after = s.host.sh("cat /proc/self/mountinfo").text();
     assert!(after.lines().count() <= before.lines().count(), "{after}");
-    m.ran("fixed", &["--read-only"], "true");
-    m.bocker(&["cp", &file, "fixed:/"])
+    s.ran("fixed", &["--read-only"], "true");
+    s.bocker(&["cp", &file, "fixed:/"])
         .exits(125)
         .says("Read-only");
-    m.bocker(&[
+    s.bocker(&[
         "cp",
         "fixed:/bin/busybox",
-        &m.scratch("busybox").display().to_string(),
+        &s.host.scratch().join("busybox").display().to_string(),
     ])
     .ok();
 }
 
 #[test]
 fn a_container_that_swaps_links_all_the_time_gets_neither_our_files_nor_its_own_out() {
-    let m = Machine::new();
+    let s = Session::with_base();
     // On the host, at a path that links of the container name.
-    let trap = m.scratch("trap");
+    let trap = s.host.scratch().join("trap");
     fs::create_dir(&trap).unwrap();
     fs::write(trap.join("f"), "secret\n").unwrap();
     let trap = trap.display().to_string();
-    m.runs(
+    s.runs(
         "web",
         &[],
         &format!(
@@ -626,16 +456,16 @@ fn a_container_that_swaps_links_all_the_time_gets_neither_our_files_nor_its_own_
              while :; do mv -T real x; mv -T x real; mv -T link x; mv -T x link; mv -T up x; mv -T x up; done 2>/dev/null"
         ),
     );
-    let file = m.file("pwned", "pwned\n");
+    let file = s.host.file("pwned", "pwned\n");
     for round in 0..15 {
-        let out = m.scratch("out");
+        let out = s.host.scratch().join("out");
         _ = fs::remove_dir_all(&out);
         for (option, path) in [
             ("-L", "web:/w/x/f"),
             ("-L", "web:/w/x"),
             ("-a", "web:/w/x/"),
         ] {
-            m.bocker(&["cp", option, path, &out.display().to_string()]);
+            s.bocker(&["cp", option, path, &out.display().to_string()]);
             for found in [out.clone(), out.join("f")] {
                 let text = fs::read_to_string(&found).unwrap_or_default();
                 assert_ne!(text, "secret\n", "round {round}, {path}");
@@ -643,8 +473,8 @@ fn a_container_that_swaps_links_all_the_time_gets_neither_our_files_nor_its_own_
             _ = fs::remove_dir_all(&out);
             _ = fs::remove_file(&out);
         }
-        m.bocker(&["cp", &file, "web:/w/x/pwned"]);
-        m.bocker(&["cp", &file, "web:/w/x"]);
+        s.bocker(&["cp", &file, "web:/w/x/pwned"]);
+        s.bocker(&["cp", &file, "web:/w/x"]);
         let there: Vec<_> = fs::read_dir(&trap)
             .unwrap()
             .flatten()
@@ -653,16 +483,16 @@ fn a_container_that_swaps_links_all_the_time_gets_neither_our_files_nor_its_own_
         assert_eq!(there, ["f"], "round {round}");
         assert_eq!(fs::read_to_string(format!("{trap}/f")).unwrap(), "secret\n");
     }
-    m.bocker(&["rm", "-f", "web"]).ok();
+    s.bocker(&["rm", "-f", "web"]).ok();
 }
 
 #[test]
 fn what_a_container_holds_never_leads_out_of_the_destination_nor_runs() {
-    let m = Machine::new();
-    let trap = m.scratch("trap").display().to_string();
+    let s = Session::with_base();
+    let trap = s.host.scratch().join("trap").display().to_string();
     fs::create_dir(&trap).unwrap();
     // CVE-2019-14271: libraries and a shell of the container's own, which nobody but the container is to load.
-    m.ran(
+    s.ran(
         "web",
         &[],
         &format!(
@@ -670,39 +500,39 @@ fn what_a_container_holds_never_leads_out_of_the_destination_nor_runs() {
              cp /lib/x86_64-linux-gnu/libnss_files.so.2 /bin/tar; chmod 755 /bin/tar; mkdir /d; ln -s {trap} /d/escape; echo x > /d/z"
         ),
     );
-    let out = m.scratch("out").display().to_string();
-    m.bocker(&["cp", "web:/d", &out]).ok();
+    let out = s.host.scratch().join("out").display().to_string();
+    s.bocker(&["cp", "web:/d", &out]).ok();
     // A second copy finds the link there and would write through it.
-    m.ran("two", &[], "mkdir -p /d/escape; echo x > /d/escape/pwned");
-    m.bocker(&["cp", "two:/d/.", &out])
+    s.ran("two", &[], "mkdir -p /d/escape; echo x > /d/escape/pwned");
+    s.bocker(&["cp", "two:/d/.", &out])
         .exits(125)
         .says("not replaced");
     // An archive that says so itself.
     let tar = format!(
         "cd {0}; mkdir -p a/escape; echo x > a/escape/pwned; tar -C a --transform 's,^\\./,,' -cf b.tar ./escape/pwned
          bocker cp - web:/d < b.tar",
-        m.scratch("").display()
+        s.host.scratch().display()
     );
-    m.s.host.sh(&tar);
+    s.host.sh(&tar);
     let evil = format!(
         "cd {}; tar -P --transform 's,^,../../../../../../..{trap}/,' -cf c.tar pwned; bocker cp - web:/d < c.tar",
-        m.scratch("").display()
+        s.host.scratch().display()
     );
-    m.file("pwned", "x");
-    m.s.host.sh(&evil).exits(125).says("..");
+    _ = s.host.file("pwned", "x");
+    s.host.sh(&evil).exits(125).says("..");
     assert_eq!(fs::read_dir(&trap).unwrap().count(), 0);
 }
 
 #[test]
 fn equal_containers_give_one_image_whenever_they_are_committed() {
-    let m = Machine::new();
+    let s = Session::with_base();
     let script = "mkdir /new; echo x > /new/f; rm /etc/group; rm -r /tmp; mkdir /tmp; touch /tmp/t";
     let date = "1000000000";
     let mut digests = Vec::new();
     for name in ["one", "two"] {
-        m.ran(name, &[], script);
+        s.ran(name, &[], script);
         // At another time: what they wrote differs in its times.
-        let call = m.s.host.call(&[
+        let call = s.host.call(&[
             "bocker-snap",
             "commit",
             "-m",
@@ -711,45 +541,45 @@ fn equal_containers_give_one_image_whenever_they_are_committed() {
             &format!("{name}:1"),
         ]);
         digests.push(call.env("SOURCE_DATE_EPOCH", date).run().ok().json()["digest"].clone());
-        m.s.host.sh("sleep 0.02").ok();
+        s.host.sh("sleep 0.02").ok();
     }
     assert_eq!(digests[0], digests[1]);
-    let config = m.config("one:1");
+    let config = s.host.config("one:1");
     assert_eq!(config["created"], "2001-09-09T01:46:40Z");
     // Without it, they differ, in what they are made of too.
     let plain =
-        |name: &str| m.s.host.run(&["bocker-snap", "commit", name]).ok().json()["digest"].clone();
+        |name: &str| s.host.run(&["bocker-snap", "commit", name]).ok().json()["digest"].clone();
     assert_ne!(plain("one"), plain("two"));
     // The same tree from two places.
-    let copy = m.scratch("copy").display().to_string();
-    m.s.host
+    let copy = s.host.scratch().join("copy").display().to_string();
+    s.host
         .sh(&format!(
             "cp -a {} {copy}; touch {copy}/etc/passwd",
-            m.s.rootfs
+            s.rootfs
         ))
         .ok();
     let init = |folder: &str| {
-        let call =
-            m.s.host
-                .call(&["bocker-snap", "init", folder, "--name", "tree:1"]);
+        let call = s
+            .host
+            .call(&["bocker-snap", "init", folder, "--name", "tree:1"]);
         call.env("SOURCE_DATE_EPOCH", date).run().ok().json()["digest"].clone()
     };
-    assert_eq!(init(&m.s.rootfs), init(&copy));
+    assert_eq!(init(&s.rootfs), init(&copy));
     for nonsense in ["", "now", "-1", "1.5"] {
-        let call = m.s.host.call(&["bocker", "commit", "one", "bad:1"]);
+        let call = s.host.call(&["bocker", "commit", "one", "bad:1"]);
         call.env("SOURCE_DATE_EPOCH", nonsense)
             .run()
             .exits(125)
             .says("SOURCE_DATE_EPOCH");
     }
-    assert!(!m.bocker(&["images"]).text().contains("bad:1"));
+    assert!(!s.bocker(&["images"]).text().contains("bad:1"));
 }
 
 #[test]
 fn what_is_shown_by_x_can_be_pasted() {
-    let m = Machine::new();
-    m.runs("web", &[], "echo x > /new; echo ready; sleep 1000");
-    let out = m.scratch("out").display().to_string();
+    let s = Session::with_base();
+    s.runs("web", &[], "echo x > /new; echo ready; sleep 1000");
+    let out = s.host.scratch().join("out").display().to_string();
     let lines: [(&[&str], &str); 5] = [
         (&["commit", "-m", "it's", "web", "new:1"], "bocker images"),
         (&["diff", "--json", "web"], "true"),
@@ -761,24 +591,24 @@ fn what_is_shown_by_x_can_be_pasted() {
         ),
     ];
     for (words, look) in lines {
-        let line = m.bocker(&[&["--dry-run"], words].concat()).text();
+        let line = s.bocker(&[&["--dry-run"], words].concat()).text();
         if words[0] == "import" {
-            m.bocker(&["export", "-o", &out, "web"]).ok();
+            s.bocker(&["export", "-o", &out, "web"]).ok();
         }
-        m.s.host.sh(&line).ok();
-        m.s.host.sh(&format!("OUT={out}; {look}")).ok();
+        s.host.sh(&line).ok();
+        s.host.sh(&format!("OUT={out}; {look}")).ok();
     }
-    let frozen = m.bocker(&["--dry-run", "commit", "web", "new:1"]).text();
+    let frozen = s.bocker(&["--dry-run", "commit", "web", "new:1"]).text();
     assert_eq!(
         frozen.starts_with("bocker-cg freeze ps_"),
         !is_btrfs(),
         "{frozen}"
     );
-    let never = m
+    let never = s
         .bocker(&["--dry-run", "commit", "--pause=false", "web", "new:1"])
         .text();
     assert!(never.starts_with("bocker-snap commit ps_"), "{never}");
     let shown = fs::metadata(&out).unwrap().permissions().mode();
     assert_ne!(shown, 0);
-    m.bocker(&["rm", "-f", "web"]).ok();
+    s.bocker(&["rm", "-f", "web"]).ok();
 }

@@ -3,6 +3,7 @@
 //! is given to two.
 
 mod cg;
+mod files;
 mod front;
 mod net;
 mod pull;

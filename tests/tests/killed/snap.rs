@@ -10,21 +10,21 @@ use crate::{at_every_change, collect};
 const SNAP: &[&str] = &["bocker-snap"];
 
 /// A machine on which there was a container, so that the folders that stay are there.
-struct Machine {
-    host: Host,
+pub(crate) struct Machine {
+    pub(crate) host: Host,
     rootfs: String,
     before: Fingerprint,
 }
 
 /// A container that was made and not started.
-struct Container {
+pub(crate) struct Container {
     document: String,
-    id: String,
-    root: PathBuf,
+    pub(crate) id: String,
+    pub(crate) root: PathBuf,
 }
 
 impl Machine {
-    fn new() -> Machine {
+    pub(crate) fn new() -> Machine {
         let host = Host::new();
         let folder = host.scratch().join("rootfs");
         fs::create_dir_all(folder.join("data/more")).expect("mkdir");
@@ -77,7 +77,7 @@ impl Machine {
     }
 
     /// A container that has run: bocker-spawn has written its document.
-    fn kept(&self) -> Container {
+    pub(crate) fn kept(&self) -> Container {
         let container = self.container();
         let folder = container.root.parent().expect("a folder");
         fs::write(folder.join("config.json"), &container.document).expect("config.json");
@@ -91,6 +91,15 @@ impl Machine {
 
     fn run(&self, words: &[&str]) -> Output {
         self.host.run(&[SNAP, words].concat())
+    }
+
+    /// Removes a container, and nothing of it or of whatever else has happened is left.
+    #[track_caller]
+    pub(crate) fn end(&self, container: &Container) {
+        container.has_what_it_wrote();
+        self.run(&["delete", &container.id]).ok();
+        self.without_volume();
+        self.host.assert_same(&self.before);
     }
 
     /// A volume outlives its containers; this one must be whole wherever it is, and goes.
