@@ -165,6 +165,21 @@ fn a_pull_that_fails_in_the_end_leaves_no_layer_and_its_error_is_passed_on() {
 }
 
 #[test]
+fn a_pull_that_fails_when_all_has_come_leaves_no_layer_either() {
+    let host = Host::new();
+    let (shelf, _) = shelf(&image());
+    let peer = shelf.serve(|_, _| None);
+    for fail_at in ["pull.index", "kill:pull.index"] {
+        let pull = format!(
+            "BOCKER_FAIL_AT={fail_at} bocker-pull -q {}",
+            peer.image("x:1")
+        );
+        host.sh(&format!("{pull} | bocker-snap import")).exits(125);
+        assert!(names(&host).is_empty(), "{fail_at}: {:?}", names(&host));
+    }
+}
+
+#[test]
 fn a_pull_that_is_killed_leaves_no_layer_and_the_next_one_succeeds() {
     let host = Host::new();
     let gate = Arc::new(AtomicBool::new(false));
