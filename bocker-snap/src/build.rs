@@ -16,11 +16,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::base::{Base, Provenance};
-use crate::btrfs::{self, Changes};
+use crate::btrfs;
+use crate::compare::Comparison;
 use crate::container::{self, Folder, Snap};
 use crate::driver::Driver;
 use crate::ingest::Layer;
 use crate::layers::Draft;
+use crate::mount_points::MountPoints;
 use crate::overlay::{self, Overlay};
 use crate::pack::{Rules, Tree};
 use crate::tar::Time;
@@ -211,8 +213,8 @@ impl Content {
     ) -> Result<Layer> {
         let whole = Tree::Whole;
         let rules = Rules {
-            without: &[],
             latest,
+            ..Rules::default()
         };
         match (self, extent) {
             (Content::Directory(source), _) => {
@@ -225,7 +227,7 @@ impl Content {
                     .collect();
                 let rules = Rules {
                     without: &without,
-                    latest,
+                    ..rules
                 };
                 Layer::pack(writer, root.as_fd(), whole, rules).map(|(layer, _)| layer)
             }
@@ -234,36 +236,63 @@ impl Content {
                 let file = File::open(path).doing(|| format!("open {}", path.display()))?;
                 Layer::copy(writer, file)
             }
-            (Content::Container { folder, snap, .. }, extent) if snap.driver == Driver::Overlay => {
+            (
+                Content::Container {
+                    folder,
+                    snap,
+                    document,
+                    ..
+                },
+                extent,
+            ) if snap.driver == Driver::Overlay => {
+                let mount_points = MountPoints::find(&Comparison::of(folder, snap)?, document)?;
+                let rules = Rules {
+                    left_out: Some(mount_points.made()),
+                    ..rules
+                };
                 let (root, tree) = match extent {
                     Extent::Difference => (open_directory(&overlay::upper(folder))?, Tree::Upper),
                     Extent::Whole => (merged(folder, snap)?, whole),
                 };
                 Layer::pack(writer, root.as_fd(), tree, rules).map(|(layer, _)| layer)
             }
-            (Content::Container { folder, snap, .. }, extent) => {
-                let root = open_directory(&draft.map_or_else(|| folder.root(), Draft::tree))?;
-                let below = Folder::top(snap).filter(|_| extent == Extent::Difference);
-                let (layer, left_out) = match below {
-                    None => Layer::pack(writer, root.as_fd(), whole, rules)?,
-                    Some(below) => {
-                        let below = open_directory(&below)?;
-                        let find = || {
-                            let made = ioctl::info(open_child(CWD, folder.root().as_os_str())?)?;
-                            Changes::find(root.as_fd(), made.made_in, below.as_fd())
-                        };
-                        let changes = find().doing(|| "look for what was changed".into())?;
-                        let tree = Tree::Snapshot {
-                            below: below.as_fd(),
-                            changes: &changes,
-                        };
-                        Layer::pack(writer, root.as_fd(), tree, rules)?
+            (
+                Content::Container {
+                    folder,
+                    snap,
+                    document,
+                    ..
+                },
+                extent,
+            ) => {
+                let place = draft.map_or_else(|| folder.root(), Draft::tree);
+                let root = open_directory(&place)?;
+                // Where other layers are here, nothing is known of what it began as.
+                let comparison = match has_lower(folder, snap)? {
+                    true => {
+                        let top = open_directory(&place)?;
+                        Some(Comparison::of_subvolume(top, folder, snap)?)
                     }
+                    false => None,
                 };
-                match draft {
-                    Some(draft) => draft.leave_out(&left_out).map(|()| layer),
-                    None => Ok(layer),
+                let mount_points = match &comparison {
+                    Some(comparison) => MountPoints::find(comparison, document)?,
+                    None => MountPoints::default(),
+                };
+                let rules = Rules {
+                    left_out: Some(mount_points.made()),
+                    ..rules
+                };
+                let tree = match (&comparison, extent) {
+                    (Some(comparison), Extent::Difference) => comparison.tree(),
+                    _ => whole,
+                };
+                let (layer, left_out) = Layer::pack(writer, root.as_fd(), tree, rules)?;
+                if let Some(draft) = draft {
+                    draft.leave_out(&left_out)?;
+                    mount_points.remove_from(&draft.tree())?;
                 }
+                Ok(layer)
             }
         }
     }

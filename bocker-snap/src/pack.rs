@@ -1,7 +1,7 @@
 //! Writes a directory tree as a layer: what a container wrote, as the difference that it is, or a whole tree. The same tree gives
 //! the same bytes: names are sorted, hidden names come before the others of their directory, times of access are left out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,6 +49,8 @@ pub(crate) enum Tree<'a> {
 pub(crate) struct Rules<'a> {
     /// Paths of directories that are empty in the archive, and of files that are left out.
     pub(crate) without: &'a [PathBuf],
+    /// Paths that are left out, directories with all that is in them.
+    pub(crate) left_out: Option<&'a HashSet<Vec<u8>>>,
     /// What was modified later counts as modified then.
     pub(crate) latest: Option<Time>,
 }
@@ -178,13 +180,18 @@ impl<'a, W: Write> Packer<'a, W> {
         let hides = matches!(self.tree, Tree::Upper) && is_opaque(directory);
         let mut children = Vec::new();
         for child in listing.children {
+            let child_path = join(path, &child.name);
+            let is_left_out = |paths: &HashSet<Vec<u8>>| paths.contains(&child_path);
+            if self.rules.left_out.is_some_and(is_left_out) {
+                continue;
+            }
             let is_file_only = matches!(self.tree, Tree::Files { .. });
             if child.name.starts_with(WHITEOUT) && !is_file_only {
                 return Err(Error::new(
                     Kind::Invalid,
                     format!(
                         "'{}' cannot be put into a layer: there, names that begin with .wh. hide others",
-                        String::from_utf8_lossy(&join(path, &child.name))
+                        String::from_utf8_lossy(&child_path)
                     ),
                 )
                 .hint("rename the file"));
@@ -192,8 +199,7 @@ impl<'a, W: Write> Packer<'a, W> {
             if matches!(self.tree, Tree::Upper) && is_whiteout(&child.stat) {
                 listing.hidden.push(child.name);
             } else if is_whiteout(&child.stat) || is_socket(&child.stat) {
-                let left_out = join(path, &child.name);
-                self.left_out.push(OsStr::from_bytes(&left_out).into());
+                self.left_out.push(OsStr::from_bytes(&child_path).into());
                 if below.is_some() {
                     listing.hidden.push(child.name);
                 }

@@ -118,6 +118,92 @@ fn a_difference_is_told_as_docker_tells_it() {
 }
 
 #[test]
+fn what_the_runtime_makes_to_mount_on_is_no_change_of_the_containers() {
+    let s = Session::new();
+    // The image has nothing of what is mounted on, and directories above some of it.
+    let bare = s.host.scratch().join("bare");
+    s.host
+        .sh(&format!(
+            "mkdir -p {0}/etc {0}/srv; chmod 711 {0}/etc; cp -a {1}/bin {0}; touch -d 2001-01-01 {0}/etc {0}/srv",
+            bare.display(),
+            s.rootfs
+        ))
+        .ok();
+    s.bocker(&["init", &bare.display().to_string(), "bare:1"])
+        .ok();
+    let run_on = |root: &[&str], name: &str, script: &str| {
+        let mounts = [
+            "-v",
+            "cache:/srv/deep/data",
+            "-v",
+            "/etc/hosts:/srv/file",
+            "--tmpfs",
+            "/run",
+        ];
+        let command = ["/bin/sh", "-c", script];
+        s.bocker(&[&["run", "--name", name][..], &mounts, root, &command].concat())
+            .ok();
+    };
+    let run = |name: &str, script: &str| run_on(&["bare:1"], name, script);
+    let changes = |name: &str| s.bocker(&["diff", name]).text();
+    let committed = |name: &str| -> Vec<String> {
+        let image = format!("{name}:2");
+        s.bocker(&["commit", name, &image]).ok();
+        let created = s.host.run(&["bocker-snap", "create", &image]).ok();
+        let root = created.json()["root"]["path"]
+            .as_str()
+            .expect("a root")
+            .to_owned();
+        let names = s
+            .host
+            .sh(&format!(
+                "cd {root} && find . -path ./bin -prune -o -print | sort"
+            ))
+            .text();
+        s.host
+            .call(&["bocker-snap", "delete"])
+            .stdin(created.stdout)
+            .run()
+            .ok();
+        names.lines().map(str::to_owned).collect()
+    };
+    run(
+        "idle",
+        "cat /etc/hosts /srv/file; echo x > /srv/deep/data/x; ls /proc/self /sys /dev > /run/x",
+    );
+    assert_eq!(changes("idle"), "");
+    assert_eq!(committed("idle"), [".", "./etc", "./srv"]);
+    // Of a view of a directory all becomes one layer.
+    let view = ["--rootfs", &*bare.display().to_string()];
+    run_on(&view, "view", "true");
+    assert_eq!(changes("view"), "");
+    assert_eq!(committed("view"), [".", "./etc", "./srv"]);
+    run(
+        "busy",
+        "echo x > /etc/x; chmod 700 /srv; mkdir -p /var/empty; echo y >> /srv/deep/y",
+    );
+    assert_eq!(
+        changes("busy"),
+        "C /etc\nA /etc/x\nC /srv\nA /srv/deep\nA /srv/deep/y\nA /var\nA /var/empty\n"
+    );
+    assert_eq!(
+        committed("busy"),
+        [
+            ".",
+            "./etc",
+            "./etc/x",
+            "./srv",
+            "./srv/deep",
+            "./srv/deep/y",
+            "./var",
+            "./var/empty"
+        ]
+    );
+    run("right", "chmod 700 /etc");
+    assert_eq!(changes("right"), "C /etc\n");
+}
+
+#[test]
 fn what_is_exported_and_imported_is_the_same_tree() {
     if !need("getfattr setfattr") {
         return;
