@@ -5,7 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use bocker_tests::{Fingerprint, Host, Image, Layer, Output, Platform, Session, need};
+use bocker_tests::{
+    Fingerprint, Host, Image, Layer, Output, Platform, Session, assert_same_tree, need, tree,
+};
 use serde_json::{Value, json};
 
 const IMAGE: &str = "docker.io/library/fixture:1";
@@ -607,6 +609,43 @@ fn what_is_copied_into_a_volume_is_the_images_whatever_its_links_say() {
         fs::read_to_string(root.join("etc/passwd")).expect("it")
     );
     assert_untouched(&canary);
+}
+
+#[test]
+fn what_is_copied_into_a_volume_is_the_same_tree_and_no_name_in_it_hides_another() {
+    if !need("getfattr setfattr") {
+        return;
+    }
+    let s = Session::new();
+    let shipped = Path::new(&s.rootfs).join("data");
+    s.host
+        .sh(&format!(
+            "mkdir -p {0}/d/e; cd {0}; echo x > d/f; ln d/f d/g; ln -s d l; mkfifo p; setfattr -n user.a -v b d/f
+             chown -h 5:6 d l .; chmod 4750 d/f; chmod 1770 .; for i in . d; do echo y > $i/.wh.d; echo z > $i/.wh..wh..opq; done
+             find . -exec touch -hd '2001-02-03 04:05:06.7' {{}} +",
+            shipped.display()
+        ))
+        .ok();
+    // Made full, and made empty and filled later.
+    s.bocker(&["volume", "create", "late"]).ok();
+    s.run(&["--rm", "-v", "new:/data", "-v", "late:/data2"], &["true"])
+        .ok();
+    s.run(&["--rm", "-v", "late:/data"], &["true"]).ok();
+    let about = |path: &Path| {
+        let found = fs::metadata(path).expect("a directory");
+        (
+            found.mode(),
+            found.uid(),
+            found.gid(),
+            found.mtime(),
+            found.mtime_nsec(),
+        )
+    };
+    for volume in ["new", "late"] {
+        let volume = data(&s.host, volume);
+        assert_same_tree(&tree(&volume), &tree(&shipped));
+        assert_eq!(about(&volume), about(&shipped));
+    }
 }
 
 #[test]

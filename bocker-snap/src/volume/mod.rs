@@ -20,7 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bocker_pipe::paths::VOLUME_DATA;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
-use rustix::fs::{CWD, OFlags, RenameFlags, ResolveFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, ResolveFlags, fstat, futimens, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +32,8 @@ use crate::container::Folder;
 use crate::folder_lock::{self, Attempt};
 use crate::layers::make_folder;
 use crate::pack::{Rules, Tree, pack};
-use crate::tree::{copy_attributes, names, open_below, open_directory, remove_path};
-use crate::unpack::unpack;
+use crate::tree::{copy_attributes, names, open_below, open_directory, remove_path, times};
+use crate::unpack::extract;
 use crate::{btrfs, time};
 
 /// In a volume's folder: what is known of it.
@@ -268,6 +268,8 @@ impl Volume {
         };
         let to = open_directory(&self.data())?;
         let what = || format!("fill the volume {}", self.name);
+        // Before what is taken from it changes it.
+        let times = times(&fstat(&from).doing(what)?);
         for name in names(&from).doing(what)? {
             let name = std::ffi::OsStr::from_bytes(&name);
             match renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE) {
@@ -276,6 +278,7 @@ impl Volume {
             }
         }
         copy_attributes(&from, &to)?;
+        futimens(&to, &times).doing(what)?;
         remove_path(&folder.join(COPIED))
     }
 
@@ -379,17 +382,23 @@ impl Content<'_> {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
             from => from.doing(|| format!("open the container's {}", self.destination))?,
         };
+        let to = open_directory(folder)?;
         let (reader, writer) = std::io::pipe().doing(|| "make a pipe".into())?;
-        let packing = std::thread::spawn(move || {
-            pack(from.as_fd(), Tree::Whole, Rules::default(), writer).map(drop)
-        });
-        let reader = BufReader::with_capacity(PIPE, reader);
-        let unpacked = unpack(open_directory(folder)?.as_fd(), false, reader);
-        match packing.join() {
-            // A writer fails with EPIPE when the reader has failed, which is then the cause.
-            Ok(packed) => unpacked.and(packed)?,
-            Err(_) => unpacked?,
-        }
+        std::thread::scope(|scope| {
+            let files = Tree::Files { mounts: false };
+            let from = from.as_fd();
+            let packing =
+                scope.spawn(move || pack(from, files, Rules::default(), writer).map(drop));
+            let reader = BufReader::with_capacity(PIPE, reader);
+            let unpacked = extract(to.as_fd(), reader, |_| true);
+            match packing.join() {
+                // A writer fails with EPIPE when the reader has failed, which is then the cause.
+                Ok(packed) => unpacked.and(packed),
+                Err(_) => unpacked,
+            }
+        })?;
+        // An archive is added to a directory, which stays as it is.
+        copy_attributes(&from, &to)?;
         Ok(true)
     }
 }
