@@ -473,3 +473,46 @@ pub(crate) fn allow_depth() {
     // Where it stays low, a deep tree fails with EMFILE.
     let _ = setrlimit(Resource::Nofile, raised);
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::mkdirat;
+
+    use super::*;
+    use crate::tar::read::Reader;
+    use crate::tree::open_directory;
+    use crate::unpack::extract;
+
+    /// Directories in each other, whose path together has so many bytes.
+    fn deep(root: &OwnedFd, length: usize) {
+        let mut here = root.try_clone().unwrap();
+        let mut left = length;
+        while left > 0 {
+            let name = "d".repeat(if left > 255 { 200 } else { left });
+            mkdirat(&here, &*name, Mode::RWXU).unwrap();
+            here = open_child(&here, OsStr::new(&name)).unwrap();
+            left = left.saturating_sub(name.len() + 1);
+        }
+    }
+
+    #[test]
+    fn the_longest_path_that_is_packed_is_read_and_unpacked_again() {
+        let [from, to, too_deep] = [0; 3].map(|_| tempfile::tempdir().unwrap());
+        let [from, to, too_deep] =
+            [&from, &to, &too_deep].map(|d| open_directory(d.path()).unwrap());
+        deep(&from, MAX_PATH);
+        deep(&too_deep, MAX_PATH + 1);
+        let pack = |root: &OwnedFd| pack(root.as_fd(), Tree::Whole, Rules::default(), Vec::new());
+        let (archive, _) = pack(&from).unwrap();
+        let mut reader = Reader::new(&*archive);
+        let mut longest = 0;
+        while let Some(entry) = reader.next().unwrap() {
+            longest = longest.max(entry.path.len());
+        }
+        assert_eq!(longest, MAX_PATH + 1, "with a slash at its end");
+        extract(to.as_fd(), &*archive, |_| true).unwrap();
+        let (again, _) = pack(&to).unwrap();
+        assert_eq!(again.len(), archive.len());
+        assert!(pack(&too_deep).is_err());
+    }
+}

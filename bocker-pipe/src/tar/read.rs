@@ -190,7 +190,9 @@ impl<R: Read> Reader<R> {
                 check_sparse(sparse, entry.size)?;
             }
         }
-        let longest = entry.path.len().max(entry.link.len());
+        // A slash after the name of a directory is none of its path.
+        let path = entry.path.strip_suffix(b"/").unwrap_or(&entry.path);
+        let longest = path.len().max(entry.link.len());
         if longest >= MAX_PATH {
             return Err(invalid(&format!("a path of {longest} bytes is too long")));
         }
@@ -768,8 +770,12 @@ mod tests {
         ]
         .concat();
         assert_eq!(entries(&archive).unwrap()[0].0.path, long.as_bytes());
-        let archive = pax(&[("path", &"x".repeat(MAX_PATH))], &header(b'0', b"x", 0));
-        assert!(entries(&archive).is_err());
+        let taken = |kind: u8, path: &str| entries(&pax(&[("path", path)], &header(kind, b"x", 0)));
+        let longest = "x".repeat(MAX_PATH - 1);
+        assert!(taken(b'0', &longest).is_ok());
+        assert!(taken(b'5', &format!("{longest}/")).is_ok());
+        assert!(taken(b'0', &format!("{longest}x")).is_err());
+        assert!(taken(b'5', &format!("{longest}x/")).is_err());
     }
 
     #[test]
