@@ -133,8 +133,8 @@ fn what_df_calls_reclaimable_is_what_the_filesystem_gains() {
         };
         assert_eq!(named("other")["shared"], 0);
         assert!(named("derived")["shared"].as_u64() > Some(6 << 20));
-        let unique = named("other")["unique"].as_u64().expect("bytes");
-        machine.gains(unique, "bocker rmi other:1");
+        let unique = named("derived")["unique"].as_u64().expect("bytes");
+        machine.gains(unique, "bocker rmi derived:1");
         let leftovers = machine.total("leftovers", "reclaimable");
         machine.gains(leftovers, "bocker-pull gc --grace 0");
         assert_eq!(machine.total("leftovers", "size"), 0);

@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bocker_tests::{Session, assert_same_tree, is_btrfs, need, tree};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
 
 #[test]
@@ -526,6 +528,30 @@ fn volumes_are_seen_whether_the_container_runs_or_not_and_what_is_read_only_stay
     .ok();
 }
 
+/// Lets two paths change places, as often as it can, for as long as `work` takes (renameat2(2), RENAME_EXCHANGE).
+fn while_they_swap(pairs: &[(PathBuf, PathBuf)], work: impl FnOnce()) {
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                for (one, other) in pairs {
+                    let exchange = RenameFlags::RENAME_EXCHANGE;
+                    renameat2(AT_FDCWD, one, AT_FDCWD, other, exchange).expect("exchange");
+                }
+            }
+        });
+        // It ends when the work fails, too.
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _end = End(&is_done);
+        work();
+    });
+}
+
 #[test]
 fn a_container_that_swaps_links_all_the_time_gets_neither_our_files_nor_its_own_out() {
     let s = Session::with_base();
@@ -533,42 +559,53 @@ fn a_container_that_swaps_links_all_the_time_gets_neither_our_files_nor_its_own_
     let trap = s.host.scratch().join("trap");
     fs::create_dir(&trap).unwrap();
     fs::write(trap.join("f"), "secret\n").unwrap();
+    let up = format!("../../../../../../../..{}", trap.display());
     let trap = trap.display().to_string();
     s.runs(
         "web",
         &[],
         &format!(
-            "mkdir /w; cd /w; mkdir real; echo inside > real/f; ln -s {trap} link; ln -s ../../../../../../../..{trap} up; echo ready
-             while :; do mv -T real x; mv -T x real; mv -T link x; mv -T x link; mv -T up x; mv -T x up; done 2>/dev/null"
+            "mkdir -p /w/x /w/y /w/z; cd /w; echo inside | tee x/f y/f > z/f; ln -s {trap} link; ln -s {up} up; ln -s {trap}/f z/link
+             echo ready; sleep 1000"
         ),
     );
+    let id = s.bocker(&["ps", "-q"]).text();
+    let root = s.host.root().join("containers").join(id.trim());
+    let at = |path: &str| root.join("rootfs/w").join(path);
+    let pairs = [("x", "link"), ("y", "up"), ("z/f", "z/link")].map(|(a, b)| (at(a), at(b)));
     let file = s.host.file("pwned", "pwned\n");
-    for round in 0..15 {
-        let out = s.host.scratch().join("out");
-        _ = fs::remove_dir_all(&out);
-        for (option, path) in [
-            ("-L", "web:/w/x/f"),
-            ("-L", "web:/w/x"),
-            ("-a", "web:/w/x/"),
-        ] {
-            s.bocker(&["cp", option, path, &out.display().to_string()]);
-            for found in [out.clone(), out.join("f")] {
-                let text = fs::read_to_string(&found).unwrap_or_default();
-                assert_ne!(text, "secret\n", "round {round}, {path}");
+    let out = s.host.scratch().join("out");
+    let content = |path: &Path| {
+        let is_file = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+        is_file.then(|| fs::read_to_string(path).unwrap_or_default())
+    };
+    let mut copied = 0_usize;
+    while_they_swap(&pairs, || {
+        for _ in 0..15 {
+            for (option, path) in [
+                ("-L", "web:/w/x/f"),
+                ("-L", "web:/w/y"),
+                ("-a", "web:/w/x/"),
+                ("-a", "web:/w/z"),
+            ] {
+                s.bocker(&["cp", option, path, &out.display().to_string()]);
+                for found in [out.clone(), out.join("f")] {
+                    let text = content(&found);
+                    assert_ne!(text.as_deref(), Some("secret\n"), "{path}");
+                    copied += usize::from(text.as_deref() == Some("inside\n"));
+                }
+                _ = fs::remove_dir_all(&out);
+                _ = fs::remove_file(&out);
             }
-            _ = fs::remove_dir_all(&out);
-            _ = fs::remove_file(&out);
+            s.bocker(&["cp", &file, "web:/w/x/pwned"]);
+            s.bocker(&["cp", &file, "web:/w/y"]);
+            let there = fs::read_dir(&trap).unwrap().flatten();
+            let there: Vec<_> = there.map(|entry| entry.file_name()).collect();
+            assert_eq!(there, ["f"]);
+            assert_eq!(fs::read_to_string(format!("{trap}/f")).unwrap(), "secret\n");
         }
-        s.bocker(&["cp", &file, "web:/w/x/pwned"]);
-        s.bocker(&["cp", &file, "web:/w/x"]);
-        let there: Vec<_> = fs::read_dir(&trap)
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
-        assert_eq!(there, ["f"], "round {round}");
-        assert_eq!(fs::read_to_string(format!("{trap}/f")).unwrap(), "secret\n");
-    }
+    });
+    assert!(copied > 0, "none came out");
     s.bocker(&["rm", "-f", "web"]).ok();
 }
 
