@@ -45,6 +45,7 @@ mod tree;
 mod unpack;
 mod view;
 mod volume;
+mod writeback;
 
 use bocker_pipe::{Tool, Verb, VerbKind, tar};
 

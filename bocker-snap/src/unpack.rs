@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,6 +27,7 @@ use rustix::io::Errno;
 use crate::tar::read::Reader;
 use crate::tar::{Entry, EntryKind, Time};
 use crate::tree::{self, is_portable, names, open_below, open_child, remove_all, xattr_names};
+use crate::writeback::{self, Writeback};
 
 /// What an entry's name begins with that is none but says what is hidden (layer.md, "Whiteouts").
 pub(crate) const WHITEOUT: &[u8] = b".wh.";
@@ -84,6 +86,7 @@ struct Unpacker<'a> {
     parted_names: BTreeMap<Vec<u8>, Inode>,
     /// How many bytes the paths in the two take: a layer can have millions, of a page each.
     remembered: usize,
+    writeback: Writeback,
     warned: bool,
 }
 
@@ -149,6 +152,7 @@ impl<'a> Unpacker<'a> {
             parted: HashMap::new(),
             parted_names: BTreeMap::new(),
             remembered: 0,
+            writeback: Writeback::default(),
             warned: false,
         })
     }
@@ -306,10 +310,10 @@ impl<'a> Unpacker<'a> {
                 let fd = self
                     .replacing(place, name, |fd| openat(fd, file_name, flags, permissions))
                     .doing(what)?;
-                let mut file = std::fs::File::from(fd);
-                self.fill(&mut file, entry, data)?;
-                self.set_attributes(&file, entry, false)?;
-                futimens(&file, &timestamps(entry.mtime)).doing(what)
+                let file = Rc::new(File::from(fd));
+                self.fill(&file, entry, data)?;
+                self.set_attributes(&*file, entry, false)?;
+                futimens(&*file, &timestamps(entry.mtime)).doing(what)
             }
             EntryKind::Directory => {
                 let existed = match mkdirat(&place.fd, file_name, permissions) {
@@ -354,11 +358,12 @@ impl<'a> Unpacker<'a> {
     /// The file's data, with holes where a sparse one has them.
     fn fill(
         &mut self,
-        file: &mut std::fs::File,
+        file: &Rc<File>,
         entry: &Entry,
         data: &mut (impl BufRead + ?Sized),
     ) -> Result<()> {
         let what = || format!("unpack '{}'", entry.name());
+        let mut writer = &**file;
         let whole = [(0, entry.size)];
         let pieces = entry
             .sparse
@@ -366,9 +371,10 @@ impl<'a> Unpacker<'a> {
             .map_or(&whole[..], |sparse| &sparse.pieces);
         for (offset, length) in pieces {
             if entry.sparse.is_some() {
-                file.seek(SeekFrom::Start(*offset)).doing(what)?;
+                writer.seek(SeekFrom::Start(*offset)).doing(what)?;
             }
             let mut left = *length;
+            let mut unsent = 0;
             while left > 0 {
                 interruption()?;
                 // From where it was decompressed to, in pieces as large as they come.
@@ -376,9 +382,15 @@ impl<'a> Unpacker<'a> {
                     Ok([]) => return Err(Errno::NODATA).doing(what),
                     Ok(there) => {
                         let count = usize::try_from(left).unwrap_or(usize::MAX).min(there.len());
-                        file.write_all(&there[..count]).doing(what)?;
+                        writer.write_all(&there[..count]).doing(what)?;
                         data.consume(count);
                         left -= count as u64;
+                        unsent += count as u64;
+                        if unsent >= writeback::PIECE || left == 0 && *length >= writeback::LEAST {
+                            let at = offset + length - left - unsent;
+                            self.writeback.send(file, at, unsent);
+                            unsent = 0;
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error).doing(what),
