@@ -98,6 +98,17 @@ fn source(id: &Id, name: &str) -> PathBuf {
     paths::claim(id).join(name)
 }
 
+/// Where they are.
+pub(crate) fn paths(id: &Id) -> [PathBuf; 3] {
+    FILES.map(|(name, _)| source(id, name))
+}
+
+/// What its hosts file says now; nothing when there is none. The container may have written to it whatever it likes.
+pub(crate) fn read_hosts(id: &Id) -> Result<String> {
+    let path = source(id, HOSTS);
+    of_host(&path.display().to_string(), HOSTS_MAX)
+}
+
 /// Removes the files. Already gone is success.
 pub(crate) fn remove(id: &Id) -> Result<()> {
     for (name, _) in FILES {

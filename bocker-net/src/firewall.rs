@@ -382,6 +382,13 @@ impl Firewall {
         Ok(())
     }
 
+    /// The chain of each rule that is in our table.
+    pub(crate) fn chains_of_rules(&mut self) -> Result<Vec<String>> {
+        self.nft
+            .chains_of_rules()
+            .map_err(|refusal| refusal.error("list the rules of our table"))
+    }
+
     /// Addresses on a bridge of the user's, with the ids that their comments name.
     pub(crate) fn addresses(&mut self) -> Result<Vec<(IpAddr, Id)>> {
         let mut all = Vec::new();

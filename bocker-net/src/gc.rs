@@ -21,7 +21,7 @@ use crate::{BRIDGE, STAGE, files, id_of_host_end, lease, netns};
 
 /// All that is on this machine of one container's network, found by its id; a line of `list` and of `gc`.
 #[derive(Debug, Serialize)]
-struct Found {
+pub(crate) struct Found {
     id: Id,
     /// The BOCKER_ROOT of the claim; absent without a claim.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,21 +29,21 @@ struct Found {
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    link: Option<String>,
+    pub(crate) link: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    leases: Vec<Ipv4Addr>,
+    pub(crate) leases: Vec<Ipv4Addr>,
     /// Addresses that are masqueraded by themselves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    masqueraded: Vec<Ipv4Addr>,
+    pub(crate) masqueraded: Vec<Ipv4Addr>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    publish: Vec<Publish>,
+    pub(crate) publish: Vec<Publish>,
     /// In a line of `gc`: whether it is removed now.
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<bool>,
 }
 
 impl Found {
-    fn nothing(id: Id) -> Found {
+    pub(crate) fn nothing(id: Id) -> Found {
         Found {
             id,
             root: None,
@@ -73,10 +73,15 @@ impl Found {
 
 /// What has been found, by id.
 #[derive(Default)]
-struct All(BTreeMap<Id, Found>);
+pub(crate) struct All(BTreeMap<Id, Found>);
 
 impl All {
-    fn of(&mut self, id: Id) -> &mut Found {
+    /// What is there of a container.
+    pub(crate) fn of(&self, id: &Id) -> Option<&Found> {
+        self.0.get(id)
+    }
+
+    fn entry(&mut self, id: Id) -> &mut Found {
         self.0
             .entry(id.clone())
             .or_insert_with(|| Found::nothing(id))
@@ -84,26 +89,26 @@ impl All {
 }
 
 /// Looks everywhere where an id can be: interfaces, leases, elements of our table, claims.
-fn find() -> Result<All> {
+pub(crate) fn find() -> Result<All> {
     let mut all = All::default();
     for link in Route::open()?.links()? {
         if let Some(id) = id_of_host_end(&link.name) {
-            all.of(id).link = Some(link.name);
+            all.entry(id).link = Some(link.name);
         }
     }
     for (address, id) in lease::list(&lease::folder(BRIDGE))? {
-        all.of(id).leases.push(address);
+        all.entry(id).leases.push(address);
     }
     let mut firewall = Firewall::open()?;
     if firewall.exists()? {
         for (address, id) in firewall.addresses()? {
             // Networks of IPv6 are ours, and masqueraded as a whole.
             if let IpAddr::V4(address) = address {
-                all.of(id).masqueraded.push(address);
+                all.entry(id).masqueraded.push(address);
             }
         }
         for (publish, id) in firewall.ports()? {
-            all.of(id).publish.push(publish);
+            all.entry(id).publish.push(publish);
         }
     }
     // Objects first, claims second: what is made meanwhile is not taken for something without a claim.
@@ -113,7 +118,7 @@ fn find() -> Result<All> {
         let is_pinned = pin.exists();
         let is_ours = record.as_ref().is_some_and(|record| record.by == STAGE);
         if is_pinned || is_ours || files::any(&id) || all.0.contains_key(&id) {
-            let found = all.of(id);
+            let found = all.entry(id);
             found.netns = is_pinned.then_some(pin);
             found.root = record.map(|record| record.root);
         }
@@ -190,7 +195,7 @@ fn collectable(claim: &Claim, boot_id: &str, grace: Duration) -> bool {
 }
 
 /// Whether a process is in the cgroup that the container's document names.
-fn has_processes(id: &Id) -> bool {
+pub(crate) fn has_processes(id: &Id) -> bool {
     let Ok(document) = containers::load(id) else {
         return false;
     };
@@ -219,7 +224,7 @@ fn remove(call: &Call, found: &Found, goes: impl Fn() -> bool) -> Result<bool> {
 
 /// Looks everywhere for what is there of a container, whose document does not tell.
 pub(crate) fn search(remains: &mut Remains) -> Result<()> {
-    if let Some(found) = find()?.0.get(&remains.id) {
+    if let Some(found) = find()?.of(&remains.id) {
         found.is_left_in(remains);
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! bocker-net: network namespaces, veth pairs, the bridge, addresses, masquerading, published ports and names.
 //! Everything is done by netlink; no program is executed.
 
+mod check;
 mod conntrack;
 mod create;
 mod delete;
@@ -9,11 +10,13 @@ mod files;
 mod firewall;
 mod gc;
 mod host;
+mod inspect;
 mod lease;
 pub mod member;
 mod netlink;
 mod netns;
 mod nft;
+mod observe;
 pub mod publish;
 mod resolve;
 mod route;
@@ -70,6 +73,8 @@ bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, nam
   delete [ID] [--force]   take it back, pass the document on
       --status            exit with what the document carries
   list                    networks on this machine, as JSON Lines
+  inspect ID...           one as it is now: interfaces, addresses, routes, counters
+  check [ID... | -]       what differs from the document; exit 1 if anything does
   gc [--grace SECONDS] [--listed] [--orphans] [--force]   remove leftovers
   setup, reset            make, or remove, what all containers share
   info                    the shared bridge, table and sysctls, as JSON
@@ -100,6 +105,16 @@ pub static TOOL: Tool = Tool {
             name: "list",
             kind: VerbKind::Reports,
             run: gc::list,
+        },
+        Verb {
+            name: "inspect",
+            kind: VerbKind::Reports,
+            run: inspect::run,
+        },
+        Verb {
+            name: "check",
+            kind: VerbKind::Reports,
+            run: check::run,
         },
         Verb {
             name: "gc",

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use bocker_pipe::{Doing, Id, Result, paths};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -37,6 +37,21 @@ pub(crate) struct Inside {
 /// Whether a namespace is pinned here.
 pub(crate) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
+}
+
+/// A socket that works in the namespace that is pinned here. setns(2) moves the calling thread, which is moved back.
+/// Fails with [`Kind::NotFound`] when none is.
+pub(crate) fn route_in(path: &Path) -> Result<Route> {
+    if !is_pinned(path) {
+        let what = format!("no network namespace is pinned at {}", path.display());
+        return Err(Error::new(Kind::NotFound, what));
+    }
+    let open = |path: &Path| File::open(path).doing(|| format!("open {}", path.display()));
+    let (ours, theirs) = (open(Path::new(OWN))?, open(path)?);
+    setns(&theirs, CloneFlags::CLONE_NEWNET).doing(|| format!("enter {}", path.display()))?;
+    let route = Route::open();
+    setns(&ours, CloneFlags::CLONE_NEWNET).doing(|| "return to our namespace".into())?;
+    route
 }
 
 /// A new namespace that nobody else can know: it is gone with this value.

@@ -27,6 +27,7 @@ const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_NEWSET: u16 = 9;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_GETSETELEM: u16 = 13;
@@ -592,6 +593,28 @@ impl Nft {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
             answers => Ok(answers?.iter().flat_map(|answer| elements(answer)).next()),
         }
+    }
+
+    /// The chain of each rule of the table. None without the table.
+    pub(crate) fn chains_of_rules(&mut self) -> Result<Vec<String>, Refusal> {
+        let attributes = Attributes::default().text(NFTA_RULE_TABLE, self.table);
+        let answers = match self.ask(NFT_MSG_GETRULE, NLM_F_DUMP, &attributes) {
+            Err(refusal) if refusal.errno == Errno::ENOENT => return Ok(Vec::new()),
+            answers => answers?,
+        };
+        let text = |answer: &netlink::Answer, kind| {
+            let text = netlink::attribute(answer.get(HEADER + NFGENMSG..)?, kind)?;
+            let text = text.split(|byte| *byte == 0).next()?;
+            Some(String::from_utf8_lossy(text).into_owned())
+        };
+        // Before Linux 5.19 the rules of all tables are dumped, whatever was asked for.
+        let ours = |answer: &&netlink::Answer| {
+            text(answer, NFTA_RULE_TABLE).is_some_and(|table| table == self.table)
+        };
+        let chains = answers.iter().filter(ours);
+        Ok(chains
+            .filter_map(|answer| text(answer, NFTA_RULE_CHAIN))
+            .collect())
     }
 
     /// All elements of a set. None without the set or the table.

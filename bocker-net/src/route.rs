@@ -61,7 +61,8 @@ impl Route {
         })
     }
 
-    fn request(
+    /// Asks, and gives the answers.
+    pub(crate) fn request(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
