@@ -20,7 +20,7 @@ use crate::publish::{Protocol, Publish};
 use crate::resolve::{self, Asked, Reach};
 use crate::steps::{self, Bridged, Container};
 use crate::subnet::{host_mac, mac, mac_text};
-use crate::{BRIDGE, IFNAME, MEMBER, files, host_end};
+use crate::{BRIDGE, IFNAME, MEMBER, cni, files, host_end};
 
 const CNI_VERSION: &str = "1.1.0";
 
@@ -42,6 +42,7 @@ struct Options {
     publish: Vec<Publish>,
     dns: Asked,
     extra_hosts: Vec<ExtraHost>,
+    cni: cni::create::Options,
 }
 
 impl Options {
@@ -53,7 +54,16 @@ impl Options {
                 return Err(call.unexpected(&word));
             };
             match option.as_str() {
-                "--network" => options.mode = Some(network(&call.text()?)?),
+                "--network" => {
+                    let name = call.text()?;
+                    match name.strip_prefix("cni:") {
+                        Some(name) => options.cni.networks.push(name.to_owned()),
+                        None => options.mode = Some(network(&name)?),
+                    }
+                }
+                "--cni" => options.cni.networks.push(call.text()?),
+                "--cni-capability" => options.cni.capability(&call.text()?)?,
+                "--cni-timeout" => options.cni.timeout = Some(call.number()?),
                 "--hostname" => options.hostname = Some(files::checked_hostname(&call.text()?)?),
                 "-p" | "--publish" => options.publish.push(call.text()?.parse()?),
                 "--add-host" => options.extra_hosts.push(call.text()?.parse()?),
@@ -63,6 +73,13 @@ impl Options {
                 "--dns-option" | "--dns-opt" => options.dns.options.push(call.text()?),
                 _ => return Err(call.unknown(&option)),
             }
+        }
+        if !options.cni.networks.is_empty() {
+            if options.mode.is_some() {
+                let message = "networks of CNI do not go together with others";
+                return Err(Error::new(Kind::Usage, message).hint("give --network or --cni"));
+            }
+            options.mode = Some(Mode::Cni);
         }
         Ok(options)
     }
@@ -118,7 +135,7 @@ fn network(name: &str) -> Result<Mode> {
         "host" => Ok(Mode::Host),
         _ => Err(
             Error::new(Kind::Unsupported, format!("there is no network '{name}'"))
-                .hint("give --network bridge, none or host"),
+                .hint("give --network bridge, none, host or cni:NAME"),
         ),
     }
 }
@@ -135,10 +152,10 @@ impl Wish {
             files::checked_hostname(hostname)?;
         }
         self.dns.check()?;
-        if self.mode != Mode::Bridge && !self.publish.is_empty() {
+        if !matches!(self.mode, Mode::Bridge | Mode::Cni) && !self.publish.is_empty() {
             return Err(Error::new(
                 Kind::Usage,
-                "ports are published on the bridge network only",
+                "ports are published on the bridge network and those of CNI only",
             )
             .hint("leave -p out"));
         }
@@ -161,7 +178,7 @@ impl Wish {
 
 /// The verb.
 pub(crate) fn run(call: &mut Call) -> Result<()> {
-    let options = Options::parse(call)?;
+    let mut options = Options::parse(call)?;
     // Half a millisecond, which passes while the stage before is still at work.
     let namespace = match options.mode {
         Some(Mode::Host) => None,
@@ -169,12 +186,16 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         _ => Some(Unpinned::make()?),
     };
     let document = call.document()?;
-    let earlier: Option<Net> = document.member(MEMBER)?;
+    let earlier: Option<Net> = match cni::is_in(document) {
+        true => options.cni.earlier(document)?,
+        false => document.member(MEMBER)?,
+    };
     let id = match document.value("/bocker/id") {
         None => None,
         Some(_) => Some(document.id()?),
     };
     let dry_run = call.dry_run();
+    let of_cni = std::mem::take(&mut options.cni);
     let wish = options.over(earlier);
     wish.check()?;
     let verbs = match &id {
@@ -188,7 +209,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     };
     let reach = match wish.mode {
         Mode::Host => Reach::Host,
-        Mode::Bridge | Mode::None => Reach::Network { ipv6: false },
+        Mode::Bridge | Mode::None | Mode::Cni => Reach::Network { ipv6: false },
     };
     let mut container = Container {
         id: id.unwrap_or_else(Id::placeholder),
@@ -200,13 +221,17 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         extra_hosts: wish.extra_hosts,
         gateways: match wish.mode {
             Mode::Host => vec![Ipv4Addr::LOCALHOST.into()],
-            Mode::Bridge | Mode::None => Vec::new(),
+            Mode::Bridge | Mode::None | Mode::Cni => Vec::new(),
         },
         namespace,
         inside: None,
         address: None,
+        given: Vec::new(),
         verbs,
     };
+    if wish.mode == Mode::Cni {
+        return cni::create::run(call, container, is_new, wish.publish, of_cni);
+    }
     if wish.mode != Mode::Bridge {
         container.extra_hosts()?;
         let mut steps = Vec::new();
@@ -275,7 +300,7 @@ fn refuse_existing(id: &Id, dry_run: bool) -> Result<Option<lock::Lock>> {
         Kind::NotFound => error.hint("begin with 'bocker-snap create', or give --new"),
         _ => error,
     })?;
-    if netns::is_pinned(&netns::path(id)) {
+    if netns::is_pinned(&netns::path(id)) || cni::Kept::is_there(id) {
         return Err(
             Error::new(Kind::Exists, format!("{id} has a network already"))
                 .hint("remove it with 'bocker-net delete'"),
@@ -292,7 +317,7 @@ fn host_name() -> Result<String> {
 }
 
 /// Refuses a port on which a program of the host listens: published, it would be hidden from the outside.
-fn refuse_used(publish: &Publish) -> Result<()> {
+pub(crate) fn refuse_used(publish: &Publish) -> Result<()> {
     let kind = match publish.protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
@@ -375,7 +400,7 @@ impl Bridged {
 }
 
 /// Puts into the document what was made.
-fn finish(document: &mut Document, container: &Container, attachments: Vec<Attachment>) {
+pub(crate) fn finish(document: &mut Document, container: &Container, attachments: Vec<Attachment>) {
     let id = &container.id;
     document.set("/bocker/id", id);
     let hostname = container.hostname();
@@ -385,7 +410,7 @@ fn finish(document: &mut Document, container: &Container, attachments: Vec<Attac
             document.remove_namespace("network");
             None
         }
-        Mode::Bridge | Mode::None => {
+        Mode::Bridge | Mode::None | Mode::Cni => {
             document.set_namespace("network", Some(&path));
             Some(Netns { path, made: true })
         }

@@ -10,7 +10,7 @@ use crate::firewall::{self, Firewall};
 use crate::member::{Attachment, CniIp};
 use crate::publish::Publish;
 use crate::route::Route;
-use crate::{BRIDGE, MEMBER, STAGE, files, gc, host_end, lease, netns, ruleset};
+use crate::{BRIDGE, MEMBER, STAGE, cni, files, gc, host_end, lease, netns, ruleset};
 
 /// Where our member is.
 const POINTER: &str = "/bocker/net";
@@ -27,6 +27,8 @@ pub(crate) struct Remains {
     pub(crate) ports: Vec<Publish>,
     /// Whether the host's end of the cable has to be removed by itself.
     pub(crate) veth: bool,
+    /// Whether the container's document is of a network of CNI.
+    pub(crate) is_cni: bool,
     /// Opened at first need: a container without a bridge has nothing in it.
     firewall: Option<Firewall>,
     #[expect(dead_code, reason = "held for its drop")]
@@ -43,6 +45,7 @@ impl Remains {
             masqueraded: Vec::new(),
             ports: Vec::new(),
             veth: false,
+            is_cni: false,
             firewall: None,
             verbs,
         })
@@ -58,6 +61,7 @@ impl Remains {
     /// The steps that remove it. The claim goes last, if it is ours to release.
     pub(crate) fn steps(&self) -> Vec<Step<Remains>> {
         let mut steps = Vec::new();
+        steps.extend(cni::delete::step(&self.id, self.is_cni));
         for publish in self.ports.clone() {
             let shown = publish.clone();
             steps.push(
@@ -169,7 +173,9 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         };
         refuse_alive(&id, patience)?;
     }
+    let is_cni = cni::is_in(call.document()?);
     let mut remains = Remains::of(id, call.dry_run())?;
+    remains.is_cni = is_cni;
     for attachment in attachments {
         let addresses = attachment.result.ips.iter().filter_map(CniIp::address);
         remains.leases.extend(addresses.clone());
@@ -207,6 +213,9 @@ fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
 
 /// The attachments to our bridge. Others, of whatever shape, are for those to remove who made them.
 fn attachments(document: &Document) -> Result<Vec<Attachment>> {
+    if cni::is_in(document) {
+        return Ok(Vec::new());
+    }
     let all = document.value(ATTACHMENTS).and_then(Value::as_array);
     let mut ours = Vec::new();
     for place in 0..all.map_or(0, Vec::len) {

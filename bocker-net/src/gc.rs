@@ -17,7 +17,7 @@ use crate::delete::Remains;
 use crate::firewall::Firewall;
 use crate::publish::Publish;
 use crate::route::Route;
-use crate::{BRIDGE, STAGE, files, id_of_host_end, lease, netns};
+use crate::{BRIDGE, STAGE, cni, files, id_of_host_end, lease, netns};
 
 /// All that is on this machine of one container's network, found by its id; a line of `list` and of `gc`.
 #[derive(Debug, Serialize)]
@@ -37,6 +37,9 @@ pub(crate) struct Found {
     pub(crate) masqueraded: Vec<Ipv4Addr>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) publish: Vec<Publish>,
+    /// Networks of CNI.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cni: Vec<String>,
     /// In a line of `gc`: whether it is removed now.
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<bool>,
@@ -52,6 +55,7 @@ impl Found {
             leases: Vec::new(),
             masqueraded: Vec::new(),
             publish: Vec::new(),
+            cni: Vec::new(),
             removed: None,
         }
     }
@@ -117,8 +121,10 @@ pub(crate) fn find() -> Result<All> {
         let pin = netns::path(&id);
         let is_pinned = pin.exists();
         let is_ours = record.as_ref().is_some_and(|record| record.by == STAGE);
-        if is_pinned || is_ours || files::any(&id) || all.0.contains_key(&id) {
-            let found = all.entry(id);
+        let has_files = files::any(&id) || cni::Kept::is_there(&id);
+        if is_pinned || is_ours || has_files || all.0.contains_key(&id) {
+            let found = all.entry(id.clone());
+            found.cni = cni::delete::networks(&id);
             found.netns = is_pinned.then_some(pin);
             found.root = record.map(|record| record.root);
         }

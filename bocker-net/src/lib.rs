@@ -2,6 +2,7 @@
 //! Everything is done by netlink; no program is executed.
 
 mod check;
+mod cni;
 mod conntrack;
 mod create;
 mod delete;
@@ -62,7 +63,9 @@ const HELP: &str = "\
 bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, names
 
   create [OPTIONS]        read a document, connect its container, pass it on
-      --network MODE      bridge (default), none, or host
+      --network MODE      bridge (default), none, host, or cni:NAME
+      --cni NAME|FILE     instead, a network of CNI, by its plugins; repeatable
+      --cni-capability NAME=JSON, --cni-timeout SECONDS   what plugins get
       -p, --publish [IP:]HOSTPORT:PORT[/udp]   repeatable
       --hostname NAME     default: the id
       --add-host NAME:ADDRESS     a name it knows; host-gateway is the host

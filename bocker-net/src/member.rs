@@ -18,6 +18,8 @@ pub enum Mode {
     None,
     /// The host's own namespace.
     Host,
+    /// A namespace of its own, wired by plugins of CNI.
+    Cni,
 }
 
 /// `bocker.net`.

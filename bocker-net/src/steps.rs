@@ -37,6 +37,8 @@ pub(crate) struct Container {
     pub(crate) inside: Option<Inside>,
     /// Known once it is leased; in a dry run, the one that would be tried first.
     pub(crate) address: Option<Ipv4Addr>,
+    /// What plugins of CNI gave.
+    pub(crate) given: Vec<IpAddr>,
     /// Orders the verbs on this container.
     pub(crate) verbs: Option<lock::Lock>,
 }
@@ -85,7 +87,7 @@ impl AsMut<Host> for Bridged {
 }
 
 impl Container {
-    fn inside(&mut self) -> Result<&mut Inside> {
+    pub(crate) fn inside(&mut self) -> Result<&mut Inside> {
         self.inside
             .as_mut()
             .ok_or_else(|| Error::new(Kind::Invalid, "the network namespace is not made yet"))
@@ -114,6 +116,7 @@ impl Container {
                 let address = self.address.map(IpAddr::V4);
                 files::hosts(&self.hostname(), address.as_slice(), &extra)
             }
+            Mode::Cni => files::hosts(&self.hostname(), &self.given, &extra),
         };
         Ok(Files {
             hosts,
@@ -190,14 +193,14 @@ pub(crate) fn netns_step<C: AsRef<Container> + AsMut<Container> + 'static>() -> 
 }
 
 /// All that a container has that is connected to nothing.
-pub(crate) fn loopback_step() -> Step<Container> {
+pub(crate) fn loopback_step<C: AsRef<Container> + AsMut<Container> + 'static>() -> Step<C> {
     Step::new(
         "net.up",
         "an interface passes nothing until it is up, and lo is all there is",
     )
-    .command(|container: &Container| vec![in_namespace(&container.id, "ip link set lo up")])
-    .look(|container| in_namespace(&container.id, "ip link"))
-    .apply(|container: &mut Container| up_inside(container, LOOPBACK))
+    .command(|context: &C| vec![in_namespace(&context.as_ref().id, "ip link set lo up")])
+    .look(|context| in_namespace(&context.as_ref().id, "ip link"))
+    .apply(|context: &mut C| up_inside(context.as_mut(), LOOPBACK))
 }
 
 /// The files by which it knows names.

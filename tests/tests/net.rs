@@ -255,8 +255,11 @@ fn wrong_usage_makes_nothing_and_says_what_is_right() {
         (&["-p", "80"][..], "hostPort"),
         (&["-p", "80:80/sctp"], "sctp"),
         (&["-p", "8080:80", "-p", "8080:81"], "published twice"),
-        (&["--network", "macvlan"], "bridge, none or host"),
-        (&["--network", "none", "-p", "80:80"], "bridge network only"),
+        (&["--network", "macvlan"], "bridge, none, host or cni:NAME"),
+        (
+            &["--network", "none", "-p", "80:80"],
+            "ports are published on the bridge network",
+        ),
         (&["--hostname", "a b"], "not a host name"),
         (&["--dns", "dns.example"], "name server"),
         (&["--frob"], "unknown option '--frob'"),

@@ -72,7 +72,7 @@ pub(crate) struct Args {
     /// Limit what is written to the root, as size=10g (on btrfs)
     #[arg(long, value_name = "size=SIZE")]
     storage_opt: Vec<OsString>,
-    /// bridge (default), none, or host
+    /// bridge (default), none, host, or cni:NAME
     #[arg(long, visible_alias = "net")]
     network: Option<String>,
     /// The host name (default: the id)

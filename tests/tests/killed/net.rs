@@ -1,6 +1,8 @@
 //! bocker-net.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 
 use bocker_tests::{Call, Fingerprint, Host, Output};
 use serde_json::Value;
@@ -170,6 +172,77 @@ fn a_collection_is_finished_by_the_next() {
         },
         |()| collect(&machine.host, NET, &machine.before),
     );
+}
+
+/// A network of CNI whose plugin keeps a file for each container, slowly, and says so.
+struct Keeper {
+    machine: Machine,
+    kept: PathBuf,
+    list: String,
+}
+
+impl Keeper {
+    fn new() -> Keeper {
+        let machine = Machine::new();
+        let kept = machine.host.scratch().join("kept");
+        fs::create_dir(&kept).expect("a folder");
+        let script = format!(
+            r#"#!/bin/sh
+            cat >/dev/null; mine={}/$CNI_CONTAINERID
+            case $CNI_COMMAND in
+            ADD) : >"$mine"; sleep 0.002; : >"$mine.more"; echo '{{"cniVersion":"1.0.0"}}';;
+            DEL) rm -f "$mine" "$mine.more";;
+            esac"#,
+            kept.display()
+        );
+        let plugins = machine.host.scratch();
+        let list = r#"{"cniVersion":"1.0.0","name":"lab","plugins":[{"type":"keeper"},{"type":"keeper"}]}"#;
+        fs::write(plugins.join("lab.conflist"), list).expect("a list");
+        let _ = machine.host.script("keeper", &script);
+        Keeper {
+            list: plugins.join("lab.conflist").display().to_string(),
+            machine,
+            kept,
+        }
+    }
+
+    fn create(&self) -> Call {
+        let words = ["bocker-net", "create", "--new", "--cni", &self.list];
+        let call = self.machine.host.call(&words);
+        call.env("CNI_PATH", self.machine.host.scratch())
+    }
+
+    #[track_caller]
+    fn assert_nothing_is_kept(&self) {
+        let left: Vec<_> = fs::read_dir(&self.kept).expect("a folder").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn what_plugins_were_called_for_is_taken_back_by_a_collection() {
+    let keeper = Keeper::new();
+    at_every_change(
+        20,
+        || (keeper.create(), ()),
+        |()| {
+            keeper.machine.run(&["gc", "--grace", "0"]).ok();
+            keeper.assert_nothing_is_kept();
+        },
+    );
+    keeper.machine.host.assert_same(&keeper.machine.before);
+    at_every_change(
+        6,
+        || {
+            let document = keeper.create().run().text();
+            (keeper.machine.delete(&document), ())
+        },
+        |()| {
+            keeper.machine.run(&["gc", "--grace", "0"]).ok();
+            keeper.assert_nothing_is_kept();
+        },
+    );
+    keeper.machine.host.assert_same(&keeper.machine.before);
 }
 
 #[test]

@@ -1,0 +1,32 @@
+//! The Container Network Interface (containernetworking/cni, SPEC.md 1.1.0), as its runtime: networks of an administrator's
+//! configuration lists, made and removed by plugins. Those are other people's programs, which may lie, hang and die.
+
+mod chain;
+pub(crate) mod create;
+pub(crate) mod delete;
+mod invoke;
+mod list;
+mod record;
+mod result;
+mod version;
+
+use chain::Chain;
+pub(crate) use create::is_in;
+pub(crate) use delete::check;
+pub(crate) use record::Kept;
+
+/// In documents: the mode, what is put before a network's name in `--network`, and the member of an attachment.
+pub(crate) const CNI: &str = "cni";
+/// How much a configuration, or what a plugin says, may have, in bytes. Usual are one to three thousand.
+const MAX_SIZE: usize = 1 << 20;
+
+/// Whether a text may be the name of a network or of a plugin (SPEC.md, section 1): it is part of paths, too.
+fn is_name(text: &str) -> bool {
+    text.bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.len() <= 255
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
