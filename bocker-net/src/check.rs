@@ -1,7 +1,7 @@
 //! `check`: what should be there of a container's network, by its document, against what is. Both are put down as facts, so that
 //! whatever is missing, other than it should be, or there without a reason, is a line that names it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs;
@@ -14,9 +14,11 @@ use serde::Serialize;
 use crate::gc::{self, Found};
 use crate::host::Host;
 use crate::member::{Attachment, CniIp, Net};
+use crate::network::{self, Network};
 use crate::observe::{self, Inside, Peer};
+use crate::plug::altname;
 use crate::ruleset::CHAINS;
-use crate::{altname, cni, files, netns};
+use crate::{cni, files, netns};
 
 /// The exit code when something differs.
 const DIFFERS: u8 = 1;
@@ -113,7 +115,7 @@ fn expected(id: &Id, net: &Net) -> Facts {
 
 fn addresses(net: &Net) -> impl Iterator<Item = IpAddr> {
     let ips = net.attachments.iter().flat_map(|one| &one.result.ips);
-    ips.filter_map(CniIp::address).map(IpAddr::from)
+    ips.filter_map(CniIp::address)
 }
 
 fn expect_attachment(facts: &mut Facts, id: &Id, attachment: &Attachment) {
@@ -155,12 +157,7 @@ fn expect_attachment(facts: &mut Facts, id: &Id, attachment: &Attachment) {
         }
     }
     for route in &result.routes {
-        facts.say(
-            "route",
-            &route.dst,
-            "by",
-            way(Some(route.gw.into()), ifname),
-        );
+        facts.say("route", &route.dst, "by", way(route.gw, ifname));
     }
     for publish in &request.publish {
         facts.say(
@@ -179,10 +176,22 @@ fn way(gateway: Option<IpAddr>, interface: &str) -> String {
     }
 }
 
-/// What all containers share: what would have to be made for the next, and the rules of our table.
-fn shared() -> Result<(Facts, Facts)> {
+/// What the containers on these networks share: what would have to be made for the next, and the rules of our table.
+fn shared(names: &BTreeSet<String>) -> Result<(Facts, Facts)> {
     let (mut expected, mut found) = (Facts::default(), Facts::default());
-    let mut host = Host::look(true)?;
+    let mut networks: Vec<Network> = Vec::new();
+    for name in names {
+        expected.say("network", name, "is", "defined");
+        match network::find(name) {
+            Ok(network) => {
+                found.say("network", name, "is", "defined");
+                networks.push(network);
+            }
+            Err(error) if error.kind() == &Kind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut host = Host::look(&networks, true)?;
     for step in host.steps::<Host>() {
         expected.say("shared", step.name(), "is", "done");
         found.say("shared", step.name(), "is", "to be done");
@@ -205,10 +214,10 @@ fn found(id: &Id, net: &Net, objects: &Found, expected: &Facts) -> Result<Facts>
         find_inside(&mut facts, &observe::inside(&path)?, expected);
     }
     // The host's end is there without the other as long as a process is in the namespace, and after a create that was killed.
-    if let Some(link) = &objects.link
-        && !facts.names("interface", link)
-    {
-        facts.say("interface", link, "is", "without its peer");
+    for link in &objects.links {
+        if !facts.names("interface", link) {
+            facts.say("interface", link, "is", "without its peer");
+        }
     }
     for address in &objects.leases {
         facts.say(LEASE, address, "container", id);
@@ -316,7 +325,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         documents = all()?;
     }
     let mut differs = false;
-    let mut needs_shared = false;
+    let mut networks = BTreeSet::new();
     for document in &documents {
         let id = document.id()?;
         let nothing = Found::nothing(id.clone());
@@ -326,10 +335,13 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
             differs = true;
             call.line(&difference)?;
         }
-        needs_shared |= expected.names_any(LEASE);
+        if expected.names_any(LEASE) {
+            let net: Net = document.need("/bocker/net", "bocker-net create")?;
+            networks.extend(net.attachments.into_iter().map(|one| one.network));
+        }
     }
-    if needs_shared {
-        let (expected, found) = shared()?;
+    if !networks.is_empty() {
+        let (expected, found) = shared(&networks)?;
         for difference in differences(None, &expected, &found) {
             differs = true;
             call.line(&difference)?;

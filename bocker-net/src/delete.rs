@@ -1,16 +1,16 @@
 //! `delete`: takes back what `create` made, in reverse. Idempotent, and by the id alone: no path of a document is believed.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bocker_pipe::{Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
 use serde_json::Value;
 
 use crate::firewall::{self, Firewall};
-use crate::member::{Attachment, CniIp};
+use crate::member::{Attachment, CniIp, Mode};
 use crate::publish::Publish;
 use crate::route::Route;
-use crate::{BRIDGE, MEMBER, STAGE, cni, files, gc, host_end, lease, netns, ruleset};
+use crate::{MEMBER, STAGE, cni, files, gc, host, lease, netns, ruleset};
 
 /// Where our member is.
 const POINTER: &str = "/bocker/net";
@@ -21,12 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What is to be removed, of one container.
 pub(crate) struct Remains {
     pub(crate) id: Id,
-    pub(crate) leases: Vec<Ipv4Addr>,
+    /// Bridges and addresses.
+    pub(crate) leases: Vec<(String, IpAddr)>,
     /// Addresses that are masqueraded by themselves.
-    pub(crate) masqueraded: Vec<Ipv4Addr>,
+    pub(crate) masqueraded: Vec<IpAddr>,
     pub(crate) ports: Vec<Publish>,
-    /// Whether the host's end of the cable has to be removed by itself.
-    pub(crate) veth: bool,
+    /// The host's ends of cables that have to be removed by themselves.
+    pub(crate) links: Vec<String>,
     /// Whether the container's document is of a network of CNI.
     pub(crate) is_cni: bool,
     /// Opened at first need: a container without a bridge has nothing in it.
@@ -44,7 +45,7 @@ impl Remains {
             leases: Vec::new(),
             masqueraded: Vec::new(),
             ports: Vec::new(),
-            veth: false,
+            links: Vec::new(),
             is_cni: false,
             firewall: None,
             verbs,
@@ -77,48 +78,47 @@ impl Remains {
         for address in self.masqueraded.clone() {
             steps.push(
                 Step::new("net.masquerade", "the address is no container's any more")
-                    .command(move |_| vec![firewall::delete_address_command(address.into())])
+                    .command(move |_| vec![firewall::delete_address_command(address)])
                     .look(|_| format!("nft list table inet {}", ruleset::TABLE))
                     .apply(move |remains: &mut Remains| {
                         let id = remains.id.clone();
-                        remains.firewall()?.delete_address(address.into(), &id)
+                        remains.firewall()?.delete_address(address, &id)
                     }),
             );
         }
         steps.push(
             Step::new(
                 "net.netns",
-                "the namespace ends with its last process, and the veth pair with the namespace",
+                "the namespace ends with its last process, and the veth pairs with the namespace",
             )
             .command(|remains: &Remains| {
                 let path = netns::path(&remains.id);
                 let path = path.display();
                 vec![format!("umount -l {path}"), format!("rm -f {path}")]
             })
-            .look(|remains| format!("ip link show {}", host_end(&remains.id)))
+            .look(|remains| format!("ip link show | grep {}", remains.id))
             .apply(|remains| netns::unpin(&netns::path(&remains.id))),
         );
-        if self.veth {
+        for name in self.links.clone() {
+            let shown = name.clone();
             steps.push(
                 Step::new("net.veth", "the cable is pulled out")
-                    .command(|remains: &Remains| {
-                        vec![format!("ip link delete {}", host_end(&remains.id))]
-                    })
-                    .apply(|remains| Route::open()?.delete_link(&host_end(&remains.id))),
+                    .command(move |_| vec![format!("ip link delete {shown}")])
+                    .apply(move |_| Route::open()?.delete_link(&name)),
             );
         }
-        for address in self.leases.clone() {
-            let path = lease::folder(BRIDGE).join(address.to_string());
+        for (bridge, address) in self.leases.clone() {
+            let folder = lease::folder(&bridge);
+            let path = folder.join(address.to_string());
+            let shown = folder.clone();
             steps.push(
                 Step::new(
                     "net.lease",
                     "the address may be given to another, once the veth pair is gone",
                 )
                 .command(move |_| vec![format!("rm -f {}", path.display())])
-                .look(|_| format!("ls -l {}", lease::folder(BRIDGE).display()))
-                .apply(move |remains: &mut Remains| {
-                    lease::release(&lease::folder(BRIDGE), address, &remains.id)
-                }),
+                .look(move |_| format!("ls -l {}", shown.display()))
+                .apply(move |remains: &mut Remains| lease::release(&folder, address, &remains.id)),
             );
         }
         // As long as they are there, so is the claim: by it what is left can be told to be this container's.
@@ -178,7 +178,10 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     remains.is_cni = is_cni;
     for attachment in attachments {
         let addresses = attachment.result.ips.iter().filter_map(CniIp::address);
-        remains.leases.extend(addresses.clone());
+        if let Some(bridge) = attachment.bridge {
+            let leases = addresses.clone().map(|address| (bridge.clone(), address));
+            remains.leases.extend(leases);
+        }
         if attachment.masquerade {
             remains.masqueraded.extend(addresses);
         }
@@ -211,7 +214,7 @@ fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The attachments to our bridge. Others, of whatever shape, are for those to remove who made them.
+/// The attachments to our bridges. Others, of whatever shape, are for those to remove who made them.
 fn attachments(document: &Document) -> Result<Vec<Attachment>> {
     if cni::is_in(document) {
         return Ok(Vec::new());
@@ -220,8 +223,11 @@ fn attachments(document: &Document) -> Result<Vec<Attachment>> {
     let mut ours = Vec::new();
     for place in 0..all.map_or(0, Vec::len) {
         let pointer = format!("{ATTACHMENTS}/{place}");
-        let network = document.value(&format!("{pointer}/network"));
-        if network.is_some_and(|network| network == BRIDGE) {
+        let bridge = document.value(&format!("{pointer}/bridge"));
+        if bridge
+            .and_then(Value::as_str)
+            .is_some_and(host::is_bridge_name)
+        {
             ours.extend(document.get(&pointer)?);
         }
     }
@@ -234,10 +240,27 @@ fn strip(document: &mut Document, id: &Id) {
     if document.get("/hostname").unwrap_or(None) == hostname {
         document.remove("/hostname");
     }
+    // In mode container they are those of another.
+    let joined: Option<Id> = document
+        .get(&format!("{POINTER}/container"))
+        .unwrap_or(None);
+    let entered: Option<String> = document
+        .get(&format!("{POINTER}/netns/path"))
+        .unwrap_or(None);
+    let made = document
+        .get(&format!("{POINTER}/netns/made"))
+        .unwrap_or(None)
+        == Some(true);
+    let mode: Option<Mode> = document.get(&format!("{POINTER}/mode")).unwrap_or(None);
     document.remove_member(MEMBER);
-    document.remove_mounts(|destination, source| files::is_mount(id, destination, source));
-    let path = netns::path(id);
-    if document.namespace("network").flatten() == path.to_str() {
+    let files_of = joined.as_ref().unwrap_or(id);
+    document.remove_mounts(|destination, source| files::is_mount(files_of, destination, source));
+    let path = match made {
+        true => netns::path(id).to_str().map(str::to_owned),
+        // Whoever has written this member has another mode, or none.
+        false => entered.filter(|_| matches!(mode, Some(Mode::Container | Mode::Ns))),
+    };
+    if document.namespace("network").flatten() == path.as_deref() {
         document.remove_namespace("network");
     }
 }

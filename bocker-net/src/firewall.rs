@@ -73,7 +73,6 @@ impl BridgeRules<'_> {
     }
 
     /// The nft(8) commands that do what [`Firewall::remove_bridge`] does.
-    #[expect(dead_code, reason = "networks cannot be removed yet")]
     pub(crate) fn remove_commands(&self) -> Vec<String> {
         let delete = |(set, text, _): (&str, String, _)| element_command("delete", set, &text);
         self.elements().into_iter().map(delete).collect()
@@ -81,7 +80,7 @@ impl BridgeRules<'_> {
 }
 
 fn family(subnet: Subnet) -> Family {
-    Family::of(subnet.network().into())
+    Family::of(subnet.network())
 }
 
 fn element_command(verb: &str, set: &str, text: &str) -> String {
@@ -282,7 +281,6 @@ impl Firewall {
     }
 
     /// The bridge is no containers' any more. Already gone, or another's by now, is success.
-    #[expect(dead_code, reason = "networks cannot be removed yet")]
     pub(crate) fn remove_bridge(&mut self, bridge: &BridgeRules<'_>) -> Result<()> {
         let mut batch = self.nft.batch();
         let mut is_there = false;
@@ -469,7 +467,7 @@ fn element(key: Vec<u8>, data: Vec<u8>, comment: Option<&str>) -> Element {
 
 /// A subnet as a set that holds ranges keeps it: its first address, and the first after it.
 fn range(subnet: Subnet, comment: Option<&str>) -> Vec<Element> {
-    range_of(subnet.network().into(), subnet.last().into(), comment)
+    range_of(subnet.network(), subnet.last(), comment)
 }
 
 fn range_of_one(address: IpAddr, comment: Option<&str>) -> Vec<Element> {

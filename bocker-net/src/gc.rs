@@ -1,7 +1,7 @@
 //! `list` and `gc`: what is on this machine of containers' networks, found by their ids, and what of it is left over.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,9 +15,10 @@ use serde_json::json;
 
 use crate::delete::Remains;
 use crate::firewall::Firewall;
+use crate::plug::id_of_host_end;
 use crate::publish::Publish;
 use crate::route::Route;
-use crate::{BRIDGE, STAGE, cni, files, id_of_host_end, lease, netns};
+use crate::{STAGE, cni, files, host, lease, netns};
 
 /// All that is on this machine of one container's network, found by its id; a line of `list` and of `gc`.
 #[derive(Debug, Serialize)]
@@ -28,13 +29,17 @@ pub(crate) struct Found {
     root: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) link: Option<String>,
+    /// The host's ends of its pairs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) leases: Vec<Ipv4Addr>,
+    pub(crate) links: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) leases: Vec<IpAddr>,
+    /// Of which bridge each lease is.
+    #[serde(skip)]
+    bridges: Vec<String>,
     /// Addresses that are masqueraded by themselves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) masqueraded: Vec<Ipv4Addr>,
+    pub(crate) masqueraded: Vec<IpAddr>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) publish: Vec<Publish>,
     /// Networks of CNI.
@@ -51,8 +56,9 @@ impl Found {
             id,
             root: None,
             netns: None,
-            link: None,
+            links: Vec::new(),
             leases: Vec::new(),
+            bridges: Vec::new(),
             masqueraded: Vec::new(),
             publish: Vec::new(),
             cni: Vec::new(),
@@ -67,11 +73,15 @@ impl Found {
             let new: Vec<T> = new.collect();
             to.extend(new);
         }
-        add(&self.leases, &mut remains.leases);
+        let bridges = self.bridges.iter().cloned();
+        let leases: Vec<_> = bridges.zip(self.leases.iter().copied()).collect();
+        add(&leases, &mut remains.leases);
         add(&self.masqueraded, &mut remains.masqueraded);
         add(&self.publish, &mut remains.ports);
         // Its namespace is pinned no more, and some process still holds it.
-        remains.veth = self.link.is_some() && self.netns.is_none();
+        if self.netns.is_none() {
+            add(&self.links, &mut remains.links);
+        }
     }
 }
 
@@ -97,19 +107,20 @@ pub(crate) fn find() -> Result<All> {
     let mut all = All::default();
     for link in Route::open()?.links()? {
         if let Some(id) = id_of_host_end(&link.name) {
-            all.entry(id).link = Some(link.name);
+            all.entry(id).links.push(link.name);
         }
     }
-    for (address, id) in lease::list(&lease::folder(BRIDGE))? {
-        all.entry(id).leases.push(address);
+    for bridge in host::bridges_with_leases()? {
+        for (address, id) in lease::list(&lease::folder(&bridge))? {
+            let found = all.entry(id);
+            found.leases.push(address);
+            found.bridges.push(bridge.clone());
+        }
     }
     let mut firewall = Firewall::open()?;
     if firewall.exists()? {
         for (address, id) in firewall.addresses()? {
-            // Networks of IPv6 are ours, and masqueraded as a whole.
-            if let IpAddr::V4(address) = address {
-                all.entry(id).masqueraded.push(address);
-            }
+            all.entry(id).masqueraded.push(address);
         }
         for (publish, id) in firewall.ports()? {
             all.entry(id).publish.push(publish);

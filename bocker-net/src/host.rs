@@ -1,37 +1,23 @@
-//! What all containers share on this machine: forwarding, our nftables table and the bridge. They are made at first need
+//! What all containers share on this machine: forwarding, our nftables table and the bridges. They are made at first need
 //! and kept; `reset` removes them. Making and removing is ordered by a lock on our folder, `/run/bocker/net`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bocker_pipe::step::quote;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, Step, paths};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::BRIDGE;
-use crate::firewall::{BridgeRules, Firewall};
-use crate::route::{Link, Route};
-use crate::subnet::{Subnet, mac, mac_text};
-use crate::{lease, ruleset, sysctl};
+use crate::bridge::Bridge;
+use crate::firewall::Firewall;
+use crate::network::Network;
+use crate::route::Route;
+use crate::{BRIDGE, lease, ruleset, sysctl};
 
 /// In the machine's run folder: what is recorded about shared objects.
 const FOLDER: &str = "net";
-/// The alias of a bridge that we made (`ip link show`).
-const ALIAS: &str = "made by bocker-net";
-/// What the bridge's subnet is chosen from: the original's, Podman's, and one that Docker does not begin with.
-const CANDIDATES: [Subnet; 3] = [
-    Subnet::of(Ipv4Addr::new(10, 0, 0, 0), 16),
-    Subnet::of(Ipv4Addr::new(10, 88, 0, 0), 16),
-    Subnet::of(Ipv4Addr::new(172, 30, 0, 0), 16),
-];
-
-/// A route to more than this is a default route by another name: VPNs lead everything away in two halves (openvpn(8),
-/// --redirect-gateway def1).
-const SMALLEST_PREFIX: u8 = 8;
 
 /// `/run/bocker/net`.
 pub(crate) fn folder() -> PathBuf {
@@ -51,16 +37,8 @@ pub(crate) fn lock(how: FlockArg) -> Result<Guard> {
             .mode(0o700)
             .create(&leases)
             .doing(|| format!("make {}", leases.display()))?;
-        let mut file = File::open(&folder).doing(|| format!("open {}", folder.display()))?;
-        let guard = loop {
-            match Flock::lock(file, how) {
-                Ok(guard) => break guard,
-                Err((again, Errno::EINTR)) => file = again,
-                Err((_, errno)) => {
-                    return Err(errno).doing(|| format!("lock {}", folder.display()));
-                }
-            }
-        };
+        let file = File::open(&folder).doing(|| format!("open {}", folder.display()))?;
+        let guard = flock(file, how).doing(|| format!("lock {}", folder.display()))?;
         // `reset` removes the folder while it holds the lock: then this is a lock on nothing.
         let locked = guard
             .metadata()
@@ -76,43 +54,62 @@ pub(crate) fn lock(how: FlockArg) -> Result<Guard> {
     }
 }
 
-/// The bridge, found or planned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bridge {
-    /// Zero as long as it is only planned.
-    pub(crate) index: u32,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) prefix: u8,
-    /// Whether we made it, or will.
-    pub(crate) ours: bool,
-    /// Whether it has all that we give it.
-    complete: bool,
-}
-
-impl Bridge {
-    fn planned(subnet: Subnet) -> Bridge {
-        Bridge {
-            index: 0,
-            address: subnet.gateway(),
-            prefix: subnet.prefix(),
-            ours: true,
-            complete: false,
+/// Waits for a lock on a file, whatever signals come.
+pub(crate) fn flock(mut file: File, how: FlockArg) -> nix::Result<Flock<File>> {
+    loop {
+        match Flock::lock(file, how) {
+            Ok(guard) => return Ok(guard),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno),
         }
     }
+}
 
-    pub(crate) fn subnet(&self) -> Subnet {
-        Subnet::of(self.address, self.prefix)
+/// Removes a folder in which nothing is. Already gone is success.
+pub(crate) fn remove_empty(folder: &Path) -> Result<()> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("remove {}", folder.display())),
     }
 }
 
-/// The bridge as our table knows it. On one of the user's are others, too: there each container's address is told by itself.
-fn rules<'a>(bridge: &Bridge, subnet: &'a Subnet) -> BridgeRules<'a> {
-    let subnets = std::slice::from_ref(subnet);
-    BridgeRules {
-        name: BRIDGE,
-        subnets: if bridge.ours { subnets } else { &[] },
-        internal: false,
-        isolated: false,
+/// The bridges of which there are leases, or were: the folders beside the records of switches.
+pub(crate) fn bridges_with_leases() -> Result<Vec<String>> {
+    let folder = folder();
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).doing(|| format!("read {}", folder.display())),
+    };
+    let names = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| is_bridge_name(name)).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Whether this can be the name of a bridge of ours.
+pub(crate) fn is_bridge_name(name: &str) -> bool {
+    name == BRIDGE || Id::parse(name).is_ok_and(|id| id.is_network())
+}
+
+/// A bridge, and what else of the host goes with it.
+pub(crate) struct Place {
+    pub(crate) bridge: Bridge,
+    routes_localnet: bool,
+    /// Whether our table knows it.
+    in_table: bool,
+}
+
+impl Place {
+    /// Whether the host passes packets on between it and others.
+    fn is_open(&self) -> bool {
+        !self.bridge.network.internal
+    }
+
+    fn is_complete(&self) -> bool {
+        self.bridge.complete && self.in_table && (self.routes_localnet || !self.is_open())
     }
 }
 
@@ -120,13 +117,13 @@ fn rules<'a>(bridge: &Bridge, subnet: &'a Subnet) -> BridgeRules<'a> {
 pub(crate) struct Host {
     pub(crate) route: Route,
     pub(crate) firewall: Firewall,
-    pub(crate) bridge: Bridge,
-    forwards: bool,
+    /// In the order in which the networks were named.
+    pub(crate) places: Vec<Place>,
+    /// The switches that are needed and not on.
+    forwarding: Vec<&'static str>,
     has_table: bool,
     /// Whether there is a table of an older bocker-net's instead.
     has_former_table: bool,
-    routes_localnet: bool,
-    masquerades: bool,
     guard: Option<Guard>,
 }
 
@@ -143,48 +140,85 @@ impl AsMut<Host> for Host {
 }
 
 impl Host {
-    /// Looks at the shared objects, under a lock that is exclusive if something has to be made. A dry run takes none.
-    pub(crate) fn look(dry_run: bool) -> Result<Host> {
+    /// Looks at what these networks need, under a lock that is exclusive if something has to be made. A dry run takes none.
+    pub(crate) fn look(networks: &[Network], dry_run: bool) -> Result<Host> {
         if dry_run {
-            return Host::look_under(None);
+            return Host::look_under(networks, None);
         }
-        let host = Host::look_under(Some(lock(FlockArg::LockShared)?))?;
+        let host = Host::look_under(networks, Some(lock(FlockArg::LockShared)?))?;
         if host.is_complete() {
             return Ok(host);
         }
         drop(host);
-        Host::look_under(Some(lock(FlockArg::LockExclusive)?))
+        Host::look_under(networks, Some(lock(FlockArg::LockExclusive)?))
     }
 
-    fn look_under(guard: Option<Guard>) -> Result<Host> {
+    fn look_under(networks: &[Network], guard: Option<Guard>) -> Result<Host> {
         let mut route = Route::open()?;
         let mut firewall = Firewall::open()?;
-        let bridge = match find_bridge(&mut route)? {
-            Some(bridge) => bridge,
-            None => Bridge::planned(free_subnet(&mut route)?),
-        };
-        // What knows the bridge is our table, and whole.
-        let masquerades = firewall.has_bridge(&rules(&bridge, &bridge.subnet()))?;
-        let has_table = masquerades || firewall.exists()?;
-        Ok(Host {
-            forwards: sysctl::is_on(sysctl::IP_FORWARD)?,
-            has_table,
-            has_former_table: !has_table && Firewall::has_former()?,
-            masquerades,
-            routes_localnet: sysctl::is_on(&sysctl::route_localnet(BRIDGE))?,
+        let has_ipv6 = networks.iter().any(|network| network.ipv6().is_some());
+        let addresses = route.addresses(has_ipv6)?;
+        let mut places = Vec::new();
+        for network in networks {
+            let bridge = Bridge::look(&mut route, &addresses, network.clone())?;
+            places.push(Place {
+                routes_localnet: sysctl::is_on(&sysctl::route_localnet(&network.bridge))?,
+                in_table: firewall.has_bridge(&bridge.rules())?,
+                bridge,
+            });
+        }
+        // What knows a bridge is our table, and whole.
+        let has_table = places.iter().any(|place| place.in_table) || firewall.exists()?;
+        let mut host = Host {
             route,
             firewall,
-            bridge,
+            places,
+            forwarding: Vec::new(),
+            has_table,
+            has_former_table: !has_table && Firewall::has_former()?,
             guard,
-        })
+        };
+        host.find_forwarding()?;
+        Ok(host)
+    }
+
+    /// Which switches are to be turned on. Fails with [`Kind::Unsupported`] when the host would lose its own way by it.
+    fn find_forwarding(&mut self) -> Result<()> {
+        let open = || self.places.iter().filter(|place| place.is_open());
+        let ipv6 = open().any(|place| place.bridge.network.ipv6().is_some());
+        if open().next().is_some() && !sysctl::is_on(sysctl::IP_FORWARD)? {
+            self.forwarding.push(sysctl::IP_FORWARD);
+        }
+        if ipv6 && !sysctl::is_on(sysctl::IP6_FORWARD)? {
+            self.refuse_deafness()?;
+            self.forwarding.push(sysctl::IP6_FORWARD);
+        }
+        Ok(())
+    }
+
+    /// A router does not listen to others (RFC 4861, 6.2.7): a host that has its default route from an advertisement would
+    /// lose it when it runs out. Whether it is to be a router that does is for its owner to say.
+    fn refuse_deafness(&mut self) -> Result<()> {
+        for index in self.route.advertised_routes()? {
+            let Some(link) = self.route.link_by_index(index)? else {
+                continue;
+            };
+            let name = sysctl::accept_ra(&link.name);
+            if sysctl::value(&name)?.as_deref() == Some(sysctl::ACCEPT_RA_HOST) {
+                let what = format!(
+                    "to forward IPv6, the host would stop listening to the router on {}, from which it has its default route",
+                    link.name
+                );
+                return Err(Error::new(Kind::Unsupported, what).hint(format!(
+                    "let it listen all the same with 'sysctl -w {name}=2', or use a network without IPv6"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn is_complete(&self) -> bool {
-        self.forwards
-            && self.has_table
-            && self.bridge.complete
-            && self.routes_localnet
-            && self.masquerades
+        self.forwarding.is_empty() && self.has_table && self.places.iter().all(Place::is_complete)
     }
 
     /// Lets others make and remove again, once a lease shows that the shared objects are in use.
@@ -192,18 +226,24 @@ impl Host {
         self.guard = None;
     }
 
+    /// The bridge of the network that was named at this place.
+    pub(crate) fn bridge(&self, place: usize) -> Result<&Bridge> {
+        let found = self.places.get(place).map(|place| &place.bridge);
+        found.ok_or_else(|| Error::new(Kind::Invalid, "no bridge was looked for"))
+    }
+
     /// The steps that make what is missing. They are not undone: what all containers share is kept for the next.
     pub(crate) fn steps<C: AsRef<Host> + AsMut<Host> + 'static>(&self) -> Vec<Step<C>> {
         let mut steps = Vec::new();
-        if !self.forwards {
+        for switch in self.forwarding.iter().copied() {
             steps.push(
                 Step::new(
                     "net.forward",
                     "the host passes packets on between its interfaces, as a router does",
                 )
-                .command(|_| turn_on_commands(sysctl::IP_FORWARD))
-                .look(|_| format!("sysctl {}", sysctl::IP_FORWARD))
-                .apply(|_| sysctl::turn_on(sysctl::IP_FORWARD)),
+                .command(move |_| turn_on_commands(switch))
+                .look(move |_| format!("sysctl {switch}"))
+                .apply(move |_| sysctl::turn_on(switch)),
             );
         }
         if !self.has_table {
@@ -226,101 +266,81 @@ impl Host {
                 .apply(|context: &mut C| context.as_mut().firewall.make()),
             );
         }
-        if !self.bridge.complete {
-            steps.push(
-                Step::new(
-                    "net.bridge",
-                    "a switch in software: containers are its ports, its address is their gateway",
-                )
-                .command(|context: &C| bridge_commands(&context.as_ref().bridge))
-                .look(|_| format!("ip -d link show {BRIDGE}; ip address show {BRIDGE}"))
-                .apply(|context: &mut C| context.as_mut().make_bridge()),
-            );
-        }
-        if !self.routes_localnet {
-            let name = sysctl::route_localnet(BRIDGE);
-            let command = turn_on_commands(&name);
-            let look = format!("sysctl {name}");
-            steps.push(
-                Step::new(
-                    "net.localhost",
-                    "127.0.0.1 may leave by the bridge, so that published ports answer there",
-                )
-                .command(move |_| command.clone())
-                .look(move |_| look.clone())
-                .apply(move |_| sysctl::turn_on(&name)),
-            );
-        }
-        if !self.masquerades {
-            steps.push(
-                Step::new(
-                    "net.masquerade",
-                    "outside nobody knows these addresses: what leaves carries the host's, and answers return",
-                )
-                .command(|context: &C| {
-                    let bridge = &context.as_ref().bridge;
-                    rules(bridge, &bridge.subnet()).add_commands()
-                })
-                .look(|_| format!("nft list table inet {}", ruleset::TABLE))
-                .apply(|context: &mut C| {
-                    let Host {
-                        bridge, firewall, ..
-                    } = context.as_mut();
-                    firewall.add_bridge(&rules(bridge, &bridge.subnet()))
-                }),
-            );
+        for (at, place) in self.places.iter().enumerate() {
+            steps.extend(place_steps(at, place));
         }
         steps
     }
-
-    fn make_bridge(&mut self) -> Result<()> {
-        let (address, prefix) = (self.bridge.address, self.bridge.prefix);
-        let made = match self.route.add_bridge(BRIDGE, mac(address)) {
-            Ok(()) => true,
-            // Ours, of a create that was killed before it was complete.
-            Err(refusal) if refusal.errno == Errno::EEXIST && self.bridge.index != 0 => false,
-            Err(refusal) => {
-                return Err(bridge_error(
-                    refusal.error(&format!("make the bridge {BRIDGE}")),
-                ));
-            }
-        };
-        let result = self.complete_bridge(address, prefix);
-        if result.is_err() && made {
-            self.route.delete_link(BRIDGE)?;
-        }
-        result
-    }
-
-    fn complete_bridge(&mut self, address: Ipv4Addr, prefix: u8) -> Result<()> {
-        let on = |what: &str| format!("{what} the bridge {BRIDGE}");
-        self.route
-            .set_alias(BRIDGE, ALIAS)
-            .map_err(|refusal| refusal.error(&on("mark")))?;
-        sysctl::turn_off_ipv6(BRIDGE)?;
-        let link = self
-            .route
-            .link(BRIDGE)?
-            .ok_or_else(|| Error::system(&on("find"), Errno::ENODEV))?;
-        match self.route.add_address(link.index, address, prefix) {
-            Err(refusal) if refusal.errno == Errno::EEXIST => {}
-            result => result.map_err(|refusal| refusal.error(&on("give an address to")))?,
-        }
-        self.route
-            .set_up(BRIDGE)
-            .map_err(|refusal| refusal.error(&on("bring up")))?;
-        self.bridge.index = link.index;
-        self.bridge.complete = true;
-        Ok(())
-    }
 }
 
-fn bridge_error(error: Error) -> Error {
-    if error.is(Errno::EOPNOTSUPP) {
-        return error
-            .hint("load the kernel's module with 'modprobe bridge', or use --network none");
+/// The steps that make what is missing of one bridge.
+fn place_steps<C: AsRef<Host> + AsMut<Host> + 'static>(at: usize, place: &Place) -> Vec<Step<C>> {
+    let mut steps = Vec::new();
+    let name = place.bridge.network.bridge.clone();
+    if !place.bridge.complete {
+        steps.push(
+            Step::new(
+                "net.bridge",
+                "a switch in software: containers are its ports, its address is their gateway",
+            )
+            .command(move |context: &C| {
+                let bridge = context.as_ref().bridge(at);
+                bridge.map(Bridge::commands).unwrap_or_default()
+            })
+            .look({
+                let name = name.clone();
+                move |_| format!("ip -d link show {name}; ip address show {name}")
+            })
+            .apply(move |context: &mut C| {
+                let host = context.as_mut();
+                match host.places.get_mut(at) {
+                    Some(place) => place.bridge.make(&mut host.route),
+                    None => Ok(()),
+                }
+            }),
+        );
     }
-    error
+    if !place.routes_localnet && place.is_open() {
+        let switch = sysctl::route_localnet(&name);
+        let command = turn_on_commands(&switch);
+        let look = format!("sysctl {switch}");
+        steps.push(
+            Step::new(
+                "net.localhost",
+                "127.0.0.1 may leave by the bridge, so that published ports answer there",
+            )
+            .command(move |_| command.clone())
+            .look(move |_| look.clone())
+            .apply(move |_| sysctl::turn_on(&switch)),
+        );
+    }
+    if !place.in_table {
+        steps.push(
+            Step::new("net.masquerade", why_in_table(&place.bridge.network))
+                .command(move |context: &C| {
+                    let bridge = context.as_ref().bridge(at);
+                    bridge.map_or(Vec::new(), |bridge| bridge.rules().add_commands())
+                })
+                .look(|_| format!("nft list table inet {}", ruleset::TABLE))
+                .apply(move |context: &mut C| {
+                    let host = context.as_mut();
+                    match host.places.get(at) {
+                        Some(place) => host.firewall.add_bridge(&place.bridge.rules()),
+                        None => Ok(()),
+                    }
+                }),
+        );
+    }
+    steps
+}
+
+fn why_in_table(network: &Network) -> &'static str {
+    match network.internal {
+        true => "nothing is passed on from this network to another, nor to it",
+        false => {
+            "outside nobody knows these addresses: what leaves carries the host's, and answers return"
+        }
+    }
 }
 
 fn turn_on_commands(name: &str) -> Vec<String> {
@@ -332,106 +352,15 @@ fn turn_on_commands(name: &str) -> Vec<String> {
     ]
 }
 
-fn bridge_commands(bridge: &Bridge) -> Vec<String> {
-    let Bridge {
-        address, prefix, ..
-    } = bridge;
-    vec![
-        format!(
-            "ip link add {BRIDGE} address {} type bridge",
-            mac_text(&mac(*address))
-        ),
-        format!("ip link set {BRIDGE} alias {}", quote(ALIAS)),
-        format!("sysctl -w {}=1", sysctl::disable_ipv6(BRIDGE)),
-        format!("ip address add {address}/{prefix} broadcast + dev {BRIDGE}"),
-        format!("ip link set {BRIDGE} up"),
-    ]
-}
-
-/// The bridge if there is one: ours, perhaps half made, or the user's, which is used as it is.
-pub(crate) fn find_bridge(route: &mut Route) -> Result<Option<Bridge>> {
-    let Some(link) = route.link(BRIDGE)? else {
-        return Ok(None);
-    };
-    let refuse = |what: &str, hint: String| {
-        Err(Error::new(Kind::Invalid, format!("the interface {BRIDGE} {what}")).hint(hint))
-    };
-    if !link.bridge {
-        return refuse("is not a bridge", "rename it, or use --network none".into());
-    }
-    let address = route
-        .addresses()?
-        .into_iter()
-        .find(|(index, ..)| *index == link.index);
-    match (made_for(&link), address) {
-        (Some(subnet), address) => {
-            let complete = link.alias.is_some() && link.up && address.is_some();
-            let (address, prefix) =
-                address.map_or((subnet.gateway(), subnet.prefix()), |(_, a, p)| (a, p));
-            Ok(Some(Bridge {
-                index: link.index,
-                address,
-                prefix,
-                ours: true,
-                complete,
-            }))
-        }
-        (None, None) => refuse(
-            "has no IPv4 address",
-            format!("give it one, such as 'ip address add 10.0.0.1/16 dev {BRIDGE}'"),
-        ),
-        (None, Some(_)) if !link.up => refuse(
-            "is down",
-            format!("bring it up with 'ip link set {BRIDGE} up'"),
-        ),
-        (None, Some((_, address, prefix))) => Ok(Some(Bridge {
-            index: link.index,
-            address,
-            prefix,
-            ours: false,
-            complete: true,
-        })),
-    }
-}
-
-/// The subnet for which we made this bridge. Its alias says so, and before it has one, its MAC: that is given as it is made.
-fn made_for(link: &Link) -> Option<Subnet> {
-    let made = CANDIDATES
-        .into_iter()
-        .find(|subnet| link.mac == mac(subnet.gateway()));
-    match link.alias.as_deref() {
-        Some(ALIAS) => made.or(Some(CANDIDATES[0])),
-        Some(_) => None,
-        None => made,
-    }
-}
-
-/// The first candidate that no address and no route of the host overlaps.
-fn free_subnet(route: &mut Route) -> Result<Subnet> {
-    let mut taken = route.destinations()?;
-    taken.retain(|destination| destination.prefix() >= SMALLEST_PREFIX);
-    taken.extend(
-        route
-            .addresses()?
-            .into_iter()
-            .map(|(_, address, prefix)| Subnet::of(address, prefix)),
-    );
-    let is_free = |subnet: &Subnet| !taken.iter().any(|other| other.overlaps(*subnet));
-    CANDIDATES.into_iter().find(is_free).ok_or_else(|| {
-        let tried = CANDIDATES.map(|subnet| subnet.to_string()).join(", ");
-        let message = format!("the host has addresses or routes in all of {tried}");
-        Error::new(Kind::InUse, message).hint(format!(
-            "make {BRIDGE} yourself, with an address of a free subnet, and bring it up"
-        ))
-    })
-}
-
 /// Whom the shared objects serve now: ids of leases, and of addresses and ports in our table.
 pub(crate) fn users(firewall: &mut Firewall) -> Result<Vec<Id>> {
-    let mut ids: Vec<Id> = lease::list(&lease::folder(BRIDGE))?
-        .into_iter()
-        .map(|(_, id)| id)
-        .collect();
+    let mut ids: Vec<Id> = Vec::new();
+    for bridge in bridges_with_leases()? {
+        let folder = lease::folder(&bridge);
+        // Whoever has a lease that cannot be read is somebody.
+        lease::check(&folder)?;
+        ids.extend(lease::list(&folder)?.into_iter().map(|(_, id)| id));
+    }
     if firewall.exists()? {
         ids.extend(firewall.addresses()?.into_iter().map(|(_, id)| id));
         ids.extend(firewall.ports()?.into_iter().map(|(_, id)| id));

@@ -1,6 +1,7 @@
 //! bocker-net: network namespaces, veth pairs, the bridge, addresses, masquerading, published ports and names.
 //! Everything is done by netlink; no program is executed.
 
+mod bridge;
 mod check;
 mod cni;
 mod conntrack;
@@ -16,8 +17,11 @@ mod lease;
 pub mod member;
 mod netlink;
 mod netns;
+mod network;
+mod networks;
 mod nft;
 mod observe;
+mod plug;
 pub mod publish;
 mod resolve;
 mod route;
@@ -27,43 +31,22 @@ mod steps;
 mod subnet;
 mod sysctl;
 
-use std::net::Ipv4Addr;
-
-use bocker_pipe::{Id, Tool, Verb, VerbKind};
+use bocker_pipe::{Tool, Verb, VerbKind};
 
 /// The stage's name in documents, steps and claims, and that of its member.
 const STAGE: &str = "net";
 const MEMBER: &str = STAGE;
-/// The bridge, as the original called it.
+/// The bridge of the default network, as the original called it.
 const BRIDGE: &str = "bridge0";
-/// The interface in the container.
-const IFNAME: &str = "eth0";
-const HOST_END: &str = "veth0_";
-
-/// The host's end of a container's veth pair; with the id, all 15 characters that a name can have.
-fn host_end(id: &Id) -> String {
-    format!("{HOST_END}{id}")
-}
-
-fn id_of_host_end(name: &str) -> Option<Id> {
-    Id::parse(name.strip_prefix(HOST_END)?).ok()
-}
-
-/// The alternative name of the container's end, which the original gave it.
-fn peer_altname(id: &Id) -> String {
-    format!("veth1_{id}")
-}
-
-/// The alternative name of the host's end: as long as the kernel knows it, the address is not given to another.
-fn altname(address: Ipv4Addr) -> String {
-    format!("bocker-{address}")
-}
 
 const HELP: &str = "\
 bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, names
 
   create [OPTIONS]        read a document, connect its container, pass it on
-      --network MODE      bridge (default), none, host, or cni:NAME
+      --network NETWORK   bridge (default), a network's name, none, host,
+                          container:NAME, ns:PATH or cni:NAME; a name is repeatable, as
+                          name=NAME,ip=..,ip6=..,mac=..,ifname=..,alias=.. too
+      --ip, --ip6, --mac-address, --network-alias   of the only or first one
       --cni NAME|FILE     instead, a network of CNI, by its plugins; repeatable
       --cni-capability NAME=JSON, --cni-timeout SECONDS   what plugins get
       -p, --publish [IP:]HOSTPORT:PORT[/udp]   repeatable
@@ -78,6 +61,10 @@ bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, nam
   list                    networks on this machine, as JSON Lines
   inspect ID...           one as it is now: interfaces, addresses, routes, counters
   check [ID... | -]       what differs from the document; exit 1 if anything does
+  network create NAME [--subnet S]... [--gateway A]... [--ip-range R]... [--ipv6]
+          [--internal] [--isolated] [--mtu N] [--label KEY[=VALUE]]...
+  network list [--filter F]...   as JSON Lines; network inspect NAME...
+  network remove NAME... [--force]; network prune [--filter F]... [NAME]...
   gc [--grace SECONDS] [--listed] [--orphans] [--force]   remove leftovers
   setup, reset            make, or remove, what all containers share
   info                    the shared bridge, table and sysctls, as JSON
@@ -123,6 +110,11 @@ pub static TOOL: Tool = Tool {
             name: "gc",
             kind: VerbKind::Reports,
             run: gc::gc,
+        },
+        Verb {
+            name: "network",
+            kind: VerbKind::Reports,
+            run: networks::network,
         },
         Verb {
             name: "setup",

@@ -1,7 +1,8 @@
 //! The document's member `bocker.net`, and the shape of a CNI 1.1 result in it (containernetworking/cni, SPEC.md, section 5).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bocker_pipe::Id;
 use serde::{Deserialize, Serialize};
 
 use crate::extra::ExtraHost;
@@ -12,7 +13,7 @@ use crate::publish::Publish;
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     #[default]
-    /// A namespace of its own, connected to `bridge0` by a veth pair.
+    /// A namespace of its own, connected to bridges by veth pairs.
     Bridge,
     /// A namespace of its own, with nothing but `lo`.
     None,
@@ -20,6 +21,10 @@ pub enum Mode {
     Host,
     /// A namespace of its own, wired by plugins of CNI.
     Cni,
+    /// That of another container.
+    Container,
+    /// One that somebody else has pinned, by its path.
+    Ns,
 }
 
 /// `bocker.net`.
@@ -28,7 +33,10 @@ pub struct Net {
     /// How the container is connected.
     #[serde(default)]
     pub mode: Mode,
-    /// Its namespace; absent in mode host.
+    /// In mode container, the one whose namespace and names it shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Id>,
+    /// Its namespace; absent where that is the host's.
     #[serde(default)]
     pub netns: Option<Netns>,
     /// Its host name.
@@ -63,8 +71,11 @@ pub struct Netns {
 /// One interface in the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// The bridge.
+    /// The network.
     pub network: String,
+    /// Its bridge. An attachment without one is not of our making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
     /// The interface's name in the container.
     pub ifname: String,
     /// What was asked for, so that a later start can make it again.
@@ -80,7 +91,7 @@ pub struct Attachment {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
-fn is_false(value: &bool) -> bool {
+pub(crate) fn is_false(value: &bool) -> bool {
     !value
 }
 
@@ -90,6 +101,21 @@ pub struct Request {
     /// Ports to publish.
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// The addresses that it is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip6: Option<Ipv6Addr>,
+    /// The hardware address that it is to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// What the interface is to be called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifname: Option<String>,
+    /// Names by which others on the network know it, besides its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
 }
 
 /// A CNI result.
@@ -126,15 +152,16 @@ pub struct CniInterface {
 pub struct CniIp {
     /// With the length of its prefix: `10.0.0.2/16`.
     pub address: String,
-    /// The bridge's address.
-    pub gateway: Ipv4Addr,
+    /// The bridge's address; absent where nothing is passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
     /// Index into the interfaces.
     pub interface: usize,
 }
 
 impl CniIp {
-    /// The address without its prefix; `None` when it is no IPv4 address.
-    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+    /// The address without its prefix; `None` when it is none.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         self.address.split('/').next()?.parse().ok()
     }
 }
@@ -144,8 +171,9 @@ impl CniIp {
 pub struct CniRoute {
     /// Where to: `0.0.0.0/0`.
     pub dst: String,
-    /// By which neighbour.
-    pub gw: Ipv4Addr,
+    /// By which neighbour; absent where the destination is on the network itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
 }
 
 /// Name resolution of a CNI result.

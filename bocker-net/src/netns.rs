@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::statfs::{FsType, statfs};
+use nix::sys::statfs::{FsType, fstatfs, statfs};
 
 use crate::route::Route;
 
@@ -20,6 +21,9 @@ const PIN: &str = "netns";
 const OWN: &str = "/proc/thread-self/ns/net";
 /// linux/magic.h: what a pinned namespace looks like to statfs(2).
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+/// linux/nsfs.h: NSIO, and the number of NS_GET_NSTYPE.
+const NS_IOCTL: u8 = 0xb7;
+const NS_GET_NSTYPE: u8 = 3;
 
 /// Where a container's namespace is pinned.
 pub(crate) fn path(id: &Id) -> PathBuf {
@@ -30,8 +34,6 @@ pub(crate) fn path(id: &Id) -> PathBuf {
 pub(crate) struct Inside {
     pub(crate) namespace: File,
     pub(crate) route: Route,
-    /// Index of the container's interface, once it is there.
-    pub(crate) index: u32,
 }
 
 /// Whether a namespace is pinned here.
@@ -52,6 +54,38 @@ pub(crate) fn route_in(path: &Path) -> Result<Route> {
     let route = Route::open();
     setns(&ours, CloneFlags::CLONE_NEWNET).doing(|| "return to our namespace".into())?;
     route
+}
+
+/// Fails with [`Kind::Invalid`] when what is at the path is no network namespace.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    let shown = path.display();
+    let refuse = || {
+        let what = format!("{shown} is not a network namespace");
+        let error = Error::new(Kind::Invalid, what);
+        Err(error.hint("'ip netns add NAME' makes one at /run/netns/NAME"))
+    };
+    // Only looked at, as long as it could be anything: opening a FIFO waits, and opening a device may do something.
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(OFlag::O_PATH.bits());
+    let place = options.open(path).doing(|| format!("open {shown}"))?;
+    let found = fstatfs(&place).doing(|| format!("look at {shown}"))?;
+    if found.filesystem_type() != NSFS_MAGIC {
+        return refuse();
+    }
+    let namespace = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
+        .doing(|| format!("open {shown}"))?;
+    match is_network(&namespace) {
+        true => Ok(()),
+        false => refuse(),
+    }
+}
+
+/// Whether a namespace is one of networks (ioctl_nsfs(2), NS_GET_NSTYPE).
+fn is_network(namespace: &File) -> bool {
+    nix::ioctl_none!(ns_get_nstype, NS_IOCTL, NS_GET_NSTYPE);
+    // SAFETY: the descriptor is open as long as `namespace` is, and this request takes no argument.
+    let kind = unsafe { ns_get_nstype(namespace.as_raw_fd()) };
+    kind == Ok(CloneFlags::CLONE_NEWNET.bits())
 }
 
 /// A new namespace that nobody else can know: it is gone with this value.
@@ -103,7 +137,6 @@ impl Unpinned {
         Ok(Inside {
             namespace: self.namespace,
             route: self.route,
-            index: 0,
         })
     }
 }

@@ -1,11 +1,11 @@
 //! Interfaces, addresses and routes by rtnetlink(7): what ip-link(8), ip-address(8) and ip-route(8) do.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use bocker_pipe::Result;
 use netlink_packet_core::{DefaultNla, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
     InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop,
@@ -17,6 +17,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
+use crate::bridge::HostAddress;
 use crate::netlink::{
     NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, Netlink, Refusal,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Veth<'a> {
     pub(crate) bridge: u32,
     pub(crate) peer: &'a str,
     pub(crate) peer_mac: [u8; 6],
+    /// The largest packet of both; the kernel's default unless somebody said so.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// An rtnetlink socket in one network namespace.
@@ -108,10 +111,23 @@ impl Route {
         )
     }
 
-    fn find_link(&mut self, by: LinkAttribute, name: &str) -> Result<Option<Link>> {
-        // Counters are most of the answer, and nobody asks for them.
+    /// The interface with this index.
+    pub(crate) fn link_by_index(&mut self, index: u32) -> Result<Option<Link>> {
         let mut message = LinkMessage::default();
-        message.attributes = vec![by, LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        message.header.index = index;
+        self.ask_for_link(message, &index.to_string())
+    }
+
+    fn find_link(&mut self, by: LinkAttribute, name: &str) -> Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![by];
+        self.ask_for_link(message, name)
+    }
+
+    fn ask_for_link(&mut self, mut message: LinkMessage, name: &str) -> Result<Option<Link>> {
+        // Counters are most of the answer, and nobody asks for them.
+        let attributes = &mut message.attributes;
+        attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         match self.request(RouteNetlinkMessage::GetLink(message), NLM_F_ACK) {
             Ok(answers) => Ok(answers.into_iter().find_map(link)),
             Err(refusal) if refusal.errno == Errno::ENODEV => Ok(None),
@@ -129,10 +145,13 @@ impl Route {
         Ok(answers.into_iter().filter_map(link).collect())
     }
 
-    /// All IPv4 addresses: index of the interface, address, length of the prefix.
-    pub(crate) fn addresses(&mut self) -> Result<Vec<(u32, Ipv4Addr, u8)>> {
+    /// All IPv4 addresses of the host, and those of IPv6 where they are asked for.
+    pub(crate) fn addresses(&mut self, with_ipv6: bool) -> Result<Vec<HostAddress>> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = match with_ipv6 {
+            true => AddressFamily::Unspec,
+            false => AddressFamily::Inet,
+        };
         let answers = self
             .request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)
             .map_err(|refusal| refusal.error("list the addresses"))?;
@@ -140,52 +159,94 @@ impl Route {
             let RouteNetlinkMessage::NewAddress(message) = answer else {
                 return None;
             };
-            let address = message
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                    _ => None,
-                })?;
+            // That of the other end, which only some kinds of links have, comes as the address; else both are the same.
+            let local = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            };
+            let any = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            };
+            let attributes = &message.attributes;
+            let address = attributes.iter().find_map(local);
+            let address = address.or_else(|| attributes.iter().find_map(any))?;
             Some((message.header.index, address, message.header.prefix_len))
         });
         Ok(found.collect())
     }
 
-    /// The destinations of all IPv4 routes in all tables but the default routes.
+    /// The destinations of all routes in all tables but the default routes.
     pub(crate) fn destinations(&mut self) -> Result<Vec<Subnet>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        let answers = self
-            .request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
-            .map_err(|refusal| refusal.error("list the routes"))?;
-        let found = answers.into_iter().filter_map(|answer| {
-            let RouteNetlinkMessage::NewRoute(message) = answer else {
-                return None;
-            };
+        let found = self.routes()?.into_iter().filter_map(|message| {
+            let prefix = message.header.destination_prefix_length;
             message
                 .attributes
                 .iter()
                 .find_map(|attribute| match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(Subnet::of(
-                        *address,
-                        message.header.destination_prefix_length,
-                    )),
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                        Some(Subnet::of(*address, prefix))
+                    }
+                    RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                        Some(Subnet::of(*address, prefix))
+                    }
                     _ => None,
                 })
         });
         Ok(found.collect())
     }
 
-    /// `ip link add NAME address MAC type bridge`. A bridge without a MAC of its own changes it with its ports, and every
+    /// The interfaces by which default routes go that a router has advertised.
+    pub(crate) fn advertised_routes(&mut self) -> Result<Vec<u32>> {
+        let is_advertised = |message: &RouteMessage| {
+            message.header.protocol == RouteProtocol::Ra
+                && message.header.destination_prefix_length == 0
+        };
+        let routes = self.routes()?.into_iter().filter(is_advertised);
+        let interface = |message: RouteMessage| {
+            let mut attributes = message.attributes.into_iter();
+            attributes.find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(index),
+                _ => None,
+            })
+        };
+        Ok(routes.filter_map(interface).collect())
+    }
+
+    /// All routes, of both families and in all tables.
+    fn routes(&mut self) -> Result<Vec<RouteMessage>> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let answers = match self.request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP) {
+                // A kernel without IPv6.
+                Err(refusal) if refusal.errno == Errno::EAFNOSUPPORT => continue,
+                answers => answers.map_err(|refusal| refusal.error("list the routes"))?,
+            };
+            routes.extend(answers.into_iter().filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(message) => Some(message),
+                _ => None,
+            }));
+        }
+        Ok(routes)
+    }
+
+    /// `ip link add NAME address MAC [mtu MTU] type bridge`. A bridge without a MAC of its own changes it with its ports, and every
     /// neighbour would have to learn it anew.
-    pub(crate) fn add_bridge(&mut self, name: &str, mac: [u8; 6]) -> Result<(), Refusal> {
+    pub(crate) fn add_bridge(
+        &mut self,
+        name: &str,
+        mac: [u8; 6],
+        mtu: Option<u32>,
+    ) -> Result<(), Refusal> {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
+        message.attributes.extend(mtu.map(LinkAttribute::Mtu));
         self.act(
             RouteNetlinkMessage::NewLink(message),
             NLM_F_CREATE | NLM_F_EXCL,
@@ -201,6 +262,7 @@ impl Route {
             LinkAttribute::Address(veth.peer_mac.to_vec()),
             LinkAttribute::NetNsFd(inside.as_fd().as_raw_fd()),
         ];
+        peer.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(veth.host.to_owned()),
@@ -211,18 +273,20 @@ impl Route {
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
             ]),
         ];
+        message.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
         self.act(
             RouteNetlinkMessage::NewLink(message),
             NLM_F_CREATE | NLM_F_EXCL,
         )
     }
 
-    /// `ip link property add dev NAME altname ALTNAME`: a second, longer name (since Linux 5.5).
-    pub(crate) fn add_altname(&mut self, name: &str, altname: &str) -> Result<(), Refusal> {
+    /// `ip link property add dev NAME altname ALTNAME`: more names, and longer ones (since Linux 5.5).
+    pub(crate) fn add_altnames(&mut self, name: &str, altnames: &[String]) -> Result<(), Refusal> {
+        let altnames = altnames.iter().cloned().map(Prop::AltIfName);
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
-            LinkAttribute::PropList(vec![Prop::AltIfName(altname.to_owned())]),
+            LinkAttribute::PropList(altnames.collect()),
         ];
         self.act(
             RouteNetlinkMessage::NewLinkProp(message),
@@ -232,20 +296,28 @@ impl Route {
 
     /// `ip link set NAME type bridge_slave hairpin on`: the bridge may send a frame back by the port that it came in by.
     pub(crate) fn set_hairpin(&mut self, name: &str) -> Result<(), Refusal> {
-        let hairpin = InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)]);
+        self.set_port(name, InfoBridgePort::HairpinMode(true))
+    }
+
+    /// `ip link set NAME type bridge_slave isolated on`: the bridge passes nothing on to other ports that are isolated.
+    pub(crate) fn set_isolated(&mut self, name: &str) -> Result<(), Refusal> {
+        self.set_port(name, InfoBridgePort::Isolated(true))
+    }
+
+    fn set_port(&mut self, name: &str, how: InfoBridgePort) -> Result<(), Refusal> {
         let mut message = LinkMessage::default();
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::PortKind(InfoPortKind::Bridge),
-                LinkInfo::PortData(hairpin),
+                LinkInfo::PortData(InfoPortData::BridgePort(vec![how])),
             ]),
         ];
         self.act(RouteNetlinkMessage::NewLink(message), 0)
     }
 
     /// `ip link set NAME addrgenmode none`: no IPv6 address by itself, and none of the traffic that finding one makes.
-    pub(crate) fn without_ipv6(&mut self, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn without_own_ipv6(&mut self, name: &str) -> Result<(), Refusal> {
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
         let mut message = LinkMessage::default();
         message.attributes = vec![
@@ -290,22 +362,32 @@ impl Route {
         }
     }
 
-    /// `ip address add ADDRESS/PREFIX broadcast + dev INDEX`.
+    /// `ip address add ADDRESS/PREFIX broadcast + dev INDEX`, and for IPv6 `nodad`: nobody waits whether another has it.
     pub(crate) fn add_address(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         prefix: u8,
     ) -> Result<(), Refusal> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
         message.header.prefix_len = prefix;
         message.header.index = index;
         message.attributes = vec![
-            AddressAttribute::Local(address.into()),
-            AddressAttribute::Address(address.into()),
-            AddressAttribute::Broadcast(Subnet::of(address, prefix).broadcast()),
+            AddressAttribute::Local(address),
+            AddressAttribute::Address(address),
         ];
+        let subnet = Subnet::of(address, prefix);
+        let last = match (address, subnet.last()) {
+            (IpAddr::V4(_), IpAddr::V4(last)) => {
+                message.header.family = AddressFamily::Inet;
+                AddressAttribute::Broadcast(last)
+            }
+            _ => {
+                message.header.family = AddressFamily::Inet6;
+                AddressAttribute::Flags(AddressFlags::Nodad)
+            }
+        };
+        message.attributes.push(last);
         self.act(
             RouteNetlinkMessage::NewAddress(message),
             NLM_F_CREATE | NLM_F_EXCL,
@@ -313,21 +395,18 @@ impl Route {
     }
 
     /// `ip route add default via GATEWAY dev INDEX`.
-    pub(crate) fn add_default_route(
-        &mut self,
-        index: u32,
-        gateway: Ipv4Addr,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> Result<(), Refusal> {
+        let (family, gateway) = match gateway {
+            IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
+            IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
+        };
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Boot;
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
-        message.attributes = vec![
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
-            RouteAttribute::Oif(index),
-        ];
+        message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
         self.act(
             RouteNetlinkMessage::NewRoute(message),
             NLM_F_CREATE | NLM_F_EXCL,

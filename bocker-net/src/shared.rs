@@ -1,15 +1,13 @@
 //! `setup`, `reset` and `info`: what all containers share, made beforehand, removed, and shown.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
-
-use bocker_pipe::{Call, Doing, Error, Id, Kind, Result, Step, paths};
+use bocker_pipe::{Call, Error, Id, Kind, Result, Step, paths};
 use nix::fcntl::FlockArg;
 use serde::Serialize;
 
+use crate::bridge::{self, Bridge};
 use crate::firewall::Firewall;
 use crate::host::{self, Host};
+use crate::network::{self, Network};
 use crate::route::Route;
 use crate::sysctl::{self, TurnedOn};
 use crate::{BRIDGE, lease, ruleset};
@@ -17,7 +15,10 @@ use crate::{BRIDGE, lease, ruleset};
 /// What `info` prints.
 #[derive(Serialize)]
 struct Info {
+    /// That of the default network.
     bridge: Option<BridgeInfo>,
+    /// Those of networks that somebody made, of any root.
+    bridges: Vec<String>,
     table: Option<String>,
     sysctls: Vec<TurnedOn>,
     leases: usize,
@@ -31,20 +32,53 @@ struct BridgeInfo {
     made: bool,
 }
 
+impl BridgeInfo {
+    /// `None` when there is no bridge yet.
+    fn of(bridge: &Bridge) -> Option<BridgeInfo> {
+        let range = bridge.network.ipv4().filter(|_| bridge.index != 0)?;
+        Some(BridgeInfo {
+            name: BRIDGE,
+            address: format!("{}/{}", range.gateway, range.subnet.prefix()),
+            made: bridge.ours,
+        })
+    }
+}
+
+/// The bridge of the default network, found or planned.
+fn default_bridge(route: &mut Route) -> Result<Bridge> {
+    let addresses = route.addresses(false)?;
+    Bridge::look(route, &addresses, Network::default_one())
+}
+
+/// The bridges on this machine that we have made.
+fn our_bridges(route: &mut Route) -> Result<Vec<String>> {
+    let ours = route.links()?.into_iter().filter(bridge::is_ours);
+    Ok(ours
+        .map(|link| link.name)
+        .filter(|name| host::is_bridge_name(name))
+        .collect())
+}
+
 /// `info`: the shared objects, as JSON.
 pub(crate) fn info(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
-    let bridge = host::find_bridge(&mut Route::open()?)?.map(|bridge| BridgeInfo {
-        name: BRIDGE,
-        address: format!("{}/{}", bridge.address, bridge.subnet().prefix()),
-        made: bridge.ours,
-    });
+    let mut route = Route::open()?;
+    let bridge = match route.link(BRIDGE)? {
+        Some(_) => BridgeInfo::of(&default_bridge(&mut route)?),
+        None => None,
+    };
     let table = Firewall::open()?
         .exists()?
         .then(|| format!("inet {}", ruleset::TABLE));
-    let leases = lease::list(&lease::folder(BRIDGE))?.len();
+    let mut leases = 0;
+    for bridge in host::bridges_with_leases()? {
+        leases += lease::list(&lease::folder(&bridge))?.len();
+    }
+    let mut bridges = our_bridges(&mut route)?;
+    bridges.retain(|name| name != BRIDGE);
     call.line(&Info {
         bridge,
+        bridges,
         table,
         sysctls: sysctl::turned_on()?,
         leases,
@@ -54,7 +88,7 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
 /// `setup`: makes the shared objects, so that the first container finds them.
 pub(crate) fn setup(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
-    let mut host = Host::look(call.dry_run())?;
+    let mut host = Host::look(&[Network::default_one()], call.dry_run())?;
     let steps = host.steps();
     call.engine().set_up(&mut host, steps, &mut Vec::new())
 }
@@ -97,13 +131,25 @@ fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
                 .apply(|shared: &mut Shared| shared.1.remove()),
         );
     }
-    if host::find_bridge(&mut shared.0).is_ok_and(|bridge| bridge.is_some_and(|bridge| bridge.ours))
-    {
+    let mut bridges = our_bridges(&mut shared.0)?;
+    // Those whose making was killed before they were marked.
+    let addresses = shared.0.addresses(true)?;
+    let (networks, _) = network::list()?;
+    for network in std::iter::once(Network::default_one()).chain(networks) {
+        let name = network.bridge.clone();
+        let is_half_made = |bridge: Bridge| bridge.index != 0 && bridge.ours;
+        let found = Bridge::look(&mut shared.0, &addresses, network);
+        if !bridges.contains(&name) && found.is_ok_and(is_half_made) {
+            bridges.push(name);
+        }
+    }
+    for name in bridges {
+        let command = format!("ip link delete {name}");
         steps.push(
             Step::new("net.bridge", "the bridge goes, which we made")
-                .command(|_| vec![format!("ip link delete {BRIDGE}")])
+                .command(move |_| vec![command.clone()])
                 .look(|_| "ip link show type bridge".into())
-                .apply(|shared: &mut Shared| shared.0.delete_link(BRIDGE)),
+                .apply(move |shared: &mut Shared| shared.0.delete_link(&name)),
         );
     }
     for switch in sysctl::turned_on()? {
@@ -122,17 +168,12 @@ fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
             .command(|_| vec![format!("rm -r {}", host::folder().display())])
             .look(|_| format!("ls {}", paths::run().display()))
             .apply(|_| {
-                sysctl::remove_folder()?;
-                remove_empty(&lease::folder(BRIDGE))?;
-                remove_empty(&host::folder())
+                for bridge in host::bridges_with_leases()? {
+                    lease::remove_folder(&lease::folder(&bridge))?;
+                }
+                host::remove_empty(&sysctl::folder())?;
+                host::remove_empty(&host::folder())
             }),
     );
     Ok(steps)
-}
-
-fn remove_empty(folder: &Path) -> Result<()> {
-    match fs::remove_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.doing(|| format!("remove {}", folder.display())),
-    }
 }

@@ -1,49 +1,70 @@
 //! The steps of `create`, in the order in which networking is taught.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use bocker_pipe::step::quote;
 use bocker_pipe::{Error, Id, Kind, Result, Step, claim, lock, paths};
 use nix::errno::Errno;
 
+use crate::bridge::{Bridge, PORTS, address_flags};
 use crate::conntrack;
 use crate::extra::ExtraHost;
 use crate::files::{self, Files};
 use crate::host::Host;
-use crate::member::{CniDns, Mode};
+use crate::lease::Pool;
+use crate::member::{CniDns, CniRoute, Mode};
+use crate::netlink::Refusal;
 use crate::netns::{self, Inside, Unpinned};
+use crate::plug::{Leased, Plug, altname};
 use crate::publish::{Protocol, Publish};
-use crate::resolve::{self, Asked, Reach};
+use crate::resolve::{self, Reach};
 use crate::route::Veth;
-use crate::subnet::{host_mac, mac, mac_text};
-use crate::{BRIDGE, IFNAME, STAGE, altname, firewall, host_end, lease, peer_altname, ruleset};
+use crate::subnet::mac_text;
+use crate::{STAGE, firewall, lease, ruleset};
 
 const LOOPBACK: &str = "lo";
+/// What a default route leads to, of each family.
+const EVERYWHERE: &str = "0.0.0.0/0";
+const EVERYWHERE_IPV6: &str = "::/0";
+
+/// The container whose network another one shares.
+pub(crate) struct Joined {
+    pub(crate) id: Id,
+    /// Where its namespace is pinned; `None` where that is the host's.
+    pub(crate) netns: Option<String>,
+}
 
 /// What every mode works on.
 pub(crate) struct Container {
     pub(crate) id: Id,
     pub(crate) mode: Mode,
     pub(crate) hostname: Option<String>,
-    pub(crate) asked_dns: Asked,
+    pub(crate) asked_dns: resolve::Asked,
     pub(crate) reach: Reach,
     pub(crate) dns: CniDns,
     pub(crate) extra_hosts: Vec<ExtraHost>,
     /// The host's addresses as the container reaches it; none without a network that the host is in.
     pub(crate) gateways: Vec<IpAddr>,
+    /// In mode container.
+    pub(crate) joined: Option<Joined>,
+    /// In mode ns: somebody else's namespace.
+    pub(crate) elsewhere: Option<PathBuf>,
     /// The namespace before it is pinned, where there is to be one.
     pub(crate) namespace: Option<Unpinned>,
     /// Known once the namespace is pinned.
     pub(crate) inside: Option<Inside>,
-    /// Known once it is leased; in a dry run, the one that would be tried first.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// Its interfaces.
+    pub(crate) plugs: Vec<Plug>,
+    /// Which of them leads out: the first on a network that is not internal.
+    pub(crate) way_out: Option<usize>,
     /// What plugins of CNI gave.
     pub(crate) given: Vec<IpAddr>,
     /// Orders the verbs on this container.
     pub(crate) verbs: Option<lock::Lock>,
 }
 
-/// What a container on the bridge works on besides.
+/// What a container on bridges works on besides. The host's places are in the order of the container's plugs.
 pub(crate) struct Bridged {
     pub(crate) container: Container,
     pub(crate) host: Host,
@@ -93,14 +114,88 @@ impl Container {
             .ok_or_else(|| Error::new(Kind::Invalid, "the network namespace is not made yet"))
     }
 
-    fn address(&self) -> Result<Ipv4Addr> {
-        self.address
-            .ok_or_else(|| Error::new(Kind::Invalid, "no address is leased yet"))
+    fn plug(&self, at: usize) -> Result<&Plug> {
+        let plug = self.plugs.get(at);
+        plug.ok_or_else(|| Error::new(Kind::Invalid, "there is no such interface"))
+    }
+
+    fn plug_mut(&mut self, at: usize) -> Result<&mut Plug> {
+        let plug = self.plugs.get_mut(at);
+        plug.ok_or_else(|| Error::new(Kind::Invalid, "there is no such interface"))
+    }
+
+    /// The addresses by which it is reached from outside, where published ports lead.
+    fn reached_by(&self) -> impl Iterator<Item = IpAddr> {
+        let plug = self.way_out.and_then(|at| self.plugs.get(at));
+        let leased = plug.into_iter().flat_map(|plug| &plug.leased);
+        leased.map(|leased| leased.address)
+    }
+
+    /// That of IPv4, once it is leased.
+    pub(crate) fn address4(&self) -> Option<Ipv4Addr> {
+        self.reached_by().find_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// That of IPv6, where it has one.
+    #[expect(dead_code, reason = "ports are published by IPv4 only, so far")]
+    pub(crate) fn address6(&self) -> Option<Ipv6Addr> {
+        self.reached_by().find_map(|address| match address {
+            IpAddr::V6(address) => Some(address),
+            IpAddr::V4(_) => None,
+        })
+    }
+
+    /// The addresses that the container knows itself by.
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        let leased = self.plugs.iter().flat_map(|plug| &plug.leased);
+        leased.map(|leased| leased.address).collect()
     }
 
     /// For commands, which are shown once the address is known.
     fn shown_address(&self) -> Ipv4Addr {
-        self.address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+        self.address4().unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    fn address(&self) -> Result<Ipv4Addr> {
+        self.address4()
+            .ok_or_else(|| Error::new(Kind::Invalid, "no address is leased yet"))
+    }
+
+    /// The host's end of the interface that leads out.
+    fn way_out_end(&self) -> Option<&str> {
+        let plug = self.way_out.and_then(|at| self.plugs.get(at));
+        plug.map(|plug| plug.host_end.as_str())
+    }
+
+    /// The default routes, and the interface by which each goes.
+    fn default_routes(&self) -> Vec<(usize, IpAddr)> {
+        let by = |four: bool| {
+            let plugs = self.plugs.iter().enumerate();
+            plugs
+                .flat_map(|(at, plug)| plug.leased.iter().map(move |leased| (at, leased)))
+                .filter(|(_, leased)| leased.address.is_ipv4() == four)
+                .find_map(|(at, leased)| Some((at, leased.gateway?)))
+        };
+        by(true).into_iter().chain(by(false)).collect()
+    }
+
+    /// What the document says of the routes by this interface.
+    pub(crate) fn routes_by(&self, at: usize) -> Vec<CniRoute> {
+        let of_plug = self
+            .default_routes()
+            .into_iter()
+            .filter(|(by, _)| *by == at);
+        let route = |(_, gateway): (usize, IpAddr)| CniRoute {
+            dst: match gateway {
+                IpAddr::V4(_) => EVERYWHERE.into(),
+                IpAddr::V6(_) => EVERYWHERE_IPV6.into(),
+            },
+            gw: Some(gateway),
+        };
+        of_plug.map(route).collect()
     }
 
     pub(crate) fn hostname(&self) -> String {
@@ -112,9 +207,8 @@ impl Container {
         let hosts = match self.mode {
             // As docker: the host's own, in a copy, so that the container cannot edit the host's.
             Mode::Host => files::hosts_of_host()? + &extra,
-            Mode::Bridge | Mode::None => {
-                let address = self.address.map(IpAddr::V4);
-                files::hosts(&self.hostname(), address.as_slice(), &extra)
+            Mode::Bridge | Mode::None | Mode::Container | Mode::Ns => {
+                files::hosts(&self.hostname(), &self.own_addresses(), &extra)
             }
             Mode::Cni => files::hosts(&self.hostname(), &self.given, &extra),
         };
@@ -146,6 +240,9 @@ pub(crate) fn claim_step<C: AsRef<Container> + AsMut<Container> + 'static>() -> 
     .apply(|context: &mut C| {
         let container = context.as_mut();
         container.id = claim::make(STAGE)?;
+        for (number, plug) in container.plugs.iter_mut().enumerate() {
+            plug.name_ends(number, &container.id);
+        }
         let verbs = lock::verbs(&container.id);
         if verbs.is_err() {
             claim::release_own(&container.id, STAGE)?;
@@ -229,159 +326,306 @@ pub(crate) fn files_step<C: AsRef<Container> + AsMut<Container> + 'static>() -> 
     .undo(|context: &mut C| files::remove(&context.as_ref().id))
 }
 
-/// An address.
-pub(crate) fn lease_step() -> Step<Bridged> {
+/// The addresses of one interface.
+pub(crate) fn lease_step(at: usize) -> Step<Bridged> {
     Step::new(
         "net.lease",
-        "an address of the bridge's subnet that no other container has",
+        "an address of the network's subnet that no other container has",
     )
-    .command(|context: &Bridged| {
-        let folder = lease::folder(BRIDGE);
-        let link = folder.join(context.container.shown_address().to_string());
+    .command(move |context: &Bridged| {
+        let Ok((plug, bridge)) = context.at(at) else {
+            return Vec::new();
+        };
+        let folder = lease::folder(&bridge.network.bridge);
         let target = lease::target(&context.container.id);
-        vec![
-            format!("mkdir -p -m 700 {}", folder.display()),
-            format!("ln -s {target} {}", link.display()),
-        ]
+        let mut lines = vec![format!("mkdir -p -m 700 {}", folder.display())];
+        let links = plug
+            .leased
+            .iter()
+            .map(|leased| folder.join(leased.address.to_string()));
+        lines.extend(links.map(|link| format!("ln -s {target} {}", link.display())));
+        lines
     })
-    .look(|_| format!("ls -l {}", lease::folder(BRIDGE).display()))
-    .apply(lease_address)
-    .undo(|context| {
-        let folder = lease::folder(BRIDGE);
-        lease::release(&folder, context.container.address()?, &context.container.id)
+    .look(move |context| {
+        let bridge = context
+            .host
+            .bridge(at)
+            .map(|bridge| bridge.network.bridge.as_str());
+        format!(
+            "ls -l {}",
+            lease::folder(bridge.unwrap_or_default()).display()
+        )
     })
+    .apply(move |context: &mut Bridged| {
+        let leased = lease_addresses(context, at);
+        if leased.is_err() {
+            release_addresses(context, at)?;
+        }
+        leased
+    })
+    .undo(move |context| release_addresses(context, at))
 }
 
-fn lease_address(context: &mut Bridged) -> Result<()> {
+fn lease_addresses(context: &mut Bridged, at: usize) -> Result<()> {
     let Bridged {
         container, host, ..
     } = context;
-    let folder = lease::folder(BRIDGE);
+    let id = container.id.clone();
+    let is_last = at + 1 == container.plugs.len();
+    let network = host.bridge(at)?.network.clone();
+    let plug = container.plug_mut(at)?;
     // A namespace takes its time to end: an interface of this very container may still be there.
-    host.route.delete_link(&host_end(&container.id))?;
-    let (subnet, gateway) = (host.bridge.subnet(), host.bridge.address);
-    let lingers = |address| Ok(host.route.link_by_altname(&altname(address))?.is_some());
-    container.address = Some(lease::take(
-        &folder,
-        subnet,
-        gateway,
-        &container.id,
-        lingers,
-    )?);
-    host.unlock();
+    host.route.delete_link(&plug.host_end)?;
+    for range in &network.subnets {
+        let pool = Pool::of(&network.bridge, range);
+        let lingers = |address| Ok(host.route.link_by_altname(&altname(address))?.is_some());
+        let request = &plug.asked.request;
+        let asked = match range.subnet.is_ipv4() {
+            true => request.ip.map(IpAddr::from),
+            false => request.ip6.map(IpAddr::from),
+        };
+        let earlier = plug.asked.earlier.iter().copied();
+        let address = match asked {
+            Some(address) => pool.take_this(address, &id, lingers).map(|()| address)?,
+            None => pool.take(
+                &id,
+                earlier
+                    .into_iter()
+                    .find(|address| range.subnet.contains(*address)),
+                lingers,
+            )?,
+        };
+        plug.leased.push(Leased {
+            address,
+            prefix: range.subnet.prefix(),
+            gateway: (!network.internal).then_some(range.gateway),
+        });
+    }
+    if is_last {
+        host.unlock();
+    }
     Ok(())
+}
+
+fn release_addresses(context: &mut Bridged, at: usize) -> Result<()> {
+    let Bridged {
+        container, host, ..
+    } = context;
+    let folder = lease::folder(&host.bridge(at)?.network.bridge);
+    for leased in &container.plug(at)?.leased {
+        lease::release(&folder, leased.address, &container.id)?;
+    }
+    Ok(())
+}
+
+impl Bridged {
+    /// An interface, and the bridge that it is plugged into.
+    pub(crate) fn at(&self, at: usize) -> Result<(&Plug, &Bridge)> {
+        Ok((self.container.plug(at)?, self.host.bridge(at)?))
+    }
+
+    /// In a dry run, the addresses that would be tried first.
+    pub(crate) fn plan(&mut self) -> Result<()> {
+        for at in 0..self.container.plugs.len() {
+            let network = self.host.bridge(at)?.network.clone();
+            let id = self.container.id.clone();
+            let plug = self.container.plug_mut(at)?;
+            for range in &network.subnets {
+                let asked = match range.subnet.is_ipv4() {
+                    true => plug.asked.request.ip.map(IpAddr::from),
+                    false => plug.asked.request.ip6.map(IpAddr::from),
+                };
+                let Some(address) = asked.or_else(|| Pool::of(&network.bridge, range).first(&id))
+                else {
+                    continue;
+                };
+                plug.leased.push(Leased {
+                    address,
+                    prefix: range.subnet.prefix(),
+                    gateway: (!network.internal).then_some(range.gateway),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A cable.
-pub(crate) fn veth_step() -> Step<Bridged> {
+pub(crate) fn veth_step(at: usize) -> Step<Bridged> {
     Step::new(
         "net.veth",
-        "a cable: one plug stays in the bridge, the other is born in the container as eth0",
+        "a cable: one plug stays in the bridge, the other is born in the container as its interface",
     )
-    .command(|context: &Bridged| {
-        let Container { id, .. } = &context.container;
-        let (host, address) = (host_end(id), context.container.shown_address());
-        let netns = netns::path(id);
-        let peer = format!(
-            "name {IFNAME} address {} netns {}",
-            mac_text(&mac(address)),
-            netns.display()
-        );
-        let second_name = format!(
-            "ip link property add dev {IFNAME} altname {}",
-            peer_altname(id)
-        );
-        vec![
-            format!(
-                "ip link add {host} address {} master {BRIDGE} type veth peer {peer}",
-                mac_text(&host_mac(address))
-            ),
-            format!(
-                "ip link property add dev {host} altname {}",
-                altname(address)
-            ),
-            in_namespace(id, &second_name),
-            format!("ip link set {host} addrgenmode none"),
-        ]
+    .command(move |context: &Bridged| veth_commands(context, at).unwrap_or_default())
+    .look(move |context| {
+        let bridge = context.host.bridge(at).map(|bridge| bridge.network.bridge.as_str());
+        format!("ip -d link show master {}", bridge.unwrap_or_default())
     })
-    .look(|_| format!("ip -d link show master {BRIDGE}"))
-    .apply(plug_in)
-    .undo(|context| {
-        context
-            .host
-            .route
-            .delete_link(&host_end(&context.container.id))
+    .apply(move |context: &mut Bridged| plug_in(context, at))
+    .undo(move |context| {
+        let name = &context.container.plug(at)?.host_end;
+        context.host.route.delete_link(name)
     })
 }
 
-fn plug_in(context: &mut Bridged) -> Result<()> {
+fn veth_commands(context: &Bridged, at: usize) -> Result<Vec<String>> {
+    let (plug, bridge) = context.at(at)?;
+    let Container { id, .. } = &context.container;
+    let (host, ifname) = (&plug.host_end, &plug.ifname);
+    let mtu = match bridge.network.mtu {
+        Some(mtu) => format!(" mtu {mtu}"),
+        None => String::new(),
+    };
+    let peer = format!(
+        "name {ifname} address {}{mtu} netns {}",
+        mac_text(&plug.mac()?),
+        netns::path(id).display()
+    );
+    let altnames = plug.altnames().join(" altname ");
+    let second_name = format!(
+        "ip link property add dev {ifname} altname {}",
+        plug.peer_altname
+    );
+    let mut lines = vec![
+        format!(
+            "ip link add {host} address {}{mtu} master {} type veth peer {peer}",
+            mac_text(&plug.host_mac()),
+            bridge.network.bridge
+        ),
+        format!("ip link property add dev {host} altname {altnames}"),
+        in_namespace(id, &second_name),
+        format!("ip link set {host} addrgenmode none"),
+    ];
+    if bridge.network.ipv6().is_none() {
+        lines.push(in_namespace(
+            id,
+            &format!("ip link set {ifname} addrgenmode none"),
+        ));
+    }
+    if bridge.network.isolated {
+        lines.push(format!("ip link set {host} type bridge_slave isolated on"));
+    }
+    Ok(lines)
+}
+
+fn plug_in(context: &mut Bridged, at: usize) -> Result<()> {
     let Bridged {
         container, host, ..
     } = context;
-    let address = container.address()?;
-    let (name, second_name) = (host_end(&container.id), peer_altname(&container.id));
-    let inside = container.inside()?;
+    let bridge = host.bridge(at)?;
+    let (index, network) = (bridge.index, bridge.network.clone());
+    let plug = container.plug(at)?;
+    let name = plug.host_end.clone();
     let veth = Veth {
-        host: &name,
-        host_mac: host_mac(address),
-        bridge: host.bridge.index,
-        peer: IFNAME,
-        peer_mac: mac(address),
+        host: &plug.host_end,
+        host_mac: plug.host_mac(),
+        bridge: index,
+        peer: &plug.ifname,
+        peer_mac: plug.mac()?,
+        mtu: network.mtu,
     };
+    let inside = container.inside.as_ref();
+    let inside = inside.ok_or_else(|| Error::new(Kind::Invalid, "there is no namespace yet"))?;
     host.route
         .add_veth(&veth, &inside.namespace)
-        .map_err(|refusal| refusal.error(&format!("make the interface {name}")))?;
-    let named = prepare_ends(host, inside, &altname(address), &name, &second_name);
-    if named.is_err() {
-        host.route.delete_link(&name)?;
+        .map_err(|refusal| no_plug(&refusal, &name, &network.bridge))?;
+    let prepared = prepare_ends(context, at);
+    if prepared.is_err() {
+        context.host.route.delete_link(&name)?;
     }
-    named
+    prepared
 }
 
-fn prepare_ends(
-    host: &mut Host,
-    inside: &mut Inside,
-    lease: &str,
-    name: &str,
-    peer: &str,
-) -> Result<()> {
-    let naming = |name: &str| format!("give {name} an alternative name");
-    host.route
-        .add_altname(name, lease)
-        .map_err(|refusal| refusal.error(&naming(name)))?;
-    inside
-        .route
-        .add_altname(IFNAME, peer)
-        .map_err(|refusal| refusal.error(&naming(IFNAME)))?;
-    // The host talks to containers by IPv4 only: an IPv6 address of this end would be a way around the firewall.
-    let quiet = host.route.without_ipv6(name);
-    quiet.map_err(|refusal| refusal.error(&format!("keep IPv6 from {name}")))?;
-    // Asked by name once: addresses and routes are given by index.
-    match inside.route.link(IFNAME)? {
-        Some(link) => inside.index = link.index,
-        None => return Err(Error::system(&format!("find {IFNAME}"), Errno::ENODEV)),
+fn no_plug(refusal: &Refusal, name: &str, bridge: &str) -> Error {
+    match refusal.errno {
+        // The kernel's bridge has counted its ports (net/bridge/br_if.c, find_portno).
+        Errno::EXFULL => Error::new(
+            Kind::InUse,
+            format!("the bridge {bridge} has {PORTS} containers, and the kernel gives a bridge no more ports"),
+        )
+        .hint("make a second network with 'bocker network create NAME', and give --network NAME"),
+        _ => refusal.error(&format!("make the interface {name}")),
     }
+}
+
+fn prepare_ends(context: &mut Bridged, at: usize) -> Result<()> {
+    let Bridged {
+        container, host, ..
+    } = context;
+    let network = &host.bridge(at)?.network;
+    let (is_isolated, has_ipv6) = (network.isolated, network.ipv6().is_some());
+    let plug = container.plug(at)?;
+    let (name, altnames) = (plug.host_end.clone(), plug.altnames());
+    let (ifname, peer_altname) = (plug.ifname.clone(), plug.peer_altname.clone());
+    let naming = |name: &str| format!("give {name} an alternative name");
+    let quiet = |name: &str| format!("keep IPv6 from {name}");
+    host.route
+        .add_altnames(&name, &altnames)
+        .map_err(|refusal| refusal.error(&naming(&name)))?;
+    // The host talks to containers by the bridge's address: one of this end would be a way around the firewall.
+    host.route
+        .without_own_ipv6(&name)
+        .map_err(|refusal| refusal.error(&quiet(&name)))?;
+    if is_isolated {
+        let isolated = host.route.set_isolated(&name);
+        isolated.map_err(|refusal| refusal.error(&format!("isolate the port {name}")))?;
+    }
+    let Inside { route, .. } = container.inside()?;
+    route
+        .add_altnames(&ifname, &[peer_altname])
+        .map_err(|refusal| refusal.error(&naming(&ifname)))?;
+    if !has_ipv6 {
+        // What it would send to find an address of IPv6 goes to every container on the bridge.
+        route
+            .without_own_ipv6(&ifname)
+            .map_err(|refusal| refusal.error(&quiet(&ifname)))?;
+    }
+    // Asked by name once: addresses and routes are given by index.
+    let Some(link) = route.link(&ifname)? else {
+        return Err(Error::system(&format!("find {ifname}"), Errno::ENODEV));
+    };
+    container.plug_mut(at)?.index = link.index;
     Ok(())
 }
 
-/// The address on the container's plug.
-pub(crate) fn address_step() -> Step<Bridged> {
+/// The addresses on the container's plug.
+pub(crate) fn address_step(at: usize) -> Step<Bridged> {
     Step::new("net.address", "who the container is on that network")
-        .command(|context: &Bridged| {
-            let (address, prefix) = (
-                context.container.shown_address(),
-                context.host.bridge.prefix,
-            );
-            let command = format!("ip address add {address}/{prefix} broadcast + dev {IFNAME}");
-            vec![in_namespace(&context.container.id, &command)]
+        .command(move |context: &Bridged| {
+            let Container { id, .. } = &context.container;
+            let Ok(plug) = context.container.plug(at) else {
+                return Vec::new();
+            };
+            let command = |leased: &Leased| {
+                let Leased {
+                    address, prefix, ..
+                } = leased;
+                let how = address_flags(*address);
+                let command = format!(
+                    "ip address add {address}/{prefix} {how} dev {}",
+                    plug.ifname
+                );
+                in_namespace(id, &command)
+            };
+            plug.leased.iter().map(command).collect()
         })
         .look(|context| in_namespace(&context.container.id, "ip address"))
-        .apply(|context: &mut Bridged| {
-            let (address, prefix) = (context.container.address()?, context.host.bridge.prefix);
-            let Inside { route, index, .. } = context.container.inside()?;
-            route
-                .add_address(*index, address, prefix)
-                .map_err(|refusal| refusal.error(&format!("give {address}/{prefix} to {IFNAME}")))
+        .apply(move |context: &mut Bridged| {
+            let plug = context.container.plug(at)?;
+            let (index, ifname) = (plug.index, plug.ifname.clone());
+            let leased = plug.leased.clone();
+            let Inside { route, .. } = context.container.inside()?;
+            for Leased {
+                address, prefix, ..
+            } in leased
+            {
+                route
+                    .add_address(index, address, prefix)
+                    .map_err(|refusal| {
+                        refusal.error(&format!("give {address}/{prefix} to {ifname}"))
+                    })?;
+            }
+            Ok(())
         })
 }
 
@@ -392,20 +636,26 @@ pub(crate) fn up_step() -> Step<Bridged> {
         "an interface passes nothing until it is up: both plugs, and the container's own lo",
     )
     .command(|context: &Bridged| {
-        let id = &context.container.id;
-        vec![
-            in_namespace(id, &format!("ip link set {LOOPBACK} up")),
-            in_namespace(id, &format!("ip link set {IFNAME} up")),
-            format!("ip link set {} up", host_end(id)),
-        ]
+        let Container { id, plugs, .. } = &context.container;
+        let up = |name: &str| format!("ip link set {name} up");
+        let mut lines = vec![in_namespace(id, &up(LOOPBACK))];
+        for plug in plugs {
+            lines.push(in_namespace(id, &up(&plug.ifname)));
+            lines.push(up(&plug.host_end));
+        }
+        lines
     })
     .look(|context| in_namespace(&context.container.id, "ip link"))
     .apply(|context: &mut Bridged| {
         up_inside(&mut context.container, LOOPBACK)?;
-        up_inside(&mut context.container, IFNAME)?;
-        let name = host_end(&context.container.id);
-        let up = context.host.route.set_up(&name);
-        up.map_err(|refusal| refusal.error(&format!("bring {name} up")))
+        for at in 0..context.container.plugs.len() {
+            let plug = context.container.plug(at)?;
+            let (name, ifname) = (plug.host_end.clone(), plug.ifname.clone());
+            up_inside(&mut context.container, &ifname)?;
+            let up = context.host.route.set_up(&name);
+            up.map_err(|refusal| refusal.error(&format!("bring {name} up")))?;
+        }
+        Ok(())
     })
 }
 
@@ -418,44 +668,58 @@ fn up_inside(container: &mut Container, name: &str) -> Result<()> {
 pub(crate) fn route_step() -> Step<Bridged> {
     Step::new(
         "net.route",
-        "what is not on this network goes to the bridge's address, which passes it on",
+        "what is not on its networks goes to the first bridge that leads out, which passes it on",
     )
     .command(|context: &Bridged| {
-        let gateway = context.host.bridge.address;
-        let command = format!("ip route add default via {gateway} dev {IFNAME}");
-        vec![in_namespace(&context.container.id, &command)]
+        let Container { id, plugs, .. } = &context.container;
+        let routes = context.container.default_routes().into_iter();
+        let command = |(at, gateway): (usize, IpAddr)| {
+            let ifname = plugs.get(at).map_or("", |plug| &plug.ifname);
+            let family = if gateway.is_ipv4() { "" } else { "-6 " };
+            let command = format!("ip {family}route add default via {gateway} dev {ifname}");
+            in_namespace(id, &command)
+        };
+        routes.map(command).collect()
     })
     .look(|context| in_namespace(&context.container.id, "ip route"))
     .apply(|context: &mut Bridged| {
-        let gateway = context.host.bridge.address;
-        let Inside { route, index, .. } = context.container.inside()?;
-        route
-            .add_default_route(*index, gateway)
-            .map_err(|refusal| refusal.error(&format!("route by {gateway}")))
+        for (at, gateway) in context.container.default_routes() {
+            let index = context.container.plug(at)?.index;
+            let Inside { route, .. } = context.container.inside()?;
+            route
+                .add_default_route(index, gateway)
+                .map_err(|refusal| refusal.error(&format!("route by {gateway}")))?;
+        }
+        Ok(())
     })
 }
 
 /// On a bridge of the user's only our containers are masqueraded, each by itself.
-pub(crate) fn masquerade_step() -> Step<Bridged> {
+pub(crate) fn masquerade_step(at: usize) -> Step<Bridged> {
     Step::new(
         "net.masquerade",
         "outside nobody knows this address: what leaves carries the host's, and answers return",
     )
-    .command(|context: &Bridged| {
-        let Container { id, .. } = &context.container;
-        let address = context.container.shown_address();
-        vec![firewall::add_address_command(address.into(), id)]
+    .command(move |context: &Bridged| {
+        let Container { id, plugs, .. } = &context.container;
+        let leased = plugs.get(at).into_iter().flat_map(|plug| &plug.leased);
+        let command = |leased: &Leased| firewall::add_address_command(leased.address, id);
+        leased.map(command).collect()
     })
     .look(|_| format!("nft list table inet {}", ruleset::TABLE))
-    .apply(|context: &mut Bridged| {
-        let address = context.container.address()?;
-        let id = &context.container.id;
-        context.host.firewall.add_address(address.into(), id)
+    .apply(move |context: &mut Bridged| {
+        let Container { id, .. } = &context.container;
+        for leased in &context.container.plug(at)?.leased {
+            context.host.firewall.add_address(leased.address, id)?;
+        }
+        Ok(())
     })
-    .undo(|context| {
-        let address = context.container.address()?;
-        let id = &context.container.id;
-        context.host.firewall.delete_address(address.into(), id)
+    .undo(move |context| {
+        let Container { id, .. } = &context.container;
+        for leased in &context.container.plug(at)?.leased {
+            context.host.firewall.delete_address(leased.address, id)?;
+        }
+        Ok(())
     })
 }
 
@@ -499,9 +763,12 @@ fn publish_port(context: &mut Bridged, publish: &Publish) -> Result<()> {
     }
     let addresses = host
         .route
-        .addresses()?
+        .addresses(false)?
         .into_iter()
-        .map(|(_, address, _)| address);
+        .filter_map(|(_, address, _)| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
     let of_port = addresses.filter(|address| publish.host_ip.is_none_or(|ip| ip == *address));
     let forgotten = conntrack::forget(publish, of_port);
     if forgotten.is_err() {
@@ -518,13 +785,15 @@ pub(crate) fn hairpin_step() -> Step<Bridged> {
         "what the container sends to its own published port may come back by the same plug",
     )
     .command(|context: &Bridged| {
-        let name = host_end(&context.container.id);
+        let name = context.container.way_out_end().unwrap_or_default();
         vec![format!("ip link set {name} type bridge_slave hairpin on")]
     })
-    .look(|_| format!("bridge -d link show master {BRIDGE}"))
+    .look(|_| "bridge -d link show".into())
     .apply(|context: &mut Bridged| {
-        let name = host_end(&context.container.id);
-        let hairpin = context.host.route.set_hairpin(&name);
+        let Some(name) = context.container.way_out_end() else {
+            return Ok(());
+        };
+        let hairpin = context.host.route.set_hairpin(name);
         hairpin.map_err(|refusal| refusal.error(&format!("set hairpin mode on {name}")))
     })
 }

@@ -18,6 +18,10 @@ const FORMER: &str = "sysctl";
 
 /// The host passes packets on between its interfaces: without it, nothing leaves the bridge.
 pub(crate) const IP_FORWARD: &str = "net.ipv4.ip_forward";
+/// The same for IPv6.
+pub(crate) const IP6_FORWARD: &str = "net.ipv6.conf.all.forwarding";
+/// Router advertisements are listened to, but not by a router (the kernel's ip-sysctl.rst, accept_ra).
+pub(crate) const ACCEPT_RA_HOST: &str = "1";
 
 /// Packets from or to 127.0.0.0/8 may use the interface, so that `127.0.0.1:8080` on the host reaches a container.
 pub(crate) fn route_localnet(interface: &str) -> String {
@@ -29,14 +33,17 @@ pub(crate) fn disable_ipv6(interface: &str) -> String {
     format!("net.ipv6.conf.{interface}.disable_ipv6")
 }
 
-/// Keeps IPv6 from an interface of ours: we give no such addresses, and one that the kernel gives by itself would be a way
-/// around the firewall. There is nothing to restore, the switch goes with the interface.
-pub(crate) fn turn_off_ipv6(interface: &str) -> Result<()> {
-    let name = disable_ipv6(interface);
-    match fs::write(path(&name), ON) {
+/// Whether routers on the interface are listened to, who say where the way out is.
+pub(crate) fn accept_ra(interface: &str) -> String {
+    format!("net.ipv6.conf.{interface}.accept_ra")
+}
+
+/// Sets a switch of an interface of ours. There is nothing to restore, the switch goes with the interface.
+pub(crate) fn set_own(name: &str, value: &str) -> Result<()> {
+    match fs::write(path(name), value) {
         // A kernel without IPv6.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.doing(|| format!("turn on {name}")),
+        result => result.doing(|| format!("set {name} to {value}")),
     }
 }
 
@@ -52,8 +59,12 @@ pub(crate) struct TurnedOn {
 }
 
 fn path(name: &str) -> PathBuf {
-    // Interfaces of ours have no dot in their names.
-    Path::new(PROC_SYS).join(name.replace('.', "/"))
+    // An interface's name may have a dot, where a name in full has a slash (sysctl.d(5)): it is the word before the last.
+    let (head, last) = name.rsplit_once('.').unwrap_or(("", name));
+    let parts: Vec<&str> = head.splitn(4, '.').collect();
+    let mut path = Path::new(PROC_SYS).to_owned();
+    path.extend(parts);
+    path.join(last)
 }
 
 pub(crate) fn folder() -> PathBuf {
@@ -68,9 +79,14 @@ fn read(path: &Path) -> Result<Option<String>> {
     }
 }
 
+/// What the switch is set to; `None` when there is no such switch.
+pub(crate) fn value(name: &str) -> Result<Option<String>> {
+    read(&path(name))
+}
+
 /// Whether the switch is on. One that does not exist (its interface is not made yet) is off.
 pub(crate) fn is_on(name: &str) -> Result<bool> {
-    Ok(read(&path(name))?.is_some_and(|value| value == ON))
+    Ok(value(name)?.is_some_and(|value| value == ON))
 }
 
 /// Turns a switch on, after what it was has been written down.
@@ -122,10 +138,11 @@ pub(crate) fn restore(switch: &TurnedOn) -> Result<()> {
     fs::remove_file(&record).doing(|| format!("remove {}", record.display()))
 }
 
-/// Removes the empty folder of records.
-pub(crate) fn remove_folder() -> Result<()> {
-    match fs::remove_dir(folder()) {
+/// Forgets the switches of an interface that goes, and they with it.
+pub(crate) fn forget_interface(interface: &str) -> Result<()> {
+    let record = folder().join(route_localnet(interface));
+    match fs::remove_file(&record) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.doing(|| format!("remove {}", folder().display())),
+        result => result.doing(|| format!("remove {}", record.display())),
     }
 }

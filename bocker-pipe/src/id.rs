@@ -1,4 +1,4 @@
-//! Ids of containers and images: `ps_` or `img_` and six characters.
+//! Ids of containers and images: `ps_`, `img_` or `net_` and six characters.
 //! An interface name holds 15 characters (IFNAMSIZ, netdevice(7)), and `veth0_ps_xxxxxx` is exactly that long.
 
 use std::fmt;
@@ -20,6 +20,8 @@ pub enum Prefix {
     Container,
     /// An image: `img_`.
     Image,
+    /// A network that somebody made: `net_`, the name of its bridge.
+    Network,
 }
 
 impl Prefix {
@@ -28,20 +30,22 @@ impl Prefix {
         match self {
             Prefix::Container => "ps_",
             Prefix::Image => "img_",
+            Prefix::Network => "net_",
         }
     }
 }
 
-/// A well-formed id. Safe as a file name and, for containers, as the end of an interface name.
+/// A well-formed id. Safe as a file name, for containers as the end of an interface name, and for networks as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Id(String);
 
 impl Id {
-    /// Takes `ps_` or `img_` and six of `[0-9a-z]`, else fails with [`Kind::Invalid`].
+    /// Takes `ps_`, `img_` or `net_` and six of `[0-9a-z]`, else fails with [`Kind::Invalid`].
     pub fn parse(text: &str) -> Result<Id> {
-        let rest = text
-            .strip_prefix("ps_")
-            .or_else(|| text.strip_prefix("img_"));
+        let prefixes = [Prefix::Container, Prefix::Image, Prefix::Network];
+        let rest = prefixes
+            .iter()
+            .find_map(|prefix| text.strip_prefix(prefix.as_str()));
         match rest {
             Some(rest)
                 if rest.len() == RANDOM_LEN
@@ -53,7 +57,7 @@ impl Id {
             }
             _ => Err(Error::new(
                 Kind::Invalid,
-                format!("'{text}' is not an id: ps_ or img_ and six of 0-9a-z"),
+                format!("'{text}' is not an id: ps_, img_ or net_ and six of 0-9a-z"),
             )),
         }
     }
@@ -95,7 +99,12 @@ impl Id {
 
     /// Whether the id names a container.
     pub fn is_container(&self) -> bool {
-        self.0.starts_with("ps_")
+        self.0.starts_with(Prefix::Container.as_str())
+    }
+
+    /// Whether the id names a network.
+    pub fn is_network(&self) -> bool {
+        self.0.starts_with(Prefix::Network.as_str())
     }
 }
 
@@ -133,6 +142,8 @@ mod tests {
         let id = Id::random(Prefix::Container).unwrap();
         assert_eq!(Id::parse(id.as_str()).unwrap(), id);
         assert_eq!(format!("veth0_{id}").len(), 15);
+        let id = Id::random(Prefix::Network).unwrap();
+        assert!(id.is_network() && id.as_str().len() <= 15);
     }
 
     #[test]

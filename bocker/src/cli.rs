@@ -89,6 +89,8 @@ pub(crate) enum Verb {
     Rm(verbs::rm::Args),
     Inspect(verbs::inspect::Args),
     #[command(subcommand)]
+    Network(verbs::network::Verb),
+    #[command(subcommand)]
     Volume(verbs::volume::Verb),
     #[command(subcommand)]
     System(verbs::system::Verb),

@@ -122,6 +122,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Kill(args) => verbs::kill::run(session, &args),
         Verb::Rm(args) => verbs::rm::run(session, &args),
         Verb::Inspect(args) => verbs::inspect::run(session, &args),
+        Verb::Network(verb) => verbs::network::run(session, &verb),
         Verb::Volume(verb) => verbs::volume::run(session, &verb),
         Verb::System(verb) => verbs::system::run(session, &verb),
         Verb::Cleanup(args) => verbs::cleanup::run(session, &args),

@@ -255,10 +255,13 @@ fn wrong_usage_makes_nothing_and_says_what_is_right() {
         (&["-p", "80"][..], "hostPort"),
         (&["-p", "80:80/sctp"], "sctp"),
         (&["-p", "8080:80", "-p", "8080:81"], "published twice"),
-        (&["--network", "macvlan"], "bridge, none, host or cni:NAME"),
+        (
+            &["--network", "macvlan"],
+            "No network named 'macvlan' exists",
+        ),
         (
             &["--network", "none", "-p", "80:80"],
-            "ports are published on the bridge network",
+            "ports are published on bridge networks",
         ),
         (&["--hostname", "a b"], "not a host name"),
         (&["--dns", "dns.example"], "name server"),

@@ -19,6 +19,7 @@ pub(crate) mod kill;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logs;
+pub(crate) mod network;
 pub(crate) mod other;
 pub(crate) mod outcome;
 pub(crate) mod ps;

@@ -72,9 +72,22 @@ pub(crate) struct Args {
     /// Limit what is written to the root, as size=10g (on btrfs)
     #[arg(long, value_name = "size=SIZE")]
     storage_opt: Vec<OsString>,
-    /// bridge (default), none, host, or cni:NAME
-    #[arg(long, visible_alias = "net")]
-    network: Option<String>,
+    /// bridge (default), a network's name, none, host, container:NAME, ns:PATH or cni:NAME; a name may be given several times, and as
+    /// name=NAME,ip=ADDRESS,ip6=ADDRESS,mac=ADDRESS,ifname=NAME,alias=NAME
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    network: Vec<String>,
+    /// The address on the only or first network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<String>,
+    /// The same for IPv6
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<String>,
+    /// The hardware address on the only or first network
+    #[arg(long, value_name = "ADDRESS")]
+    mac_address: Option<String>,
+    /// Another name by which others on the only or first network know it
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    network_alias: Vec<String>,
     /// The host name (default: the id)
     #[arg(short = 'h', long)]
     pub(crate) hostname: Option<String>,
@@ -210,7 +223,11 @@ impl Args {
         };
         let net = session
             .stage(Piece::Net, "create")?
-            .option("--network", self.network.as_ref())
+            .options("--network", &self.network)
+            .option("--ip", self.ip.as_ref())
+            .option("--ip6", self.ip6.as_ref())
+            .option("--mac-address", self.mac_address.as_ref())
+            .options("--network-alias", &self.network_alias)
             .option("--hostname", self.hostname.as_ref())
             .options("--publish", &self.publish)
             .options("--add-host", &self.add_host)

@@ -7,7 +7,7 @@ use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
 use super::outcome::{Outcome, each};
-use super::{df, image, rm, volume};
+use super::{df, image, network, rm, volume};
 use crate::container;
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
@@ -28,11 +28,12 @@ const INFORMERS: [Piece; 3] = [Piece::Snap, Piece::Net, Piece::Cg];
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     Df(df::Args),
-    /// Remove what dead containers have left, the containers that have ended or never began, and images that have lost theirs
+    /// Remove what dead containers have left, the containers that have ended or never began, networks that none uses, and images
+    /// that have lost their names
     Prune(Prune),
     /// Print what the tools found on this machine, as JSON
     Info,
-    /// Remove every container, image and volume, and what all containers share
+    /// Remove every container, image, volume and network, and what all containers share
     Reset(Force),
     /// Make what all containers share, which the first one makes otherwise
     Setup(Setup),
@@ -127,8 +128,12 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         true => volume::anonymous(session)?,
         false => Vec::new(),
     };
-    let is_clean =
-        leftovers.is_empty() && dead.is_empty() && images.is_empty() && volumes.is_empty();
+    let networks = network::unused(session)?;
+    let is_clean = leftovers.is_empty()
+        && dead.is_empty()
+        && images.is_empty()
+        && volumes.is_empty()
+        && networks.is_empty();
     if args.dry_run || is_clean {
         return Ok(0);
     }
@@ -161,6 +166,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
     })?;
     code = code.max(worst.exit_code());
     code = code.max(image::remove(session, &images)?);
+    code = code.max(network::remove_unused(session, &networks)?);
     Ok(code.max(volume::remove_anonymous(session, &volumes)?))
 }
 
@@ -203,7 +209,7 @@ fn collect(session: &Session, pieces: &[Piece], options: &[&str]) -> Result<u8> 
 fn reset(session: &Session, force: &Force) -> Result<u8> {
     if !session.dry_run {
         force.confirm(&format!(
-            "Remove every container, image and volume in {}, and the shared network?",
+            "Remove every container, image, volume and network in {}, and what all containers share?",
             paths::root().display()
         ))?;
     }
@@ -211,6 +217,7 @@ fn reset(session: &Session, force: &Force) -> Result<u8> {
     let mut code = remove_all(session, &ids, true)?;
     let makers = [Piece::Spawn, Piece::Cg, Piece::Net, Piece::Snap];
     code = code.max(collect(session, &makers, &["--grace", "0", "--force"])?);
+    code = code.max(network::remove_all_unused(session)?);
     for piece in [Piece::Snap, Piece::Cg, Piece::Net] {
         let status = session.run(&Pipeline::new([session.tool(piece, "reset")?]).discarded())?;
         code = code.max(status);
