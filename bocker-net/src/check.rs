@@ -14,11 +14,12 @@ use serde::Serialize;
 use crate::gc::{self, Found};
 use crate::host::Host;
 use crate::member::{Attachment, CniIp, Net};
+use crate::names::Names;
 use crate::network::{self, Network};
 use crate::observe::{self, Inside, Peer};
 use crate::plug::altname;
 use crate::ruleset::CHAINS;
-use crate::{cni, files, netns};
+use crate::{BRIDGE, cni, files, netns};
 
 /// The exit code when something differs.
 const DIFFERS: u8 = 1;
@@ -28,6 +29,7 @@ const UP: &str = "up";
 const ON: &str = "on";
 const FILE: &str = "a file";
 const LEASE: &str = "lease";
+const TOLD: &str = "told";
 
 /// What is said of which property of which object.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -95,7 +97,7 @@ fn differences<'a>(
 }
 
 /// What the document says that there should be.
-fn expected(id: &Id, net: &Net) -> Facts {
+fn expected(id: &Id, net: &Net) -> Result<Facts> {
     let mut facts = Facts::default();
     if let Some(netns) = net.netns.as_ref().filter(|netns| netns.made) {
         facts.say("namespace", &netns.path, "is", NAMESPACE);
@@ -104,13 +106,16 @@ fn expected(id: &Id, net: &Net) -> Facts {
     for attachment in &net.attachments {
         expect_attachment(&mut facts, id, attachment);
     }
+    for line in Names::of_machine().to_tell(id)?.lines() {
+        facts.say("neighbour", line, "in hosts", TOLD);
+    }
     for path in files::paths(id) {
         facts.say("file", path.display(), "is", FILE);
     }
     for address in addresses(net) {
         facts.say("own address", address, "name in hosts", &net.hostname);
     }
-    facts
+    Ok(facts)
 }
 
 fn addresses(net: &Net) -> impl Iterator<Item = IpAddr> {
@@ -137,6 +142,9 @@ fn expect_attachment(facts: &mut Facts, id: &Id, attachment: &Attachment) {
         if let Some(mac) = &interface.mac {
             facts.say("interface", &interface.name, "mac", mac);
         }
+    }
+    if bridge.name != BRIDGE {
+        facts.say("names", &bridge.name, "hold", id);
     }
     if !request.publish.is_empty() {
         facts.say("interface", &outer.name, "hairpin", ON);
@@ -238,6 +246,12 @@ fn found(id: &Id, net: &Net, objects: &Found, expected: &Facts) -> Result<Facts>
             let is = if meta.is_file() { FILE } else { "no file" };
             facts.say("file", path.display(), "is", is);
         }
+    }
+    for bridge in &objects.named {
+        facts.say("names", bridge, "hold", id);
+    }
+    for line in Names::of_machine().told(id)?.lines() {
+        facts.say("neighbour", line, "in hosts", TOLD);
     }
     let hosts = files::read_hosts(id)?;
     for address in addresses(net) {
@@ -393,7 +407,7 @@ fn compare(id: &Id, document: &Document, objects: &Found) -> Result<(Facts, Fact
     let expected = if is_over {
         Facts::default()
     } else {
-        expected(id, &net)
+        expected(id, &net)?
     };
     let found = found(id, &net, objects, &expected)?;
     Ok((expected, found))

@@ -305,6 +305,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         true => options.cni.earlier(document)?,
         false => document.member(MEMBER)?,
     };
+    let name: Option<String> = document.member("name")?;
     let id = match document.value("/bocker/id") {
         None => None,
         Some(_) => Some(document.id()?),
@@ -324,6 +325,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     };
     let mut container = Container {
         id: id.unwrap_or_else(Id::placeholder),
+        name,
         mode: wish.connection.mode(),
         hostname: wish.hostname,
         dns: resolve::resolution(&wish.dns, reach)?,
@@ -440,6 +442,9 @@ fn on_networks(
     }
     steps.extend(context.publish.iter().cloned().map(steps::port_step));
     steps.push(steps::files_step());
+    if networks.iter().any(|network| !network.is_default()) {
+        steps.push(steps::names_step());
+    }
     call.create(context, steps, |document, context| {
         finish(document, &context.container, context.attachments()?);
         Ok(())

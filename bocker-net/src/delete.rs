@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::firewall::{self, Firewall};
 use crate::member::{Attachment, CniIp, Mode};
+use crate::names::Names;
 use crate::publish::Publish;
 use crate::route::Route;
 use crate::{MEMBER, STAGE, cni, files, gc, host, lease, netns, ruleset};
@@ -30,6 +31,8 @@ pub(crate) struct Remains {
     pub(crate) links: Vec<String>,
     /// Whether the container's document is of a network of CNI.
     pub(crate) is_cni: bool,
+    /// Whether others find it by name.
+    is_named: bool,
     /// Opened at first need: a container without a bridge has nothing in it.
     firewall: Option<Firewall>,
     #[expect(dead_code, reason = "held for its drop")]
@@ -41,6 +44,7 @@ impl Remains {
     pub(crate) fn of(id: Id, dry_run: bool) -> Result<Remains> {
         let verbs = if dry_run { None } else { verbs(&id)? };
         Ok(Remains {
+            is_named: Names::of_machine().knows(&id)?,
             id,
             leases: Vec::new(),
             masqueraded: Vec::new(),
@@ -63,6 +67,20 @@ impl Remains {
     pub(crate) fn steps(&self) -> Vec<Step<Remains>> {
         let mut steps = Vec::new();
         steps.extend(cni::delete::step(&self.id, self.is_cni));
+        if self.is_named {
+            steps.push(
+                Step::new("net.names", "nobody on its networks finds it any more")
+                    .command(|remains: &Remains| {
+                        let tables = Names::of_machine().folder().join("*");
+                        vec![
+                            format!("sed -i /{}/d {}", remains.id, tables.display()),
+                            "# and out of the hosts file of everyone in these tables".into(),
+                        ]
+                    })
+                    .look(|_| format!("grep . {}/*", Names::of_machine().folder().display()))
+                    .apply(|remains: &mut Remains| Names::of_machine().leave(&remains.id)),
+            );
+        }
         for publish in self.ports.clone() {
             let shown = publish.clone();
             steps.push(

@@ -11,7 +11,7 @@ use bocker_pipe::document::Mount;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
 
-const HOSTS: &str = "hosts";
+pub(crate) const HOSTS: &str = "hosts";
 const HOSTNAME: &str = "hostname";
 const RESOLV_CONF: &str = "resolv.conf";
 /// All three, with where they are mounted.

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::delete::Remains;
 use crate::firewall::Firewall;
+use crate::names::Names;
 use crate::plug::id_of_host_end;
 use crate::publish::Publish;
 use crate::route::Route;
@@ -45,6 +46,9 @@ pub(crate) struct Found {
     /// Networks of CNI.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cni: Vec<String>,
+    /// The bridges in whose tables of names it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) named: Vec<String>,
     /// In a line of `gc`: whether it is removed now.
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<bool>,
@@ -62,6 +66,7 @@ impl Found {
             masqueraded: Vec::new(),
             publish: Vec::new(),
             cni: Vec::new(),
+            named: Vec::new(),
             removed: None,
         }
     }
@@ -116,6 +121,9 @@ pub(crate) fn find() -> Result<All> {
             found.leases.push(address);
             found.bridges.push(bridge.clone());
         }
+    }
+    for (id, bridge) in Names::of_machine().members()? {
+        all.entry(id).named.push(bridge);
     }
     let mut firewall = Firewall::open()?;
     if firewall.exists()? {
@@ -195,6 +203,9 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
         found.removed = Some(result.is_ok() && !call.dry_run());
         call.line(&found)?;
         failures.note(result.map(|_| ()));
+    }
+    if !call.dry_run() {
+        Names::of_machine().sweep()?;
     }
     for claim in claim::sweep(grace, &listed, call.dry_run())? {
         call.line(&json!({"claim": claim, "removed": !call.dry_run()}))?;

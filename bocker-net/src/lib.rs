@@ -15,6 +15,7 @@ mod host;
 mod inspect;
 mod lease;
 pub mod member;
+mod names;
 mod netlink;
 mod netns;
 mod network;

@@ -8,6 +8,7 @@ use bocker_pipe::{Error, Id, Kind, Result};
 
 use crate::bridge::Bridge;
 use crate::member::{Attachment, CniDns, CniInterface, CniIp, CniResult, CniRoute, Request};
+use crate::names;
 use crate::network::DEFAULT;
 use crate::subnet::{host_mac, mac, mac_text, parse_mac};
 
@@ -123,7 +124,9 @@ impl Asked {
             "ifname" | "interface_name" | "interface-name" => {
                 request.ifname = Some(checked_ifname(value)?.to_owned());
             }
-            "alias" => request.aliases.push(value.to_owned()),
+            "alias" => request
+                .aliases
+                .push(names::checked_alias(value)?.to_owned()),
             _ => {
                 let what = format!("'{key}' is nothing that can be asked for an interface");
                 return Err(
@@ -139,7 +142,8 @@ impl Asked {
         let request = &self.request;
         request.mac.as_deref().map_or(Ok([0; 6]), parse_mac)?;
         request.ifname.as_deref().map_or(Ok(""), checked_ifname)?;
-        Ok(())
+        let mut aliases = request.aliases.iter();
+        aliases.try_for_each(|alias| names::checked_alias(alias).map(|_| ()))
     }
 }
 
@@ -335,6 +339,8 @@ mod tests {
             "name=web,ifname=a/b",
             "name=web,ifname=",
             "name=web,ifname=abcdefghijklmnop",
+            "name=web,alias=a b",
+            "name=web,alias=ps_abc123",
             "name=web,mac=01:00:5e:00:00:01",
             "name=web,frob=x",
             "web:name=other",

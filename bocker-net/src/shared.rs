@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::bridge::{self, Bridge};
 use crate::firewall::Firewall;
 use crate::host::{self, Host};
+use crate::names::Names;
 use crate::network::{self, Network};
 use crate::route::Route;
 use crate::sysctl::{self, TurnedOn};
@@ -171,6 +172,7 @@ fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
                 for bridge in host::bridges_with_leases()? {
                     lease::remove_folder(&lease::folder(&bridge))?;
                 }
+                Names::of_machine().remove_all()?;
                 host::remove_empty(&sysctl::folder())?;
                 host::remove_empty(&host::folder())
             }),

@@ -14,6 +14,7 @@ use crate::files::{self, Files};
 use crate::host::Host;
 use crate::lease::Pool;
 use crate::member::{CniDns, CniRoute, Mode};
+use crate::names::{Entry, Names};
 use crate::netlink::Refusal;
 use crate::netns::{self, Inside, Unpinned};
 use crate::plug::{Leased, Plug, altname};
@@ -38,6 +39,8 @@ pub(crate) struct Joined {
 /// What every mode works on.
 pub(crate) struct Container {
     pub(crate) id: Id,
+    /// As people call it, if they do.
+    pub(crate) name: Option<String>,
     pub(crate) mode: Mode,
     pub(crate) hostname: Option<String>,
     pub(crate) asked_dns: resolve::Asked,
@@ -326,6 +329,39 @@ pub(crate) fn files_step<C: AsRef<Container> + AsMut<Container> + 'static>() -> 
     .undo(|context: &mut C| files::remove(&context.as_ref().id))
 }
 
+/// How the others on networks that somebody made know it, and it them.
+pub(crate) fn names_step() -> Step<Bridged> {
+    Step::new(
+        "net.names",
+        "the others on its network find it by its name, id and aliases, and it finds them",
+    )
+    .command(|context: &Bridged| {
+        let names = Names::of_machine();
+        let entries = context.entries().unwrap_or_default();
+        let mut lines: Vec<String> = entries.iter().flat_map(|one| names.commands(one)).collect();
+        lines.push(
+            "# what these tables say is written into the hosts file of everyone in them".into(),
+        );
+        lines
+    })
+    .look(|context| {
+        let claims = paths::run().display();
+        format!(
+            "grep {} {}/net/names/* {claims}/*/hosts",
+            context.container.id, claims
+        )
+    })
+    .apply(|context: &mut Bridged| {
+        let (names, id) = (Names::of_machine(), &context.container.id);
+        let joined = names.join(id, &context.entries()?);
+        if joined.is_err() {
+            names.leave(id)?;
+        }
+        joined
+    })
+    .undo(|context| Names::of_machine().leave(&context.container.id))
+}
+
 /// The addresses of one interface.
 pub(crate) fn lease_step(at: usize) -> Step<Bridged> {
     Step::new(
@@ -422,6 +458,29 @@ impl Bridged {
     /// An interface, and the bridge that it is plugged into.
     pub(crate) fn at(&self, at: usize) -> Result<(&Plug, &Bridge)> {
         Ok((self.container.plug(at)?, self.host.bridge(at)?))
+    }
+
+    /// Its interfaces on networks that somebody made, as the others know them.
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let Container {
+            id, name, plugs, ..
+        } = &self.container;
+        let mut entries = Vec::new();
+        for (at, plug) in plugs.iter().enumerate() {
+            let network = &self.host.bridge(at)?.network;
+            if !network.is_default() {
+                let addresses = plug.leased.iter().map(|leased| leased.address).collect();
+                let aliases = &plug.asked.request.aliases;
+                entries.push(Entry::new(
+                    &network.bridge,
+                    addresses,
+                    id,
+                    name.as_deref(),
+                    aliases,
+                ));
+            }
+        }
+        Ok(entries)
     }
 
     /// In a dry run, the addresses that would be tried first.

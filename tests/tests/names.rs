@@ -240,6 +240,12 @@ fn odd_names_are_refused_before_anything_is_made() {
         (["--dns-search", "a\nnameserver 192.0.2.53"], "not a domain"),
         (["--dns-option", "a b"], "not an option"),
         (["--hostname", "a\u{1b}[2Jb"], "not a host name"),
+        (["--network-alias", "a b"], "cannot be another name"),
+        (["--network-alias", "ps_abc123"], "cannot be another name"),
+        (
+            ["--network", "name=bridge,alias=a\nb"],
+            "cannot be another name",
+        ),
     ] {
         let refused = create(&host, &options).exits(125).says(says);
         assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
@@ -257,4 +263,220 @@ fn odd_names_are_refused_before_anything_is_made() {
         .exits(125)
         .says("not an address");
     host.assert_same(&before);
+}
+
+/// A machine with networks that somebody made.
+struct Networks {
+    session: Session,
+}
+
+impl Networks {
+    fn new(networks: &[&str]) -> Networks {
+        let session = Session::new();
+        for words in networks {
+            let words: Vec<&str> = ["network", "create"]
+                .into_iter()
+                .chain(words.split(' '))
+                .collect();
+            session.bocker(&words).ok();
+        }
+        Networks { session }
+    }
+
+    /// Leaves a container in the background, and gives its id.
+    fn sleeping(&self, options: &str) -> String {
+        let options: Vec<&str> = ["-d"].into_iter().chain(options.split(' ')).collect();
+        let made = self.session.run(&options, &["sleep", "1000"]);
+        made.text().trim().to_owned()
+    }
+
+    fn sh(&self, container: &str, script: &str) -> Output {
+        self.session
+            .bocker(&["exec", container, "sh", "-c", script])
+    }
+
+    #[track_caller]
+    fn reaches(&self, container: &str, name: &str) {
+        let said = self
+            .sh(container, &format!("ping -c 1 -W 2 {name}"))
+            .ok()
+            .stdout;
+        assert!(said.contains(" 0% packet loss"), "{said}");
+    }
+
+    #[track_caller]
+    fn knows_not(&self, container: &str, name: &str) {
+        let script = format!("! grep -w {name} /etc/hosts");
+        self.sh(container, &script).ok();
+    }
+
+    fn remove(&self, names: &[&str]) {
+        self.session.bocker(&[&["rm", "-f"], names].concat()).ok();
+    }
+}
+
+#[test]
+fn containers_on_a_network_find_each_other_by_name_id_and_alias_as_long_as_they_run() {
+    let networks = Networks::new(&["lan"]);
+    let db = networks.sleeping("--name db --network lan --network-alias store --network-alias DB");
+    let web = networks.sleeping("--name web.front --network name=lan,alias=www");
+    for name in ["db", "store", &db] {
+        networks.reaches("web.front", name);
+    }
+    for name in ["web.front", "www", &web, "db"] {
+        networks.reaches("db", name);
+    }
+    networks
+        .session
+        .bocker(&["stop", "-t", "0", "web.front"])
+        .ok();
+    for name in ["www", &web] {
+        networks.knows_not("db", name);
+    }
+    networks.session.bocker(&["start", "web.front"]).ok();
+    networks.reaches("db", "www");
+    networks.session.host.run(&["bocker-net", "check"]).ok();
+    networks.remove(&["db", "web.front"]);
+    networks.session.bocker(&["network", "rm", "lan"]).ok();
+}
+
+#[test]
+fn a_neighbour_is_known_by_the_addresses_that_are_reachable_and_by_nobody_elsewhere() {
+    let networks = Networks::new(&["one --subnet 10.101.0.0/24", "two --subnet 10.102.0.0/24"]);
+    networks.sleeping("--name a1 --network one");
+    networks.sleeping("--name both --network one --network two");
+    networks.sleeping("--name c2 --network two");
+    let default = networks.sleeping("--name plain");
+    networks.reaches("a1", "both");
+    networks.reaches("c2", "both");
+    networks.reaches("both", "a1");
+    networks.reaches("both", "c2");
+    networks.knows_not("a1", "c2");
+    networks.sh("a1", "! grep 10.102 /etc/hosts").ok();
+    networks.sh("c2", "! grep 10.101 /etc/hosts").ok();
+    let lines = networks.sh("both", "grep -cw both /etc/hosts").ok();
+    assert_eq!(lines.stdout.trim(), "2", "itself, on each network");
+    networks
+        .sh("plain", "! grep -e a1 -e both -e c2 /etc/hosts")
+        .ok();
+    networks.knows_not("a1", &default);
+    networks.remove(&["a1", "both", "c2", "plain"]);
+}
+
+#[test]
+fn containers_with_one_alias_are_both_found_by_it_over_ipv6_too() {
+    let networks = Networks::new(&["lan --ipv6"]);
+    networks.sleeping("--name a1 --network lan --network-alias pool");
+    networks.sleeping("--name b2 --network lan --network-alias pool");
+    networks.sleeping("--name asks --network lan");
+    let hosts = networks.sh("asks", "grep -w pool /etc/hosts").ok().stdout;
+    let addresses: Vec<&str> = hosts
+        .lines()
+        .filter_map(|line| line.split('\t').next())
+        .collect();
+    assert_eq!(addresses.len(), 4, "{hosts}");
+    for address in addresses {
+        networks.reaches("asks", address);
+    }
+    networks.remove(&["a1", "b2", "asks"]);
+}
+
+#[test]
+fn what_a_container_wrote_into_its_hosts_file_stays_whoever_comes_and_goes() {
+    let networks = Networks::new(&["lan"]);
+    networks.sleeping("--name db --network lan");
+    // A file that is open sees the changes: it is written in place.
+    networks
+        .sh(
+            "db",
+            "(sleep 1000 </etc/hosts) & echo 192.0.2.7 mine >>/etc/hosts",
+        )
+        .ok();
+    networks.sleeping("--name web --network lan");
+    networks
+        .sh("db", "printf '192.0.2.8 late' >>/etc/hosts")
+        .ok();
+    networks.remove(&["web"]);
+    networks.sleeping("--name web --network lan");
+    let hosts = networks.sh("db", "cat /etc/hosts").ok().stdout;
+    for line in ["192.0.2.7 mine", "192.0.2.8 late"] {
+        assert_eq!(
+            hosts.lines().filter(|one| *one == line).count(),
+            1,
+            "{hosts}"
+        );
+    }
+    networks.reaches("db", "web");
+    // And one that has emptied it is told again.
+    networks.sh("db", ": >/etc/hosts").ok();
+    networks.remove(&["web"]);
+    networks.sleeping("--name web --network lan");
+    networks.reaches("db", "web");
+    networks.remove(&["db", "web"]);
+}
+
+#[test]
+fn many_that_come_and_go_at_once_are_all_known_in_the_end() {
+    let host = Host::new();
+    host.run(&["bocker-net", "network", "create", "lan"]).ok();
+    let before = host.fingerprint();
+    let made = host
+        .sh("for n in $(seq 12); do bocker-net create --new --network lan --network-alias c$n & done; wait")
+        .ok();
+    let documents: Vec<String> = made.stdout.lines().map(str::to_owned).collect();
+    let ids = documents.iter().map(|text| {
+        let document: Value = serde_json::from_str(text).expect("a document");
+        document["bocker"]["id"].as_str().expect("an id").to_owned()
+    });
+    for id in ids {
+        let hosts = fs::read_to_string(format!("/run/bocker/{id}/hosts")).expect("hosts");
+        for n in 1..=12 {
+            let count = hosts
+                .split_whitespace()
+                .filter(|word| **word == format!("c{n}"));
+            assert_eq!(count.count(), 1, "c{n} for {id}: {hosts}");
+        }
+    }
+    let file = host.scratch().join("documents");
+    fs::write(&file, documents.join("\n") + "\n").expect("write");
+    let script = "while read -r one; do printf '%s\n' \"$one\" | bocker-net delete >/dev/null & done <documents; wait";
+    host.sh(&format!("cd {}; {script}", host.scratch().display()))
+        .ok();
+    host.run(&["bocker-net", "reset"]).ok();
+    host.run(&["bocker-net", "setup"]).ok();
+    let leases = |picture: &bocker_tests::Fingerprint| picture.section("leases").to_vec();
+    assert!(
+        !leases(&host.fingerprint())
+            .iter()
+            .any(|line| line.contains("names")),
+        "{before}"
+    );
+}
+
+#[test]
+fn names_that_somebody_damaged_are_named_by_check_and_mended_by_the_next_who_comes() {
+    let networks = Networks::new(&["lan"]);
+    let id = networks.sleeping("--name db --network lan");
+    let host = &networks.session.host;
+    let check = || host.run(&["bocker-net", "check", "db"]);
+    check().ok();
+    let hosts = Path::new("/run/bocker").join(&id).join("hosts");
+    let text = fs::read_to_string(&hosts).expect("hosts");
+    fs::write(&hosts, text.replace("db", "other")).expect("write");
+    let named = check().exits(1);
+    assert!(named.stdout.contains(r#""object":"neighbour""#), "{named}");
+    networks.sleeping("--name web --network lan");
+    check().ok();
+    networks.reaches("web", "db");
+    networks.remove(&["web"]);
+    // A table of which half is gone, in the midst of a line, and with a line of somebody's.
+    host.sh(
+        "for table in /run/bocker/net/names/*; do printf '10.1.0.9\tnobody\n10.' >$table; done",
+    )
+    .ok();
+    let named = check().exits(1);
+    assert!(named.stdout.contains(r#""object":"names""#), "{named}");
+    networks.sleeping("--name web --network lan");
+    networks.knows_not("web", "nobody");
+    networks.remove(&["db", "web"]);
 }

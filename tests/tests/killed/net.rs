@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use bocker_tests::{Call, Fingerprint, Host, Output};
+use bocker_tests::{Call, Fingerprint, Host, Output, Struck};
 use serde_json::Value;
 
 use crate::{at_every_change, collect};
 
 const NET: &[&str] = &["bocker-net"];
+/// How many changes to the machine a create makes, at least, before it writes files: the same for every network.
+const BEFORE_FILES: usize = 36;
 const PORTS: [&str; 4] = ["-p", "127.0.0.1:8080:80", "-p", "5353:53/udp"];
 
 /// A machine whose shared objects stand already.
@@ -277,5 +279,58 @@ fn what_containers_share_is_completed_by_the_next_and_removed_exactly() {
             host.run(&["bocker-net", "reset"]).ok();
             host.assert_same(&empty);
         },
+    );
+}
+
+#[test]
+fn neighbours_are_told_the_truth_whoever_was_killed_telling_them() {
+    let machine = Machine::new();
+    machine.run(&["network", "create", "lan"]).ok();
+    let neighbour = machine.run(&["create", "--new", "--network", "lan"]).ok();
+    let id = text(&neighbour.json()["bocker"]["id"]).to_owned();
+    let hosts = || std::fs::read_to_string(format!("/run/bocker/{id}/hosts")).expect("hosts");
+    let before = (machine.host.fingerprint(), hosts());
+    let other = [
+        "create",
+        "--new",
+        "--network",
+        "lan",
+        "--network-alias",
+        "db",
+    ];
+    let create = || machine.host.call(&[NET, &other].concat());
+    let collect = || {
+        // Not the neighbour, whose claim is as young.
+        let lines = machine
+            .run(&["gc", "--grace", "0", "--dry-run"])
+            .ok()
+            .stdout;
+        let lines: Vec<&str> = lines.lines().filter(|line| !line.contains(&id)).collect();
+        let call = machine
+            .host
+            .call(&["bocker-net", "gc", "--grace", "0", "--listed"]);
+        call.stdin(lines.join("\n")).run().ok();
+        machine.host.assert_same(&before.0);
+        assert_eq!(hosts(), before.1);
+    };
+    let mut changes = Vec::new();
+    for count in BEFORE_FILES.. {
+        match create().kill_after_change(count) {
+            Struck::Killed(name) => changes.push(name),
+            Struck::Ended(made) => {
+                machine.delete(&made.stdout).run().ok();
+                break;
+            }
+        }
+        collect();
+    }
+    // The table, and the files of both.
+    for name in ["rename", "pwrite64"] {
+        assert!(changes.iter().any(|one| *one == name), "{changes:?}");
+    }
+    at_every_change(
+        12,
+        || (machine.delete(&create().run().ok().stdout), ()),
+        |()| collect(),
     );
 }

@@ -1,0 +1,662 @@
+//! How containers on one user-made network know each other: by lines in their hosts files. A table a network,
+//! `/run/bocker/net/names/<bridge>`, which is in the form of hosts(5) itself, says who is there under which names; whenever one
+//! comes or goes, what it says is written into the hosts file of everyone on that network, between two lines that say so. What
+//! else stands in these files is the container's own and is kept.
+//!
+//! Tables and files are changed under one lock. A table is written before the files when one comes, and after them when one goes,
+//! so that whoever was killed in between, the id is in the table and the next `delete` or `gc` does the whole again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bocker_pipe::error::Failures;
+use bocker_pipe::step::quote;
+use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{files, host};
+
+/// In our folder: the tables.
+const FOLDER: &str = "names";
+/// What a table is written under before it is whole; no bridge has such a name.
+const NEW: &str = ".new";
+const BEGIN: &str = "# Neighbours. bocker-net rewrites what stands from here";
+const END: &str = "# to here.";
+/// A container that has made its hosts file larger keeps it as it is.
+const HOSTS_MAX: u64 = 16 << 20;
+
+/// One interface of a container, and by which names the others on its network find it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The network's interface on the host.
+    pub(crate) bridge: String,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Its id is one of them.
+    pub(crate) names: Vec<String>,
+}
+
+impl Entry {
+    /// `name` is the container's, if it has one. What could not be told from an id, or not be a word of hosts(5), is left out.
+    pub(crate) fn new(
+        bridge: &str,
+        addresses: Vec<IpAddr>,
+        id: &Id,
+        name: Option<&str>,
+        aliases: &[String],
+    ) -> Entry {
+        let name = name.filter(|name| containers::is_name(name) && Id::parse(name).is_err());
+        let aliases = aliases.iter().map(String::as_str);
+        let aliases = aliases.filter(|alias| checked_alias(alias).is_ok());
+        let mut names: Vec<String> = Vec::new();
+        for one in name.into_iter().chain([id.as_str()]).chain(aliases) {
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(one)) {
+                names.push(one.to_owned());
+            }
+        }
+        Entry {
+            bridge: bridge.to_owned(),
+            addresses,
+            names,
+        }
+    }
+
+    /// The lines of its network's table.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let names = self.names.join(" ");
+        let line = |address: &IpAddr| format!("{address}\t{names}");
+        self.addresses.iter().map(line).collect()
+    }
+}
+
+/// Takes another name for a container. Fails with [`Kind::Invalid`] on what is no host name, and on ids: they are somebody's.
+pub(crate) fn checked_alias(name: &str) -> Result<&str> {
+    if files::is_domain(name) && Id::parse(name).is_err() {
+        return Ok(name);
+    }
+    let name = name.escape_debug();
+    let what = format!("'{name}' cannot be another name of a container");
+    Err(Error::new(Kind::Invalid, what)
+        .hint("give letters, digits, '-', '_' and single dots between them, but no id"))
+}
+
+/// One line of a table: hosts(5), with the id of a container among the names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    of: Id,
+    text: String,
+}
+
+impl Line {
+    /// `None` for what others have put in.
+    fn parse(text: &str) -> Option<Line> {
+        let mut words = text.split_ascii_whitespace();
+        words.next()?.parse::<IpAddr>().ok()?;
+        let of = words.find_map(|word| Id::parse(word).ok())?;
+        let text = text.trim_end().to_owned();
+        Some(Line { of, text })
+    }
+}
+
+/// Who is on one network.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Table(Vec<Line>);
+
+impl Table {
+    fn parse(text: &str) -> Table {
+        Table(text.lines().filter_map(Line::parse).collect())
+    }
+
+    fn has(&self, id: &Id) -> bool {
+        self.0.iter().any(|line| line.of == *id)
+    }
+
+    fn remove(&mut self, id: &Id) {
+        self.0.retain(|line| line.of != *id);
+    }
+
+    fn text(&self) -> String {
+        self.0
+            .iter()
+            .map(|line| format!("{}\n", line.text))
+            .collect()
+    }
+}
+
+/// The tables, by bridge.
+type Tables = BTreeMap<String, Table>;
+
+/// The tables of a machine, and the claims in which the hosts files are.
+pub(crate) struct Names {
+    folder: PathBuf,
+    claims: PathBuf,
+}
+
+/// Held as long as tables and files are changed.
+struct Guard(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+
+impl Names {
+    /// Those of this machine.
+    pub(crate) fn of_machine() -> Names {
+        Names {
+            folder: host::folder().join(FOLDER),
+            claims: paths::run().to_owned(),
+        }
+    }
+
+    /// From now on the others find this container, and it finds them.
+    pub(crate) fn join(&self, id: &Id, entries: &[Entry]) -> Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.folder)
+            .doing(|| format!("make {}", self.folder.display()))?;
+        let _guard = self.lock()?;
+        let mut tables = self.read()?;
+        // What a killed one has left of it is not left beside.
+        tables.values_mut().for_each(|table| table.remove(id));
+        for entry in entries {
+            let lines = entry.lines().into_iter().map(|text| Line {
+                of: id.clone(),
+                text,
+            });
+            let table = tables.entry(entry.bridge.clone()).or_default();
+            table.0.extend(lines);
+        }
+        let joined = |bridge: &str| entries.iter().any(|entry| entry.bridge == bridge);
+        for (bridge, table) in tables.iter().filter(|(bridge, _)| joined(bridge)) {
+            self.write(bridge, table)?;
+        }
+        self.spread(&tables, joined)
+    }
+
+    /// Nobody finds this container any more. Not there is success.
+    pub(crate) fn leave(&self, id: &Id) -> Result<()> {
+        let _guard = match self.lock() {
+            Err(error) if error.is(Errno::ENOENT) => return Ok(()),
+            guard => guard?,
+        };
+        let mut tables = self.read()?;
+        let mut left = Vec::new();
+        for (bridge, table) in &mut tables {
+            if table.has(id) {
+                table.remove(id);
+                left.push(bridge.clone());
+            }
+        }
+        self.spread(&tables, |bridge| left.iter().any(|one| one == bridge))?;
+        for (bridge, table) in tables.iter().filter(|(bridge, _)| left.contains(bridge)) {
+            self.write(bridge, table)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a container is in any table.
+    pub(crate) fn knows(&self, id: &Id) -> Result<bool> {
+        Ok(self.read()?.values().any(|table| table.has(id)))
+    }
+
+    /// Who is in which network's table.
+    pub(crate) fn members(&self) -> Result<Vec<(Id, String)>> {
+        let mut members = Vec::new();
+        for (bridge, table) in self.read()? {
+            let of_bridge = table.0.into_iter().map(|line| (line.of, bridge.clone()));
+            members.extend(of_bridge);
+        }
+        members.sort();
+        members.dedup();
+        Ok(members)
+    }
+
+    /// What stands between our two lines in the hosts file of this container.
+    pub(crate) fn told(&self, id: &Id) -> Result<String> {
+        let path = self.claims.join(id).join(files::HOSTS);
+        match fs::read(&path) {
+            Ok(text) => Ok(String::from_utf8_lossy(parts(&text).1).into_owned()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(error).doing(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// What should stand there.
+    pub(crate) fn to_tell(&self, id: &Id) -> Result<String> {
+        let tables = self.read()?;
+        let of = tables.values().filter(|table| table.has(id));
+        Ok(of.map(Table::text).collect())
+    }
+
+    /// Removes what a killed one was about to write.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        let new = self.folder.join(NEW);
+        if !new.exists() {
+            return Ok(());
+        }
+        // Nobody is about to while the lock is held.
+        let _guard = self.lock()?;
+        host::remove_file(&new)
+    }
+
+    /// Removes all of it, for one who knows that nobody is on any network.
+    pub(crate) fn remove_all(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            result => result.doing(|| format!("remove {}", self.folder.display())),
+        }
+    }
+
+    /// The commands that write lines into the table of a network.
+    pub(crate) fn commands(&self, entry: &Entry) -> Vec<String> {
+        let table = self.folder.join(&entry.bridge);
+        let lines: Vec<String> = entry.lines().iter().map(|line| quote(line)).collect();
+        vec![
+            format!("mkdir -p -m 700 {}", self.folder.display()),
+            format!("printf '%s\\n' {} >> {}", lines.join(" "), table.display()),
+        ]
+    }
+
+    /// The folder of the tables.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn lock(&self) -> Result<Guard> {
+        let doing = || format!("lock {}", self.folder.display());
+        let mut file = File::open(&self.folder).doing(doing)?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(guard) => return Ok(Guard(guard)),
+                Err((again, Errno::EINTR)) => file = again,
+                Err((_, errno)) => return Err(errno).doing(doing),
+            }
+        }
+    }
+
+    fn read(&self) -> Result<Tables> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Tables::new()),
+            Err(error) => return Err(error).doing(|| format!("read {}", self.folder.display())),
+        };
+        let mut tables = Tables::new();
+        for entry in entries.flatten() {
+            let Ok(bridge) = entry.file_name().into_string() else {
+                continue;
+            };
+            if bridge == NEW {
+                continue;
+            }
+            let path = entry.path();
+            let bytes = fs::read(&path).doing(|| format!("read {}", path.display()))?;
+            tables.insert(bridge, Table::parse(&String::from_utf8_lossy(&bytes)));
+        }
+        Ok(tables)
+    }
+
+    fn write(&self, bridge: &str, table: &Table) -> Result<()> {
+        let (path, new) = (self.folder.join(bridge), self.folder.join(NEW));
+        let written = match table.0.is_empty() {
+            true => return host::remove_file(&path),
+            false => fs::write(&new, table.text()).and_then(|()| fs::rename(&new, &path)),
+        };
+        written.doing(|| format!("write {}", path.display()))
+    }
+
+    /// Writes what the tables say into the files of all who are in one of those that have changed.
+    fn spread(&self, tables: &Tables, has_changed: impl Fn(&str) -> bool) -> Result<()> {
+        // Most are on one network alone, and all of these are told the same.
+        let mut networks_of: BTreeMap<&Id, Vec<&str>> = BTreeMap::new();
+        for (bridge, table) in tables {
+            for line in &table.0 {
+                let networks = networks_of.entry(&line.of).or_default();
+                if networks.last() != Some(&bridge.as_str()) {
+                    networks.push(bridge);
+                }
+            }
+        }
+        let mut sections: BTreeMap<Vec<&str>, String> = BTreeMap::new();
+        let mut failures = Failures::default();
+        for (id, networks) in networks_of {
+            if !networks.iter().any(|bridge| has_changed(bridge)) {
+                continue;
+            }
+            let section = sections.entry(networks).or_insert_with_key(|networks| {
+                let lines = networks.iter().filter_map(|bridge| tables.get(*bridge));
+                let lines: String = lines.map(Table::text).collect();
+                format!("{BEGIN}\n{lines}{END}\n")
+            });
+            failures.note(tell(&self.claims.join(id).join(files::HOSTS), section));
+        }
+        failures.into_result()
+    }
+}
+
+/// Rewrites our section of a hosts file, in place: the file is bound into the container. One that is gone is nobody's any more.
+fn tell(path: &Path, section: &str) -> Result<()> {
+    let doing = || format!("write {}", path.display());
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path);
+    let mut file = match opened {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file.doing(doing)?,
+    };
+    let mut former = Vec::new();
+    (&mut file)
+        .take(HOSTS_MAX + 1)
+        .read_to_end(&mut former)
+        .doing(doing)?;
+    if former.len() as u64 > HOSTS_MAX {
+        return Ok(());
+    }
+    let mut text = with_section(&former, section);
+    if text == former {
+        return Ok(());
+    }
+    // Whoever reads meanwhile must not find what is left of the former text after the new one: empty lines cover it first. If
+    // we are killed then, they stay until the next time.
+    let length = text.len();
+    if length < former.len() {
+        text.resize(former.len(), b'\n');
+    }
+    let written = file
+        .write_all_at(&text, 0)
+        .and_then(|()| match length < text.len() {
+            true => file.set_len(length as u64),
+            false => Ok(()),
+        });
+    if written.is_err() {
+        // The room that it had it still has; the first failure is the one to tell.
+        let _ = file.write_all_at(&former, 0);
+        let _ = file.set_len(former.len() as u64);
+    }
+    written.doing(doing)
+}
+
+/// A hosts file with this section as its end. What the container wrote comes first: it keeps its place from now on, whatever
+/// becomes of the rest.
+fn with_section(former: &[u8], section: &str) -> Vec<u8> {
+    let (before, _, after) = parts(former);
+    let mut text = Vec::with_capacity(former.len() + section.len());
+    let lines = [before, after]
+        .into_iter()
+        .flat_map(|part| part.split_inclusive(is_newline));
+    for line in lines.filter(|line| !is(line, BEGIN)) {
+        text.extend_from_slice(line);
+        if !line.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+    }
+    text.extend_from_slice(section.as_bytes());
+    text
+}
+
+/// What stands before our section, in it between its first and its last line, and after it.
+fn parts(text: &[u8]) -> (&[u8], &[u8], &[u8]) {
+    let place = |text: &[u8], mark| {
+        let mut lines = text.split_inclusive(is_newline);
+        let mut at = 0;
+        lines.find_map(|line| {
+            at += line.len();
+            is(line, mark).then(|| (at - line.len(), at))
+        })
+    };
+    let Some((begin, first)) = place(text, BEGIN) else {
+        return (text, &[], &[]);
+    };
+    let rest = &text[first..];
+    let (end, last) = place(rest, END).unwrap_or_else(|| {
+        // Without its last line, it is as long as there are lines of ours.
+        let lines = rest.split_inclusive(is_newline);
+        let ours = lines.take_while(|line| Line::parse(&String::from_utf8_lossy(line)).is_some());
+        let length = ours.map(<[u8]>::len).sum();
+        (length, length)
+    });
+    // Empty lines, by which a killed one covered the end of a longer text.
+    let after = rest[last..].iter().position(|byte| *byte != b'\n');
+    let after = after.map_or(&[][..], |at| &rest[last + at..]);
+    (&text[..begin], &rest[..end], after)
+}
+
+fn is(line: &[u8], mark: &str) -> bool {
+    line.strip_suffix(b"\n").unwrap_or(line) == mark.as_bytes()
+}
+
+fn is_newline(byte: &u8) -> bool {
+    *byte == b'\n'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A machine with folders for these containers.
+    struct Machine {
+        folder: tempfile::TempDir,
+        names: Names,
+    }
+
+    impl Machine {
+        fn new(ids: &[&str]) -> Machine {
+            let folder = tempfile::tempdir().unwrap();
+            let names = Names {
+                folder: folder.path().join("names"),
+                claims: folder.path().to_owned(),
+            };
+            for id in ids {
+                fs::create_dir(folder.path().join(id)).unwrap();
+                fs::write(
+                    folder.path().join(id).join("hosts"),
+                    "127.0.0.1\tlocalhost\n",
+                )
+                .unwrap();
+            }
+            Machine { folder, names }
+        }
+
+        fn hosts(&self, id: &str) -> String {
+            fs::read_to_string(self.folder.path().join(id).join("hosts")).unwrap()
+        }
+
+        fn append(&self, id: &str, text: &str) {
+            let path = self.folder.path().join(id).join("hosts");
+            let text = fs::read_to_string(&path).unwrap() + text;
+            fs::write(path, text).unwrap();
+        }
+    }
+
+    fn id(text: &str) -> Id {
+        Id::parse(text).unwrap()
+    }
+
+    fn entry(bridge: &str, address: &str, of: &str, name: &str, aliases: &[&str]) -> Entry {
+        let aliases: Vec<String> = aliases.iter().copied().map(String::from).collect();
+        let address = vec![address.parse().unwrap()];
+        Entry::new(bridge, address, &id(of), Some(name), &aliases)
+    }
+
+    #[test]
+    fn who_comes_is_told_to_all_and_who_goes_is_forgotten() {
+        let [a, b] = ["ps_aaaaaa", "ps_bbbbbb"];
+        let machine = Machine::new(&[a, b]);
+        let (one, other) = (
+            entry("net_1", "10.1.0.2", a, "web", &["www"]),
+            entry("net_1", "10.1.0.3", b, "db", &[]),
+        );
+        machine.names.join(&id(a), &[one]).unwrap();
+        machine.names.join(&id(b), &[other]).unwrap();
+        let told = format!(
+            "127.0.0.1\tlocalhost\n{BEGIN}\n10.1.0.2\tweb ps_aaaaaa www\n10.1.0.3\tdb ps_bbbbbb\n{END}\n"
+        );
+        assert_eq!(machine.hosts(a), told);
+        assert_eq!(machine.hosts(b), told);
+        assert_eq!(
+            machine.names.told(&id(a)).unwrap(),
+            machine.names.to_tell(&id(a)).unwrap()
+        );
+        machine.names.leave(&id(b)).unwrap();
+        machine.names.leave(&id(b)).unwrap();
+        assert!(!machine.hosts(a).contains("db"));
+        machine.names.leave(&id(a)).unwrap();
+        assert!(machine.names.members().unwrap().is_empty());
+        machine.names.remove_all().unwrap();
+        machine.names.leave(&id(a)).unwrap();
+    }
+
+    #[test]
+    fn each_is_told_of_those_on_its_own_networks_alone() {
+        let [a, b, c] = ["ps_aaaaaa", "ps_bbbbbb", "ps_cccccc"];
+        let machine = Machine::new(&[a, b, c]);
+        machine
+            .names
+            .join(&id(a), &[entry("net_1", "10.1.0.2", a, "a1", &[])])
+            .unwrap();
+        let both = [
+            entry("net_1", "10.1.0.3", b, "both", &[]),
+            entry("net_2", "10.2.0.3", b, "both", &[]),
+        ];
+        machine.names.join(&id(b), &both).unwrap();
+        machine
+            .names
+            .join(&id(c), &[entry("net_2", "10.2.0.4", c, "c1", &[])])
+            .unwrap();
+        assert!(machine.hosts(a).contains("10.1.0.3\tboth"));
+        assert!(!machine.hosts(a).contains("10.2.0"));
+        assert!(machine.hosts(b).contains("a1") && machine.hosts(b).contains("c1"));
+        assert!(!machine.hosts(c).contains("10.1.0"));
+        machine.names.leave(&id(b)).unwrap();
+        assert!(!machine.hosts(a).contains("both") && !machine.hosts(c).contains("both"));
+    }
+
+    #[test]
+    fn what_the_container_wrote_is_kept_wherever_it_stands() {
+        let [a, b] = ["ps_aaaaaa", "ps_bbbbbb"];
+        let machine = Machine::new(&[a, b]);
+        machine
+            .names
+            .join(&id(a), &[entry("net_1", "10.1.0.2", a, "web", &[])])
+            .unwrap();
+        machine.append(a, "192.0.2.7\tmine");
+        machine
+            .names
+            .join(&id(b), &[entry("net_1", "10.1.0.3", b, "db", &[])])
+            .unwrap();
+        machine.append(a, "192.0.2.8\tmine-too\n");
+        machine.names.leave(&id(b)).unwrap();
+        assert_eq!(
+            machine.hosts(a),
+            format!(
+                "127.0.0.1\tlocalhost\n192.0.2.7\tmine\n192.0.2.8\tmine-too\n{BEGIN}\n10.1.0.2\tweb ps_aaaaaa\n{END}\n"
+            )
+        );
+        // And without our last line, which it may have taken out, what it wrote is still told from what we did.
+        let cut = machine.hosts(a).replace(END, "192.0.2.9\tlast");
+        fs::write(machine.folder.path().join(a).join("hosts"), cut).unwrap();
+        machine
+            .names
+            .join(&id(b), &[entry("net_1", "10.1.0.4", b, "db", &[])])
+            .unwrap();
+        let hosts = machine.hosts(a);
+        assert!(hosts.contains("mine-too\n192.0.2.9\tlast\n"), "{hosts}");
+        assert_eq!(hosts.matches("10.1.0.2").count(), 1, "{hosts}");
+    }
+
+    #[test]
+    fn two_with_one_alias_are_both_found_by_it() {
+        let [a, b] = ["ps_aaaaaa", "ps_bbbbbb"];
+        let machine = Machine::new(&[a, b]);
+        for (of, address) in [(a, "10.1.0.2"), (b, "10.1.0.3")] {
+            machine
+                .names
+                .join(&id(of), &[entry("net_1", address, of, of, &["pool"])])
+                .unwrap();
+        }
+        assert_eq!(machine.hosts(a).matches(" pool\n").count(), 2);
+    }
+
+    #[test]
+    fn a_name_that_is_an_id_or_no_word_is_nobodys() {
+        let of = entry(
+            "net_1",
+            "10.1.0.2",
+            "ps_aaaaaa",
+            "ps_bbbbbb",
+            &["ps_cccccc", "x y", "a\nb", "www", "WWW", ""],
+        );
+        assert_eq!(of.lines(), ["10.1.0.2\tps_aaaaaa www"]);
+    }
+
+    #[test]
+    fn a_table_edited_by_hand_is_read_as_far_as_it_goes() {
+        let [a, b] = ["ps_aaaaaa", "ps_bbbbbb"];
+        let machine = Machine::new(&[a, b]);
+        machine
+            .names
+            .join(&id(a), &[entry("net_1", "10.1.0.2", a, "web", &[])])
+            .unwrap();
+        let path = machine.names.folder.join("net_1");
+        let cut = fs::read_to_string(&path).unwrap()
+            + "\u{fffd}\n10.1.0.9\n10.1.0.9\tnobody\nx\tps_zzzzzz\n10.1.0.7 ps_zz";
+        fs::write(&path, cut).unwrap();
+        machine
+            .names
+            .join(&id(b), &[entry("net_1", "10.1.0.3", b, "db", &[])])
+            .unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "10.1.0.2\tweb ps_aaaaaa\n10.1.0.3\tdb ps_bbbbbb\n"
+        );
+    }
+
+    #[test]
+    fn a_file_keeps_its_inode_and_one_that_is_no_file_is_left_alone() {
+        use std::os::unix::fs::MetadataExt;
+        let [a, b] = ["ps_aaaaaa", "ps_bbbbbb"];
+        let machine = Machine::new(&[a, b]);
+        let path = machine.folder.path().join(a).join("hosts");
+        let before = fs::metadata(&path).unwrap().ino();
+        machine
+            .names
+            .join(&id(a), &[entry("net_1", "10.1.0.2", a, "web", &[])])
+            .unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), before);
+        let precious = machine.folder.path().join("precious");
+        fs::write(&precious, "precious").unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert!(
+            machine
+                .names
+                .join(&id(b), &[entry("net_1", "10.1.0.3", b, "db", &[])])
+                .is_err()
+        );
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_holds_the_section_is_its_end_once_and_the_rest_stays(
+            lines in proptest::collection::vec("[a-z#\\PC]{0,6}|# Neighbours. bocker-net rewrites what stands from here|# to here.|10.0.0.1\tps_abcdef", 0..8),
+            newline: bool,
+        ) {
+            let mut former = lines.join("\n");
+            if newline {
+                former.push('\n');
+            }
+            let section = format!("{BEGIN}\n10.1.0.2\tweb ps_aaaaaa\n{END}\n");
+            let once = with_section(former.as_bytes(), &section);
+            prop_assert!(once.ends_with(section.as_bytes()));
+            if !former.contains(BEGIN) {
+                prop_assert!(once.starts_with(former.as_bytes()));
+            }
+            let twice = with_section(&once, &section);
+            prop_assert_eq!(&twice, &once);
+        }
+    }
+}
