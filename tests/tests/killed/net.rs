@@ -326,7 +326,7 @@ fn neighbours_are_told_the_truth_whoever_was_killed_telling_them() {
     }
     // The table, and the files of both.
     for name in ["rename", "pwrite64"] {
-        assert!(changes.iter().any(|one| *one == name), "{changes:?}");
+        assert!(changes.contains(&name), "{changes:?}");
     }
     at_every_change(
         12,
