@@ -27,7 +27,7 @@ pub(crate) const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 pub(crate) const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
 /// What mounts made on one side of a bind mount do to the other (mount_namespaces(7)).
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Propagation {
     /// Nothing.
     #[default]
@@ -126,6 +126,23 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+/// What `linux.rootfsPropagation` has to be for runtimes whose bind mounts are tied to the host's only if the root is; nothing where
+/// none is. As docker: `shared` leaves the namespace as it is, `rslave` is that of all mounts in it.
+pub(crate) fn propagation(mounts: &[Mount]) -> Result<Option<&'static str>> {
+    let mut most = Propagation::Private;
+    for mount in mounts {
+        let options = Options::parse(&mount.options)?;
+        if options.is_bind(mount) {
+            most = most.max(options.propagation);
+        }
+    }
+    Ok(match most {
+        Propagation::Private => None,
+        Propagation::Slave => Some("rslave"),
+        Propagation::Shared => Some("shared"),
+    })
 }
 
 /// The sources of those mounts that stay tied to the host's, and nothing for the others. Taken before the host's mounts become

@@ -7,6 +7,7 @@ use bocker_pipe::document::Mount;
 use bocker_pipe::{Document, Error, Kind, Result};
 use serde_json::{Value, json};
 
+use crate::mounts;
 use crate::process::{self, Process, Request};
 use crate::rooted::Root;
 
@@ -40,10 +41,13 @@ const READ_ONLY: [&str; 5] = [
 ];
 /// Where the cgroups of the host are mounted, and the container's own are shown to it.
 pub(crate) const CGROUP: &str = "/sys/fs/cgroup";
+/// How the mounts of a container's namespace are tied to the host's: what makes runc let bind mounts be shared, or slaves. Here each
+/// is tied by itself.
+const PROPAGATION: &str = "/linux/rootfsPropagation";
 
 /// What of the document is not acted on here, and so must not be asked for: to run without it would be to run laxer, or
 /// other, than the document says.
-const UNSUPPORTED: [&str; 26] = [
+const UNSUPPORTED: [&str; 25] = [
     "/hooks",
     "/linux/devices",
     "/linux/gidMappings",
@@ -52,7 +56,6 @@ const UNSUPPORTED: [&str; 26] = [
     "/linux/mountLabel",
     "/linux/netDevices",
     "/linux/personality",
-    "/linux/rootfsPropagation",
     "/linux/seccomp",
     "/linux/sysctl",
     "/linux/timeOffsets",
@@ -92,6 +95,13 @@ pub(crate) fn refuse_unsupported(document: &Document) -> Result<()> {
         if !empty {
             return refuse(&pointer[1..].replace('/', "."));
         }
+    }
+    let propagation = document.value(PROPAGATION).and_then(Value::as_str);
+    if let Some(asked) = propagation.filter(|word| !matches!(*word, "" | "private" | "rprivate"))
+        && Some(asked)
+            != mounts::propagation(&document.get::<Vec<Mount>>("/mounts")?.unwrap_or_default())?
+    {
+        return refuse(&format!("linux.rootfsPropagation '{asked}'"));
     }
     for entry in document
         .value("/linux/namespaces")
@@ -147,8 +157,11 @@ pub(crate) fn complete(
     }
 
     let has_cgroup = document.value("/bocker/cg").is_some();
-    let mounts = order_mounts(document.get("/mounts")?.unwrap_or_default(), has_cgroup);
-    document.set("/mounts", &mounts);
+    let ordered = order_mounts(document.get("/mounts")?.unwrap_or_default(), has_cgroup);
+    document.set("/mounts", &ordered);
+    if let Some(propagation) = mounts::propagation(&ordered)? {
+        document.set(PROPAGATION, propagation);
+    }
     if document.value("/linux/maskedPaths").is_none() {
         document.set("/linux/maskedPaths", &masked_paths());
     }
@@ -295,6 +308,7 @@ mod tests {
                 json!([{"type": "pid", "path": "/proc/1/ns/pid"}]),
             ),
             ("/process", json!({"rlimits": [{"type": "RLIMIT_CORE"}]})),
+            ("/linux/rootfsPropagation", json!("shared")),
         ] {
             let mut document = Document::new();
             document.set(pointer, &value);
@@ -305,6 +319,31 @@ mod tests {
         document.set("/linux/seccomp", &json!(null));
         document.set("/hooks", &json!({}));
         refuse_unsupported(&document).unwrap();
+    }
+
+    #[test]
+    fn the_propagation_of_the_root_is_what_its_bind_mounts_need() {
+        let root = tempfile::tempdir().unwrap();
+        for (options, expected) in [
+            (&["rbind", "rprivate"][..], Value::Null),
+            (&["rbind", "rslave"], json!("rslave")),
+            (&["bind", "shared"], json!("shared")),
+        ] {
+            let mut document = Document::new();
+            document.set("/root/path", root.path().to_str().unwrap());
+            let mut tied = bind("/tied");
+            tied.options = options.iter().map(ToString::to_string).collect();
+            document.set("/mounts", &[bind("/data"), tied]);
+            let request = Request {
+                command: vec!["x".into()],
+                ..Request::default()
+            };
+            for _ in 0..2 {
+                complete(&mut document, &request, "h", false).unwrap();
+                let found = document.value(PROPAGATION).cloned();
+                assert_eq!(found.unwrap_or_default(), expected, "{options:?}");
+            }
+        }
     }
 
     #[test]

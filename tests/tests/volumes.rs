@@ -679,6 +679,60 @@ fn an_image_cannot_ask_for_volumes_that_nobody_could_want() {
     }
 }
 
+/// Gives the bundle of a document, for another runtime.
+fn bundle(host: &Host, document: &str, name: &str, command: &[&str]) -> String {
+    let folder = host.scratch().join(name);
+    fs::create_dir(&folder).expect("mkdir");
+    let words = [&["bocker-spawn", "spec", "--"], command].concat();
+    let spec = host.call(&words).stdin(document).run().ok();
+    fs::write(folder.join("config.json"), spec.stdout).expect("config.json");
+    folder.display().to_string()
+}
+
+#[test]
+fn runc_ties_the_same_mounts_to_the_hosts() {
+    if !need("runc") {
+        return;
+    }
+    let s = Session::new();
+    let tied = s.host.scratch().join("tied").display().to_string();
+    s.host
+        .sh(&format!("mkdir {tied} && mount -t tmpfs tied {tied} && mount --make-shared {tied} && mkdir {tied}/later"))
+        .ok();
+    let state = s.host.scratch().join("state").display().to_string();
+    for (option, comes) in [("rprivate", false), ("rslave", true), ("rshared", true)] {
+        let create = format!(
+            "bocker-snap create --rootfs {} --volume {tied}:/x:{option}",
+            s.rootfs
+        );
+        let document = s.host.sh(&create).ok().stdout;
+        let look = "until [ -e /x/go ]; do sleep 0.01; done; ls /x/later";
+        let bundle = bundle(&s.host, &document, option, &["sh", "-c", look]);
+        let runc = ["runc", "--root", &state, "run", "-b", &bundle, option];
+        let running = s.host.spawn(&runc);
+        s.host.wait_for("it runs", || {
+            let state = s.host.run(&["runc", "--root", &state, "state", option]);
+            state.stdout.contains("\"running\"").then_some(())
+        });
+        s.host
+            .sh(&format!(
+                "mount -t tmpfs later {tied}/later && touch {tied}/later/file {tied}/go"
+            ))
+            .ok();
+        let seen = running.wait().ok().stdout;
+        assert_eq!(seen, if comes { "file\n" } else { "" }, "{option}");
+        s.host
+            .sh(&format!("umount {tied}/later; rm {tied}/go"))
+            .ok();
+        s.host
+            .call(&["bocker-snap", "delete"])
+            .stdin(document)
+            .run()
+            .ok();
+    }
+    s.host.sh(&format!("umount {tied}")).ok();
+}
+
 #[test]
 fn runc_makes_the_same_mounts_of_the_document() {
     if !need("runc") {
@@ -692,25 +746,10 @@ fn runc_makes_the_same_mounts_of_the_document() {
     );
     let document = s.host.sh(&create).ok().stdout;
     let look = "cat /bind/file; touch /bind/x 2>/dev/null || echo ro; touch /vol/x /own/x && echo rw; df -k /mem | tail -1 | awk '{print $2}'; grep ' /mem ' /proc/mounts | grep -c noexec";
-    let bundle = s.host.scratch().join("bundle");
-    fs::create_dir(&bundle).expect("mkdir");
-    let spec = s
-        .host
-        .call(&["bocker-spawn", "spec", "--", "sh", "-c", look])
-        .stdin(document.clone())
-        .run()
-        .ok();
-    fs::write(bundle.join("config.json"), spec.stdout).expect("config.json");
+    let bundle = bundle(&s.host, &document, "bundle", &["sh", "-c", look]);
     let state = s.host.scratch().join("state").display().to_string();
-    let theirs = s.host.run(&[
-        "runc",
-        "--root",
-        &state,
-        "run",
-        "-b",
-        &bundle.display().to_string(),
-        "theirs",
-    ]);
+    let runc = ["runc", "--root", &state, "run", "-b", &bundle, "theirs"];
+    let theirs = s.host.run(&runc);
     let ours = s
         .host
         .call(&[
