@@ -1,6 +1,7 @@
-//! The verb `resolve`: what a reference means at its registry. Nothing is fetched but manifests, and nothing is kept.
+//! The verb `resolve`: what a reference means at its registry. Nothing is fetched but manifests and, of an image without an index, the
+//! configuration, which says what it runs on; and nothing is kept.
 
-use bocker_pipe::layout::{Descriptor, Digest, ImageIndex, Platform};
+use bocker_pipe::layout::{CONFIG_MAX, Config, Descriptor, Digest, ImageIndex, Manifest, Platform};
 use bocker_pipe::reference::{Reference, Version};
 use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result};
 use serde::Serialize;
@@ -12,7 +13,7 @@ use crate::endpoint::Options;
 use crate::platform;
 use crate::progress::{Progress, Style};
 use crate::registry::Registry;
-use crate::resolve::{DEPTH_MAX, media_type};
+use crate::resolve::{DEPTH_MAX, is_image, json, media_type};
 
 /// What a reference means.
 #[derive(Serialize)]
@@ -23,7 +24,7 @@ struct Meaning {
     size: u64,
     /// The digest of the manifest for the platform that was asked for, if there is one.
     manifest: Option<Digest>,
-    /// What an index offers; empty where there is none.
+    /// What an index offers, or the one image where there is none.
     platforms: Vec<Offer>,
 }
 
@@ -82,6 +83,16 @@ async fn ask(registry: &Registry, reference: &Reference, wanted: &Platform) -> R
         platforms: Vec::new(),
     };
     if !is_index(&meaning.media_type) {
+        let manifest: Manifest = json(registry, &top.bytes, "a manifest")?;
+        if is_image(&manifest) {
+            let config = registry.small_blob(&manifest.config.digest, CONFIG_MAX);
+            let config: Config = json(registry, &config.await?, "an image configuration")?;
+            meaning.platforms.push(Offer {
+                platform: Some(platform::show(&config.platform())),
+                digest: meaning.digest.clone(),
+                size: meaning.size,
+            });
+        }
         return Ok(meaning);
     }
     let mut images: Vec<Descriptor> = Vec::new();
@@ -90,9 +101,7 @@ async fn ask(registry: &Registry, reference: &Reference, wanted: &Platform) -> R
         if depth > DEPTH_MAX {
             return Err(registry.says(&format!("nests indexes more than {DEPTH_MAX} deep")));
         }
-        let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|error| {
-            registry.says(&format!("sent an index that cannot be read: {error}"))
-        })?;
+        let index: ImageIndex = json(registry, &bytes, "an index")?;
         for child in index.manifests {
             if is_index(&child.media_type) {
                 let version = Version::Digest(child.digest);

@@ -290,16 +290,20 @@ pub(crate) fn media_type(registry: &Registry, fetched: &Fetched) -> Result<Strin
     }
 }
 
-/// Whether a manifest is that of a container image.
+/// Whether a manifest's configuration is that of a container image.
+pub(crate) fn is_image(manifest: &Manifest) -> bool {
+    CONFIGS.contains(&manifest.config.media_type.as_str())
+}
+
+/// Fails with [`Kind::Unsupported`] when a manifest is not that of a container image.
 fn check(registry: &Registry, reference: &Reference, manifest: &Manifest) -> Result<()> {
-    let config = manifest.config.media_type.as_str();
     let layer = |layer: &Descriptor| {
         LAYERS
             .iter()
             .any(|known| layer.media_type.starts_with(known))
     };
     let strange = match manifest.layers.iter().find(|one| !layer(one)) {
-        _ if !CONFIGS.contains(&config) => Some(config),
+        _ if !is_image(manifest) => Some(manifest.config.media_type.as_str()),
         Some(layer) => Some(layer.media_type.as_str()),
         None => None,
     };
@@ -336,7 +340,8 @@ pub(crate) fn another(reference: &Reference, wanted: &Platform, found: &Platform
     unfit(reference, wanted, &platform::show(found))
 }
 
-fn json<T: serde::de::DeserializeOwned>(
+/// Reads what a registry has sent.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(
     registry: &Registry,
     bytes: &[u8],
     what: &str,

@@ -91,6 +91,15 @@ fn an_index_is_pushed_after_all_that_it_leads_to_and_foreign_layers_are_not() {
     assert_eq!(named, ["linux/arm64", "linux/amd64"]);
     let digests: Vec<&Value> = platforms.iter().map(|offer| &offer["digest"]).collect();
     assert!(digests.contains(&&resolved["manifest"]), "{resolved}");
+    // Of an image alone its configuration tells.
+    let alone = registry.push(&Image::simple(), "alone:1");
+    let resolved = host.run(&["bocker-pull", "resolve", &alone]).ok().json();
+    let (digest, size) = (&resolved["digest"], &resolved["size"]);
+    assert_eq!(&resolved["manifest"], digest);
+    assert_eq!(
+        resolved["platforms"],
+        json!([{"platform": "linux/amd64", "digest": digest, "size": size}])
+    );
     host.run(&["bocker-pull", "-q", &target]).ok();
 
     // What its maker keeps for himself is named by the manifest and not sent.
