@@ -432,7 +432,7 @@ impl Endpoint {
         let error = error.without_url();
         let failed = Error::new(
             Kind::Remote,
-            format!("cannot fetch from {}: {}", self.title, root_cause(&error)),
+            format!("cannot talk to {}: {}", self.title, root_cause(&error)),
         );
         match find::<rustls::Error>(&error) {
             Some(rustls::Error::InvalidMessage(_)) => {

@@ -76,6 +76,8 @@ pub(crate) struct Progress(How);
 
 enum How {
     Quiet,
+    /// What is said, and nothing of blobs.
+    Messages,
     Lines,
     Bars(Bars),
     Json(Json),
@@ -182,7 +184,7 @@ impl Progress {
         match style {
             Style::Quiet => Progress(How::Quiet),
             Style::Json => Progress::of(style, []),
-            Style::Auto | Style::Plain => Progress(How::Lines),
+            Style::Auto | Style::Plain => Progress(How::Messages),
         }
     }
 
@@ -259,7 +261,7 @@ impl Progress {
                 Event::Present { blob, size }.print();
                 json.total();
             }
-            How::Quiet | How::Lines => {}
+            How::Quiet | How::Messages | How::Lines => {}
         }
     }
 
@@ -282,7 +284,7 @@ impl Progress {
                     said: Cell::new(Instant::now()),
                 });
             }
-            How::Quiet | How::Lines => return Underway(Shown::Not),
+            How::Quiet | How::Messages | How::Lines => return Underway(Shown::Not),
         };
         let bar = ProgressBar::new(blob.size)
             .with_style(bars.blob.clone())
@@ -308,7 +310,7 @@ impl Progress {
         match &self.0 {
             How::Bars(bars) => bars.total.dec_length(blob.size),
             How::Json(json) => json.bytes.set(json.bytes.get().saturating_add(blob.size)),
-            How::Quiet | How::Lines => {}
+            How::Quiet | How::Messages | How::Lines => {}
         }
         self.done(blob, "mounted");
     }
@@ -324,7 +326,7 @@ impl Progress {
 
     fn finished(&self, blob: &Descriptor, how: &str) {
         match &self.0 {
-            How::Quiet => {}
+            How::Quiet | How::Messages => {}
             How::Lines => self.say(&format!("{} {:>10} {how}", short(blob), size(blob.size))),
             How::Bars(bars) => {
                 bars.finished.set(bars.finished.get() + 1);
@@ -340,7 +342,7 @@ impl Progress {
         match &self.0 {
             How::Bars(bars) => bars.total.tick(),
             How::Json(json) => json.total(),
-            How::Quiet | How::Lines => {}
+            How::Quiet | How::Messages | How::Lines => {}
         }
     }
 
@@ -364,7 +366,7 @@ impl Progress {
         match self.0 {
             How::Quiet => {}
             How::Json(_) => Event::Message { text: line }.print(),
-            How::Lines | How::Bars(_) => {
+            How::Messages | How::Lines | How::Bars(_) => {
                 self.clear();
                 // What a registry sent may be in it.
                 let line = line.replace(char::is_control, "?");

@@ -120,8 +120,18 @@ fn look_up(
     if !resolved.fits && wanted.is_some() {
         return Err(resolve::another(&reference, &platform, &resolved.platform));
     }
-    let layers = resolved.layers.iter().map(|layer| &layer.descriptor);
-    let progress = Rc::new(Progress::of(style, layers));
+    let index = layout.index()?;
+    let id = index.id_for(resolved.digest())?;
+    let is_here = index
+        .images()
+        .contains(&entry(&reference, &resolved, id.clone()));
+    let mut layers = resolved.layers.iter().map(|layer| &layer.descriptor);
+    let progress = match style {
+        // Of one that is up to date there is no more to say.
+        Style::Auto | Style::Plain if is_here && layers.all(|layer| layout.has(layer)) => waiting,
+        _ => Progress::of(style, layers),
+    };
+    let progress = Rc::new(progress);
     progress.resolved(&reference.to_string(), resolved.digest());
     if !resolved.fits {
         let (found, host) = (
@@ -134,7 +144,6 @@ fn look_up(
         ));
     }
     progress.say_all(&registry.notices);
-    let id = layout.index()?.id_for(resolved.digest())?;
     Ok(Pull {
         runtime,
         registry,
@@ -164,22 +173,8 @@ impl Pull {
             .ok_or_else(|| Error::new(Kind::Invalid, "the image store is not open"))
     }
 
-    /// The entry that makes the image one.
     fn image(&self, id: Id) -> Image {
-        let (manifest, _) = &self.resolved.manifest;
-        Image {
-            id,
-            reference: Some(self.reference.to_string()),
-            media_type: manifest.media_type.clone(),
-            digest: manifest.digest.clone(),
-            size: manifest.size,
-            platform: Some(self.resolved.platform.clone()),
-            source: self
-                .resolved
-                .index
-                .as_ref()
-                .map(|(index, _)| index.digest.clone()),
-        }
+        entry(&self.reference, &self.resolved, id)
     }
 
     /// Ends the downloads and notes what they have written.
@@ -212,6 +207,21 @@ impl Pull {
                 self.path(blob)
             ),
         ]
+    }
+}
+
+/// The entry that makes the image one.
+fn entry(reference: &Reference, resolved: &Resolved, id: Id) -> Image {
+    let (manifest, _) = &resolved.manifest;
+    let index = resolved.index.as_ref();
+    Image {
+        id,
+        reference: Some(reference.to_string()),
+        media_type: manifest.media_type.clone(),
+        digest: manifest.digest.clone(),
+        size: manifest.size,
+        platform: Some(resolved.platform.clone()),
+        source: index.map(|(index, _)| index.digest.clone()),
     }
 }
 

@@ -785,8 +785,8 @@ fn what_a_registry_sends_without_end_is_not_read_to_the_end() {
             (lying(upper, endless(200)), "sent more than the 11000 bytes"),
             (lying("/manifests/", endless(400)), "answered 400"),
             (lying(upper, endless(400)), "answered 400"),
-            (lying("/manifests/", garbage(many)), "cannot fetch from"),
-            (lying("/manifests/", garbage(long)), "cannot fetch from"),
+            (lying("/manifests/", garbage(many)), "cannot talk to"),
+            (lying("/manifests/", garbage(long)), "cannot talk to"),
         ],
     );
 }
@@ -871,15 +871,15 @@ fn what_is_no_answer_is_refused() {
         &[
             (
                 lying("/manifests/", garbage("SSH-2.0-OpenSSH_9.2\r\n")),
-                "cannot fetch from",
+                "cannot talk to",
             ),
-            (lying("/manifests/", garbage(negative)), "cannot fetch from"),
+            (lying("/manifests/", garbage(negative)), "cannot talk to"),
             (
                 lying(
                     "/manifests/",
                     garbage("HTTP/1.1 200 X\r\n\u{1}: \0\r\n\r\n"),
                 ),
-                "cannot fetch from",
+                "cannot talk to",
             ),
             (
                 lying("/manifests/", Reply::ok("\u{fe}", "{")),
