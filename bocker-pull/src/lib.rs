@@ -17,6 +17,7 @@ mod endpoint;
 #[doc(hidden)]
 pub mod fuzz;
 mod gc;
+mod inspect;
 mod limits;
 mod list;
 mod load;
@@ -42,6 +43,7 @@ bocker-pull: fetch an image from a registry into the local image store
 
     bocker-pull [pull] REF        begin a pipeline: the document names the image
     bocker-pull list [IMAGE...] [--exists]   stored images, a line for each name
+    bocker-pull inspect IMAGE...    all that is known of an image
     bocker-pull resolve REF         its digest and platforms; nothing is kept
     bocker-pull push IMAGE [REF]    an image to a registry
     bocker-pull tag IMAGE REF       one more name
@@ -83,6 +85,11 @@ pub static TOOL: Tool = Tool {
             name: "list",
             kind: VerbKind::Reports,
             run: list::list,
+        },
+        Verb {
+            name: "inspect",
+            kind: VerbKind::Reports,
+            run: inspect::inspect,
         },
         Verb {
             name: "resolve",

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use bocker_tests::{Output, Session};
+use bocker_tests::{Image, Output, Registry, Session, need};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 /// What `-x` printed, and what else was on stderr. What only looks is printed as a comment.
 fn traced(output: &Output) -> (String, String) {
@@ -550,6 +551,85 @@ fn inspect_prints_what_it_finds_and_exits_1_for_what_it_does_not() {
         s.bocker(&["inspect", "-f", "{{.bocker.name}}", &id]).text(),
         "box\n"
     );
+}
+
+#[test]
+fn inspect_tells_what_is_mounted_as_docker_tells_it() {
+    let s = Session::new();
+    let shared = s.host.scratch().join("shared").display().to_string();
+    let bind = format!("{shared}:/bind:ro");
+    let options = [
+        "--name", "box", "-v", "db:/data", "-v", &bind, "--tmpfs", "/mem",
+    ];
+    s.run(&options, &["true"]).ok();
+    let found = s.bocker(&["inspect", "box"]).ok().json();
+    let data = s.host.root().join("volumes/db/data");
+    assert_eq!(
+        found[0]["Mounts"],
+        json!([
+            {"Type": "volume", "Name": "db", "Source": data, "Destination": "/data", "Driver": "local", "Mode": "", "RW": true, "Propagation": ""},
+            {"Type": "bind", "Source": shared, "Destination": "/bind", "Mode": "ro", "RW": false, "Propagation": "rprivate"},
+            {"Type": "tmpfs", "Source": "", "Destination": "/mem", "Mode": "", "RW": true, "Propagation": ""},
+        ])
+    );
+    s.bocker(&["rm", "box"]).ok();
+}
+
+#[test]
+fn an_image_is_told_as_docker_tells_it() {
+    if !need("docker-registry skopeo") {
+        return;
+    }
+    let s = Session::new();
+    let registry = Registry::start(&s.host);
+    let name = registry.push(&Image::two_platforms(), "team/many:1");
+    s.bocker(&["pull", &name]).ok();
+    s.bocker(&["tag", &name, "mine:2"]).ok();
+    let resolved = s.host.run(&["bocker-pull", "resolve", &name]).ok().json();
+    // What skopeo reads in our store.
+    let store = format!("oci:{}:{name}", s.host.root().join("images").display());
+    let config = s
+        .host
+        .run(&["skopeo", "inspect", "--config", &store])
+        .ok()
+        .json();
+    let found = s.bocker(&["image", "inspect", &name, "nothing:1"]);
+    let found = found
+        .exits(1)
+        .says("No image named 'nothing:1' exists")
+        .json();
+    let image = &found[0];
+    assert_eq!(found.as_array().map(Vec::len), Some(1));
+    assert_eq!(image["Id"], resolved["manifest"]);
+    assert_eq!(image["RepoTags"], json!([name, "mine:2"]));
+    let at = |name: &str| format!("{name}@{}", resolved["digest"].as_str().expect("a digest"));
+    let repository = name.rsplit_once(':').expect("a tag").0;
+    assert_eq!(image["RepoDigests"], json!([at(repository), at("mine")]));
+    for (ours, theirs) in [
+        ("Architecture", "architecture"),
+        ("Os", "os"),
+        ("Created", "created"),
+        ("Config", "config"),
+    ] {
+        assert_eq!(image[ours], config[theirs], "{ours}");
+    }
+    assert_eq!(image["RootFS"]["Layers"], config["rootfs"]["diff_ids"]);
+    let listed = s
+        .bocker(&["images", "--format", "{{.ID}} {{.Bytes}}"])
+        .text();
+    let (id, size) = listed
+        .lines()
+        .next()
+        .and_then(|line| line.split_once(' '))
+        .expect("a line");
+    assert_eq!(
+        (image["bocker"]["id"].as_str(), image["Size"].to_string()),
+        (Some(id), size.to_owned())
+    );
+    let id_by = |words: &[&str]| s.bocker(&[words, &["-f", "{{.Id}}", id]].concat()).text();
+    assert_eq!(id_by(&["image", "inspect"]).trim(), image["Id"]);
+    // Where no container has the name.
+    assert_eq!(id_by(&["inspect"]).trim(), image["Id"]);
 }
 
 #[test]

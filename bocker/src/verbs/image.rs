@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::outcome::{Outcome, each};
 use super::system::Force;
-use super::{images, load, pull, push, rmi, save, tag};
+use super::{image_inspect, images, load, pull, push, rmi, save, tag};
 use crate::container::{self, Container};
 use crate::session::{Session, not_understood, say};
 use crate::table::visible;
@@ -23,6 +23,7 @@ pub(crate) enum Verb {
     Ls(images::Args),
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
+    Inspect(image_inspect::Args),
     Prune(Prune),
     Pull(pull::Args),
     Push(push::Args),
@@ -57,6 +58,7 @@ pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
     match verb {
         Verb::Ls(args) => images::run(session, args),
         Verb::Rm(args) => rmi::run(session, args),
+        Verb::Inspect(args) => image_inspect::run(session, args),
         Verb::Prune(args) => prune(session, args),
         Verb::Pull(args) => pull::run(session, args),
         Verb::Push(args) => push::run(session, args),

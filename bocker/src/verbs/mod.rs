@@ -11,6 +11,7 @@ pub(crate) mod format;
 pub(crate) mod help;
 pub(crate) mod history;
 pub(crate) mod image;
+pub(crate) mod image_inspect;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod init;

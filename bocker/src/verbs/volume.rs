@@ -4,17 +4,14 @@ use bocker_pipe::{Kind, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::inspect::{EXIT_MISSING, print};
 use super::outcome::{Outcome, each};
 use super::system::Force;
 use crate::pipeline::{Pipeline, Stage};
 use crate::session::{Session, not_understood, say};
 use crate::table::{Format, List};
-use crate::template::Template;
 use crate::time;
 use crate::tools::Piece;
-
-/// Expected and not there, as for `inspect`.
-const EXIT_MISSING: u8 = 1;
 
 /// Look after volumes, which outlive containers
 #[derive(Debug, clap::Subcommand)]
@@ -195,15 +192,7 @@ fn inspect(session: &Session, args: &Inspect) -> Result<u8> {
             Err(error) => return Err(error),
         }
     }
-    match &args.format {
-        Some(template) => {
-            let template = Template::parse(template)?;
-            found
-                .iter()
-                .try_for_each(|volume| say(&template.fill(volume)))?;
-        }
-        None => say(&format!("{:#}", Value::Array(found)))?,
-    }
+    print(found, args.format.as_deref())?;
     Ok(code)
 }
 
