@@ -381,6 +381,13 @@ impl Load {
                 Compression::Gzip => "+gzip",
                 Compression::Zstd => "+zstd",
                 Compression::None if file.digest == *diff_id => "",
+                Compression::Xz | Compression::Bzip2 => {
+                    let what =
+                        format!("the layer '{path}' in the archive is compressed by xz or bzip2");
+                    return Err(Error::new(Kind::Unsupported, what).hint(
+                        "an image has plain layers, or such that gzip or zstd has compressed",
+                    ));
+                }
                 Compression::None => {
                     return Err(invalid(format!(
                         "the layer '{path}' in the archive is not what its image's configuration says"

@@ -216,7 +216,7 @@ fn what_is_saved_docker_and_containerd_read_and_what_they_write_is_loaded() {
 
 #[test]
 fn the_same_images_give_the_same_bytes_and_compressed_and_through_pipes_they_are_the_same() {
-    if !need("skopeo gzip zstd") {
+    if !need("skopeo gzip zstd xz bzip2") {
         return;
     }
     let host = Host::new();
@@ -237,17 +237,22 @@ fn the_same_images_give_the_same_bytes_and_compressed_and_through_pipes_they_are
         "bocker-pull save other:2 fixture:1 other:2 | cmp - {archive}"
     ))
     .ok();
-    host.sh(&format!("gzip -k {archive} && zstd -q {archive}"))
-        .ok();
+    host.sh(&format!(
+        "gzip -k {archive} && zstd -q {archive} && xz -9k {archive} && bzip2 -k {archive}"
+    ))
+    .ok();
     for (line, code) in [
         (format!("bocker-pull load < {archive}.gz"), 0),
         (format!("cat {archive} | bocker-pull load"), 0),
         (format!("bocker-pull load --input {archive}.zst"), 0),
+        (format!("bocker-pull load --input {archive}.xz"), 0),
+        (format!("bocker-pull load < {archive}.bz2"), 0),
         (
             format!("bocker-pull load -i {archive} && bocker-pull load -i {archive}"),
             0,
         ),
         (format!("head -c 3000 {archive}.gz | bocker-pull load"), 125),
+        (format!("head -c 3000 {archive}.xz | bocker-pull load"), 125),
     ] {
         clear(&host);
         host.sh(&line).exits(code);

@@ -236,7 +236,8 @@ fn what_is_exported_and_imported_is_the_same_tree() {
             "bocker export web > {through}; cmp {file} {through}"
         ))
         .ok();
-    for (index, compress) in ["cat", "gzip", "zstd"].iter().enumerate() {
+    let programs = ["cat", "gzip", "zstd", "xz", "bzip2"];
+    for (index, compress) in programs.iter().enumerate() {
         if !need(compress) {
             continue;
         }
