@@ -224,23 +224,15 @@ impl Network {
             });
         if written.is_err() {
             // The first failure is the one to tell.
-            let _ = fs::remove_file(&new);
-            let _ = fs::remove_dir(folder());
+            let _ = tidy();
         }
         written.doing(what)
     }
 
     /// Removes the definition. Already gone is success.
     pub(crate) fn forget(&self) -> Result<()> {
-        for path in [path(&self.name), folder().join(NEW)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                result => result.doing(|| format!("remove {}", path.display()))?,
-            }
-        }
-        // As long as there are others, it stays.
-        let _ = fs::remove_dir(folder());
-        Ok(())
+        remove_file(&path(&self.name))?;
+        tidy()
     }
 
     /// The containers of our root whose documents say that they are on it, running or not.
@@ -255,6 +247,21 @@ impl Network {
         ids.retain(|id| is_on_it(id).unwrap_or(false));
         Ok(ids)
     }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result.doing(|| format!("remove {}", path.display())),
+    }
+}
+
+/// Removes what one has left who was killed as it wrote a definition, for one who holds the lock of all networks.
+pub(crate) fn tidy() -> Result<()> {
+    remove_file(&folder().join(NEW))?;
+    // As long as there are definitions, it stays.
+    let _ = fs::remove_dir(folder());
+    Ok(())
 }
 
 /// The folder of the definitions.

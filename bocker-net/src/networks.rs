@@ -489,6 +489,9 @@ fn remove(call: &mut Call) -> Result<()> {
 fn prune(call: &mut Call) -> Result<()> {
     let options = Options::read(call, &["--filter"])?;
     let _guard = lock_unless(call.dry_run())?;
+    if !call.dry_run() {
+        network::tidy()?;
+    }
     let (networks, mut failures) = network::list()?;
     let mut machine = Machine::look()?;
     for network in networks {
@@ -605,7 +608,11 @@ impl Removal {
             Step::new("net.network", "nobody knows the network any more")
                 .command(|removal: &Removal| {
                     let path = network::path(&removal.network.name);
-                    vec![format!("rm -f {}", quote(&path.display().to_string()))]
+                    let folder = quote(&network::folder().display().to_string());
+                    vec![
+                        format!("rm -f {}", quote(&path.display().to_string())),
+                        format!("rmdir --ignore-fail-on-non-empty {folder}"),
+                    ]
                 })
                 .look(|_| format!("ls {}", quote(&network::folder().display().to_string())))
                 .apply(|removal| removal.network.forget()),

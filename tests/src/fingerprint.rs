@@ -48,7 +48,7 @@ impl Fingerprint {
     /// time after the namespace that held its peer.
     pub(crate) fn has_interfaces_in_flight(&self) -> bool {
         let names = self.sections["links"].iter().filter_map(|line| {
-            let id = line.strip_prefix(r#"ifname="veth0_"#)?;
+            let (_, id) = line.strip_prefix(r#"ifname="veth"#)?.split_once('_')?;
             id.split('"').next()
         });
         let mut pins = names.map(|id| Path::new("/run/bocker").join(id).join("netns"));

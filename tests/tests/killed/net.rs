@@ -334,3 +334,69 @@ fn neighbours_are_told_the_truth_whoever_was_killed_telling_them() {
         |()| collect(),
     );
 }
+
+#[test]
+fn a_network_whose_making_or_removal_was_killed_is_there_or_not_and_the_next_makes_it_right() {
+    let host = Host::new();
+    let network = |words: &[&str]| host.call(&[&["bocker-net", "network"], words].concat());
+    let used = || {
+        network(&["create", "web"]).run().ok();
+        let create = ["bocker-net", "create", "--new", "--network", "web"];
+        let document = host.run(&create).ok().stdout;
+        let delete = host.call(&["bocker-net", "delete"]).stdin(document);
+        delete.run().ok();
+    };
+    // What all networks share is made with the first.
+    used();
+    network(&["remove", "web"]).run().ok();
+    let before = host.fingerprint();
+    at_every_change(
+        3,
+        || (network(&["create", "web"]), ()),
+        |()| {
+            // Either it is there as a whole, or its name is free.
+            if network(&["list"]).run().ok().json_lines().len() == 1 {
+                network(&["create", "web"]).run().ok();
+            }
+            network(&["remove", "web"]).run().ok();
+            host.assert_same(&before);
+        },
+    );
+    at_every_change(
+        6,
+        || {
+            used();
+            (network(&["remove", "web"]), ())
+        },
+        |()| {
+            network(&["remove", "--force", "web"]).run().ok();
+            network(&["prune"]).run().ok();
+            host.assert_same(&before);
+        },
+    );
+}
+
+#[test]
+fn a_create_on_a_network_that_has_no_bridge_yet_is_collected_and_its_bridge_removed() {
+    let host = Host::new();
+    let empty = host.fingerprint();
+    let run = |words: &[&str]| host.run(&[NET, words].concat()).ok();
+    let create = ["bocker-net", "create", "--new", "--network", "web"];
+    run(&["network", "create", "web", "--ipv6", "--isolated"]);
+    at_every_change(
+        40,
+        || (host.call(&create), ()),
+        |()| {
+            run(&["gc", "--grace", "0"]);
+            run(&["reset"]);
+            assert!(!host.sh("ip -br link").text().contains("net_"));
+        },
+    );
+    // One that was left half made is completed.
+    let document = run(&create[1..]).stdout;
+    let delete = host.call(&["bocker-net", "delete"]).stdin(document);
+    delete.run().ok();
+    run(&["network", "prune"]);
+    run(&["reset"]);
+    host.assert_same(&empty);
+}
