@@ -11,11 +11,13 @@ use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers};
 use serde::Serialize;
 
+use crate::firewall;
 use crate::gc::{self, Found};
 use crate::host::Host;
 use crate::member::{Attachment, CniIp, Net};
 use crate::names::Names;
 use crate::network::{self, Network};
+use crate::nft::Family;
 use crate::observe::{self, Inside, Peer};
 use crate::plug::altname;
 use crate::ruleset::CHAINS;
@@ -124,12 +126,7 @@ fn addresses(net: &Net) -> impl Iterator<Item = IpAddr> {
 }
 
 fn expect_attachment(facts: &mut Facts, id: &Id, attachment: &Attachment) {
-    let Attachment {
-        result,
-        request,
-        ifname,
-        ..
-    } = attachment;
+    let Attachment { result, ifname, .. } = attachment;
     let [bridge, outer, inner] = result.interfaces.as_slice() else {
         return;
     };
@@ -146,7 +143,8 @@ fn expect_attachment(facts: &mut Facts, id: &Id, attachment: &Attachment) {
     if bridge.name != BRIDGE {
         facts.say("names", &bridge.name, "hold", id);
     }
-    if !request.publish.is_empty() {
+    let ports = attachment.ports();
+    if !ports.is_empty() {
         facts.say("interface", &outer.name, "hairpin", ON);
     }
     for ip in &result.ips {
@@ -167,7 +165,9 @@ fn expect_attachment(facts: &mut Facts, id: &Id, attachment: &Attachment) {
     for route in &result.routes {
         facts.say("route", &route.dst, "by", way(route.gw, ifname));
     }
-    for publish in &request.publish {
+    let addresses = result.ips.iter().filter_map(CniIp::address);
+    let families: Vec<Family> = addresses.map(Family::of).collect();
+    for publish in firewall::as_read(&ports, &families) {
         facts.say(
             "port",
             publish.host(),

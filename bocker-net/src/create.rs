@@ -1,23 +1,20 @@
 //! `create`: what was asked for, checked before anything is made; the steps; and what they put into the document.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use bocker_pipe::document::Mount;
 use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, containers, lock};
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
-};
 
 use crate::extra::ExtraHost;
 use crate::host::Host;
 use crate::member::{Attachment, Mode, Net, Netns};
 use crate::netns::{self, Unpinned};
 use crate::network::{self, Network};
+use crate::nft::Family;
 use crate::plug::{self, Asked, Plug};
-use crate::publish::{Protocol, Publish};
+use crate::ports::Ports;
+use crate::publish::Wanted;
 use crate::resolve::{self, Reach};
 use crate::steps::{self, Bridged, Container, Joined};
 use crate::{MEMBER, cni, files};
@@ -33,7 +30,8 @@ const CNI: &str = "cni:";
 struct Wish {
     connection: Connection,
     hostname: Option<String>,
-    publish: Vec<Publish>,
+    publish: Vec<Wanted>,
+    publish_all: bool,
     dns: resolve::Asked,
     extra_hosts: Vec<ExtraHost>,
 }
@@ -136,7 +134,8 @@ struct Options {
     /// What is asked for of the only or first network: key and value, as in `--network name=NAME,KEY=VALUE`.
     of_first: Vec<(&'static str, String)>,
     hostname: Option<String>,
-    publish: Vec<Publish>,
+    publish: Vec<Wanted>,
+    publish_all: bool,
     dns: resolve::Asked,
     extra_hosts: Vec<ExtraHost>,
     cni: cni::create::Options,
@@ -167,6 +166,7 @@ impl Options {
                 "--network-alias" => options.of_first.push(("alias", call.text()?)),
                 "--hostname" => options.hostname = Some(files::checked_hostname(&call.text()?)?),
                 "-p" | "--publish" => options.publish.push(call.text()?.parse()?),
+                "-P" | "--publish-all" => options.publish_all = true,
                 "--add-host" => options.extra_hosts.push(call.text()?.parse()?),
                 "--dns" => options.dns.servers.push(resolve::server(&call.text()?)?),
                 "--dns-search" => options.dns.search.push(call.text()?),
@@ -194,11 +194,14 @@ impl Options {
     /// Options come before what the document remembers of an earlier create.
     fn over(self, connection: Option<Connection>, earlier: Option<Net>) -> Result<Wish> {
         let earlier = earlier.map(|mut net| {
-            let attachments = net.attachments.iter_mut();
-            let publish =
-                attachments.flat_map(|attachment| std::mem::take(&mut attachment.request.publish));
+            let (mut publish, mut publish_all) = (Vec::new(), false);
+            for attachment in &mut net.attachments {
+                publish.append(&mut attachment.request.publish);
+                publish_all |= std::mem::take(&mut attachment.request.publish_all);
+            }
             Wish {
-                publish: publish.collect(),
+                publish,
+                publish_all,
                 hostname: Some(std::mem::take(&mut net.hostname)).filter(|name| !name.is_empty()),
                 dns: resolve::Asked {
                     servers: std::mem::take(&mut net.dns),
@@ -213,6 +216,7 @@ impl Options {
             connection: Connection::Networks(plug::default_network()),
             hostname: None,
             publish: Vec::new(),
+            publish_all: false,
             dns: resolve::Asked::default(),
             extra_hosts: Vec::new(),
         });
@@ -220,6 +224,7 @@ impl Options {
             // Only bridges have ports, and the host's name is for its own network alone.
             if connection.mode() != wish.connection.mode() {
                 wish.publish.clear();
+                wish.publish_all = false;
                 wish.hostname = None;
             }
             wish.connection = connection;
@@ -239,7 +244,11 @@ impl Options {
             _ => {}
         }
         wish.hostname = self.hostname.or(wish.hostname);
-        wish.publish = or(self.publish, wish.publish);
+        // Both say which ports: whoever says it anew says all of it.
+        if self.publish_all || !self.publish.is_empty() {
+            wish.publish = self.publish;
+            wish.publish_all = self.publish_all;
+        }
         wish.dns = resolve::Asked {
             servers: or(self.dns.servers, wish.dns.servers),
             search: or(self.dns.search, wish.dns.search),
@@ -263,7 +272,8 @@ impl Wish {
             files::checked_hostname(hostname)?;
         }
         self.dns.check()?;
-        if !matches!(mode, Mode::Bridge | Mode::Cni) && !self.publish.is_empty() {
+        let publishes = self.publish_all || !self.publish.is_empty();
+        if !matches!(mode, Mode::Bridge | Mode::Cni) && publishes {
             return Err(Error::new(
                 Kind::Usage,
                 "ports are published on bridge networks and those of CNI only",
@@ -272,19 +282,6 @@ impl Wish {
         }
         if let Connection::Networks(networks) = &self.connection {
             networks.iter().try_for_each(Asked::check)?;
-        }
-        for (place, one) in self.publish.iter().enumerate() {
-            if self
-                .publish
-                .iter()
-                .take(place)
-                .any(|other| other.collides(one))
-            {
-                return Err(Error::new(
-                    Kind::Usage,
-                    format!("port {} of the host is published twice", one.host()),
-                ));
-            }
         }
         Ok(())
     }
@@ -310,10 +307,15 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         None => None,
         Some(_) => Some(document.id()?),
     };
-    let dry_run = call.dry_run();
-    let of_cni = std::mem::take(&mut options.cni);
+    let mut of_cni = std::mem::take(&mut options.cni);
     let wish = options.over(connection, earlier)?;
     wish.check()?;
+    let (publish, publish_all) = match wish.connection {
+        Connection::Cni if wish.publish.is_empty() && !wish.publish_all => of_cni.published(),
+        _ => (wish.publish, wish.publish_all),
+    };
+    let ports = Ports::asked(publish, publish_all, document)?;
+    let dry_run = call.dry_run();
     let verbs = match &id {
         Some(id) => refuse_existing(id, dry_run)?,
         None => None,
@@ -345,7 +347,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     let mut steps = Vec::new();
     match wish.connection {
         Connection::Networks(asked) => {
-            return on_networks(call, container, &asked, wish.publish, is_new);
+            return on_networks(call, container, &asked, ports, is_new);
         }
         Connection::None => steps.extend([
             steps::netns_step(),
@@ -361,7 +363,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
             steps.push(steps::files_step());
         }
         Connection::Cni => {
-            return cni::create::run(call, container, is_new, wish.publish, of_cni);
+            return cni::create::run(call, container, is_new, ports, of_cni);
         }
         Connection::Container(name) => join(&mut container, &name, dry_run)?,
         Connection::Ns(path) => {
@@ -385,7 +387,7 @@ fn on_networks(
     call: &mut Call,
     mut container: Container,
     asked: &[Asked],
-    publish: Vec<Publish>,
+    mut ports: Ports,
     is_new: bool,
 ) -> Result<()> {
     let networks = asked
@@ -394,7 +396,7 @@ fn on_networks(
         .collect::<Result<Vec<Network>>>()?;
     container.plugs = Plug::all(&container.id, asked)?;
     container.way_out = networks.iter().position(|network| !network.internal);
-    if container.way_out.is_none() && !publish.is_empty() {
+    if container.way_out.is_none() && !ports.is_empty() {
         let what = "ports are published on a network that is not internal, and there is none";
         return Err(Error::new(Kind::Usage, what).hint("leave -p out, or add a --network"));
     }
@@ -409,12 +411,18 @@ fn on_networks(
         container.dns = resolve::resolution(&container.asked_dns.clone(), container.reach)?;
     }
     container.extra_hosts()?;
-    host.firewall.refuse_taken(&publish)?;
-    publish.iter().try_for_each(refuse_used)?;
+    let families = match container.way_out {
+        Some(at) => families(&host.bridge(at)?.network),
+        None => Vec::new(),
+    };
+    ports.refuse(&mut host.firewall, &families)?;
+    if call.dry_run() {
+        ports.choose(&mut host.firewall, &families, &container.id)?;
+    }
     let mut context = Bridged {
         container,
         host,
-        publish,
+        ports,
     };
     if call.dry_run() {
         context.plan()?;
@@ -437,10 +445,9 @@ fn on_networks(
     if context.container.way_out.is_some() {
         steps.push(steps::route_step());
     }
-    if !context.publish.is_empty() {
-        steps.push(steps::hairpin_step());
+    if !context.ports.is_empty() {
+        steps.extend([steps::hairpin_step(), steps::ports_step()]);
     }
-    steps.extend(context.publish.iter().cloned().map(steps::port_step));
     steps.push(steps::files_step());
     if networks.iter().any(|network| !network.is_default()) {
         steps.push(steps::names_step());
@@ -449,6 +456,14 @@ fn on_networks(
         finish(document, &context.container, context.attachments()?);
         Ok(())
     })
+}
+
+/// The families in which a container on this network has an address.
+fn families(network: &Network) -> Vec<Family> {
+    let ranges = network.subnets.iter();
+    ranges
+        .map(|range| Family::of(range.subnet.network()))
+        .collect()
 }
 
 /// The host's addresses as the container reaches it, by the network that leads out or else the first.
@@ -543,46 +558,6 @@ fn host_name() -> Result<String> {
     Ok(name.nodename().to_string_lossy().into_owned())
 }
 
-/// Refuses a port on which a program of the host listens: published, it would be hidden from the outside.
-pub(crate) fn refuse_used(publish: &Publish) -> Result<()> {
-    let kind = match publish.protocol {
-        Protocol::Tcp => SockType::Stream,
-        Protocol::Udp => SockType::Datagram,
-    };
-    let [a, b, c, d] = publish.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
-    let try_bind = || {
-        let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)?;
-        if publish.protocol == Protocol::Tcp {
-            // Connections that have just ended are not in the way; a listener still is (socket(7)).
-            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-        }
-        bind(
-            socket.as_raw_fd(),
-            &SockaddrIn::new(a, b, c, d, publish.host_port),
-        )
-    };
-    let refuse = |kind, what: &str, hint: &str| {
-        Err(Error::new(kind, format!("cannot publish {publish}: {what}")).hint(hint))
-    };
-    match try_bind() {
-        Ok(()) => Ok(()),
-        Err(Errno::EADDRINUSE) => refuse(
-            Kind::InUse,
-            "a program of the host uses that port",
-            "choose another, or see who with 'ss -lntup'",
-        ),
-        Err(Errno::EADDRNOTAVAIL) => refuse(
-            Kind::Invalid,
-            "the host does not have that address",
-            "'ip -4 address' lists those it has",
-        ),
-        Err(errno) => Err(Error::system(
-            &format!("try port {}", publish.host()),
-            errno,
-        )),
-    }
-}
-
 impl Bridged {
     fn attachments(&self) -> Result<Vec<Attachment>> {
         let sandbox = netns::path(&self.container.id).display().to_string();
@@ -593,7 +568,8 @@ impl Bridged {
             let dns = self.container.dns.clone();
             let mut attachment = plug.attachment(bridge, &sandbox, routes, dns)?;
             if self.container.way_out == Some(at) {
-                attachment.request.publish.clone_from(&self.publish);
+                (attachment.request.publish, attachment.request.publish_all) = self.ports.request();
+                attachment.published = self.ports.published().to_vec();
             }
             attachments.push(attachment);
         }
@@ -695,7 +671,7 @@ mod tests {
         assert_eq!(changed.dns.search, ["example.org"]);
         assert_eq!(changed.hostname.as_deref(), Some("other"));
         assert_eq!(changed.publish.len(), 1);
-        assert_eq!(changed.publish[0].host_port, 9090);
+        assert_eq!(changed.publish[0].host_port, Some(9090));
     }
 
     #[test]

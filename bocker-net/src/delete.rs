@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::firewall::{self, Firewall};
 use crate::member::{Attachment, CniIp, Mode};
 use crate::names::Names;
+use crate::nft::Family;
 use crate::publish::Publish;
 use crate::route::Route;
 use crate::{MEMBER, STAGE, cni, files, gc, host, lease, netns, ruleset};
@@ -27,6 +28,8 @@ pub(crate) struct Remains {
     /// Addresses that are masqueraded by themselves.
     pub(crate) masqueraded: Vec<IpAddr>,
     pub(crate) ports: Vec<Publish>,
+    /// Over which those on all addresses are published.
+    families: Vec<Family>,
     /// The host's ends of cables that have to be removed by themselves.
     pub(crate) links: Vec<String>,
     /// Whether the container's document is of a network of CNI.
@@ -49,6 +52,7 @@ impl Remains {
             leases: Vec::new(),
             masqueraded: Vec::new(),
             ports: Vec::new(),
+            families: vec![Family::V4],
             links: Vec::new(),
             is_cni: false,
             firewall: None,
@@ -81,15 +85,16 @@ impl Remains {
                     .apply(|remains: &mut Remains| Names::of_machine().leave(&remains.id)),
             );
         }
-        for publish in self.ports.clone() {
-            let shown = publish.clone();
+        if !self.ports.is_empty() {
             steps.push(
-                Step::new("net.port", "the port of the host is free again")
-                    .command(move |_| vec![firewall::delete_port_command(&shown)])
+                Step::new("net.port", "the ports of the host are free again")
+                    .command(|remains: &Remains| {
+                        firewall::delete_ports_commands(&remains.ports, &remains.families)
+                    })
                     .look(|_| format!("nft list table inet {}", ruleset::TABLE))
-                    .apply(move |remains: &mut Remains| {
-                        let id = remains.id.clone();
-                        remains.firewall()?.unpublish(&publish, &id)
+                    .apply(|remains: &mut Remains| {
+                        let (id, ports) = (remains.id.clone(), remains.ports.clone());
+                        remains.firewall()?.unpublish(&ports, &id)
                     }),
             );
         }
@@ -195,7 +200,12 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     let mut remains = Remains::of(id, call.dry_run())?;
     remains.is_cni = is_cni;
     for attachment in attachments {
+        let ports = attachment.ports();
         let addresses = attachment.result.ips.iter().filter_map(CniIp::address);
+        if !ports.is_empty() {
+            remains.families = addresses.clone().map(Family::of).collect();
+            remains.ports.extend(ports);
+        }
         if let Some(bridge) = attachment.bridge {
             let leases = addresses.clone().map(|address| (bridge.clone(), address));
             remains.leases.extend(leases);
@@ -203,7 +213,6 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         if attachment.masquerade {
             remains.masqueraded.extend(addresses);
         }
-        remains.ports.extend(attachment.request.publish);
     }
     if !is_told {
         // Its create may have been killed before it could say what it had made.

@@ -1,7 +1,7 @@
 //! Our nftables table in the kernel, and what is put into it and taken out for each bridge and container. Only this table is
 //! ever touched. A packet that another table drops stays dropped: an accept ends one table's chain only.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bocker_pipe::{Error, Id, Kind, Result};
 use nix::errno::Errno;
@@ -18,6 +18,11 @@ const FORMER_SETS: [&str; 3] = [
     Family::V4.published(),
     Family::V4.published_any(),
 ];
+
+/// So many ports are asked for one by one; where there are more, all of a map is read.
+const FEW: usize = 8;
+/// Bytes of the key of a port on all addresses: protocol and port, each in a part of the register.
+const PORT_KEY: usize = 8;
 
 /// A bridge that containers are connected to, as our table knows it.
 #[derive(Debug, Clone, Copy)]
@@ -102,65 +107,178 @@ pub(crate) fn delete_address_command(address: IpAddr) -> String {
     )
 }
 
-fn port_key_text(publish: &Publish) -> String {
-    let port = format!("{} . {}", publish.protocol, publish.host_port);
-    publish
-        .host_ip
-        .map_or(port.clone(), |ip| format!("{ip} . {port}"))
+/// Where published ports lead: a container's addresses, at most one of each family.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
 }
 
-fn port_set(publish: &Publish) -> &'static str {
-    if publish.host_ip.is_some() {
-        Family::V4.published()
-    } else {
-        Family::V4.published_any()
+impl Target {
+    fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        let (v4, v6) = (self.v4.map(IpAddr::from), self.v6.map(IpAddr::from));
+        v4.into_iter().chain(v6)
+    }
+
+    /// The families in which something can be published.
+    pub(crate) fn families(self) -> Vec<Family> {
+        self.addresses().map(Family::of).collect()
     }
 }
 
-/// The nft(8) command that publishes a port.
-pub(crate) fn add_port_command(publish: &Publish, address: Ipv4Addr, id: &Id) -> String {
-    let text = format!(
-        "{} comment \"{id}\" : {address} . {}",
-        port_key_text(publish),
-        publish.container_port
-    );
-    element_command("add", port_set(publish), &text)
+fn port_set(publish: &Publish, family: Family) -> &'static str {
+    if publish.is_any() {
+        family.published_any()
+    } else {
+        family.published()
+    }
 }
 
-/// The nft(8) command that takes it back.
-pub(crate) fn delete_port_command(publish: &Publish) -> String {
-    element_command("delete", port_set(publish), &port_key_text(publish))
+/// Of one port.
+fn port_key_text(publish: &Publish) -> String {
+    let port = format!("{} . {}", publish.protocol, publish.host_port);
+    match publish.host_ip {
+        Some(ip) if !publish.is_any() => format!("{ip} . {port}"),
+        _ => port,
+    }
 }
 
+/// Of one port.
 fn port_key(publish: &Publish) -> Vec<u8> {
-    let mut key = publish
-        .host_ip
-        .map_or(Vec::new(), |ip| ip.octets().to_vec());
+    let mut key = match publish.host_ip {
+        Some(ip) if !publish.is_any() => octets(ip),
+        _ => Vec::new(),
+    };
     key.extend([publish.protocol.number(), 0, 0, 0]);
     key.extend(publish.host_port.to_be_bytes());
     key.extend([0, 0]);
     key
 }
 
-/// The reverse of an element's key and data, of either map.
-fn published(element: &Element) -> Option<(Publish, Ipv4Addr)> {
-    let (host_ip, key) = match element.key[..] {
-        [a, b, c, d, ref rest @ ..] if rest.len() == 8 => (Some(Ipv4Addr::new(a, b, c, d)), rest),
-        ref rest => (None, rest),
+/// The elements that publish these ports, by the map that they go into; of which address, the target says.
+fn port_elements(ports: &[Publish], to: Target, id: &Id) -> Vec<(&'static str, Vec<Element>)> {
+    let mut maps: Vec<(&'static str, Vec<Element>)> = Vec::new();
+    for address in to.addresses() {
+        let family = Family::of(address);
+        for publish in ports.iter().filter(|publish| publish.covers(family)) {
+            let map = port_set(publish, family);
+            let elements = publish.each().map(|one| {
+                let mut data = octets(address);
+                data.extend(one.container_port.to_be_bytes());
+                data.extend([0, 0]);
+                element(port_key(&one), data, Some(id.as_str()))
+            });
+            match maps.iter_mut().find(|(name, _)| *name == map) {
+                Some((_, all)) => all.extend(elements),
+                None => maps.push((map, elements.collect())),
+            }
+        }
+    }
+    maps
+}
+
+/// The nft(8) commands that publish ports, one for each map.
+pub(crate) fn add_ports_commands(ports: &[Publish], to: Target, id: &Id) -> Vec<String> {
+    let mut texts = Texts::default();
+    for address in to.addresses() {
+        let family = Family::of(address);
+        for publish in ports.iter().filter(|publish| publish.covers(family)) {
+            texts.add(port_set(publish, family), publish, |one| {
+                let (key, port) = (port_key_text(one), one.container_port);
+                format!("{key} comment \"{id}\" : {address} . {port}")
+            });
+        }
+    }
+    texts.commands("add")
+}
+
+/// The nft(8) commands that take them back. Those on all addresses are of these families.
+pub(crate) fn delete_ports_commands(ports: &[Publish], families: &[Family]) -> Vec<String> {
+    let mut texts = Texts::default();
+    for family in [Family::V4, Family::V6] {
+        let is_there = |publish: &&Publish| match publish.host_ip {
+            Some(ip) => Family::of(ip) == family,
+            None => families.contains(&family),
+        };
+        for publish in ports.iter().filter(is_there) {
+            texts.add(port_set(publish, family), publish, port_key_text);
+        }
+    }
+    texts.commands("delete")
+}
+
+/// Elements as nft(8) writes them, by the map that they are of.
+#[derive(Default)]
+struct Texts(Vec<(&'static str, Vec<String>)>);
+
+impl Texts {
+    fn add(&mut self, map: &'static str, publish: &Publish, text: impl Fn(&Publish) -> String) {
+        let texts = publish.each().map(|one| text(&one));
+        match self.0.iter_mut().find(|(name, _)| *name == map) {
+            Some((_, all)) => all.extend(texts),
+            None => self.0.push((map, texts.collect())),
+        }
+    }
+
+    fn commands(self, verb: &str) -> Vec<String> {
+        let command =
+            |(map, texts): (&str, Vec<String>)| element_command(verb, map, &texts.join(", "));
+        self.0.into_iter().map(command).collect()
+    }
+}
+
+/// The reverse of an element's key and data, of any of the maps.
+fn published(element: &Element, family: Family) -> Option<(Publish, IpAddr)> {
+    let (host_ip, key) = match element.key.len().checked_sub(PORT_KEY)? {
+        0 => (any(family), &element.key[..]),
+        length => {
+            let (ip, rest) = element.key.split_at(length);
+            (Some(address(ip)?), rest)
+        }
     };
     let [protocol, _, _, _, port_high, port_low, ..] = *key else {
         return None;
     };
-    let [a, b, c, d, to_high, to_low, ..] = element.data[..] else {
+    let (to, port) = element.data.split_at_checked(family.length() as usize)?;
+    let [to_high, to_low, ..] = *port else {
         return None;
     };
     let publish = Publish {
         host_ip,
         host_port: u16::from_be_bytes([port_high, port_low]),
         container_port: u16::from_be_bytes([to_high, to_low]),
+        range: 1,
         protocol: Protocol::from_number(protocol)?,
     };
-    Some((publish, Ipv4Addr::new(a, b, c, d)))
+    Some((publish, address(to)?))
+}
+
+/// Published ports as [`Firewall::ports`] reads them back: one by one, and those on all addresses once for each family.
+pub(crate) fn as_read(ports: &[Publish], families: &[Family]) -> Vec<Publish> {
+    let of = |family: &Family| {
+        let covered = ports.iter().filter(|publish| publish.covers(*family));
+        let read = |one: Publish| Publish {
+            host_ip: if one.is_any() {
+                any(*family)
+            } else {
+                one.host_ip
+            },
+            ..one
+        };
+        covered
+            .flat_map(Publish::each)
+            .map(read)
+            .collect::<Vec<_>>()
+    };
+    families.iter().flat_map(of).collect()
+}
+
+/// All addresses of a family. Those of IPv4 are not told from all there are: containers without IPv6 have no others.
+fn any(family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => None,
+        Family::V6 => Some(Ipv6Addr::UNSPECIFIED.into()),
+    }
 }
 
 /// Our table in the kernel.
@@ -317,67 +435,92 @@ impl Firewall {
         self.delete(set, &range_of_one(address, None), id)
     }
 
-    /// Publishes a port. Fails with [`Kind::InUse`] when it is taken; the kernel decides, whoever else tries at this moment.
-    pub(crate) fn publish(&mut self, publish: &Publish, address: Ipv4Addr, id: &Id) -> Result<()> {
-        let mut data = address.octets().to_vec();
-        data.extend(publish.container_port.to_be_bytes());
-        data.extend([0, 0]);
+    /// Publishes ports, all or none. Fails with [`Kind::InUse`] when one is taken; the kernel decides, whoever else tries at
+    /// this moment.
+    pub(crate) fn publish(&mut self, ports: &[Publish], to: Target, id: &Id) -> Result<()> {
         let mut batch = self.nft.batch();
-        self.nft.create_elements(
-            &mut batch,
-            port_set(publish),
-            &[element(port_key(publish), data, Some(id.as_str()))],
-        );
+        for (map, elements) in port_elements(ports, to, id) {
+            self.nft.create_elements(&mut batch, map, &elements);
+        }
         match self.nft.commit(batch) {
-            Err(refusal) if refusal.errno == Errno::EEXIST => match self.holder(publish)? {
-                Some(holder) => Err(taken(publish, &holder)),
-                None => Err(refusal.error(&format!("publish {publish}"))),
-            },
-            result => result.map_err(|refusal| refusal.error(&format!("publish {publish}"))),
+            Err(refusal) if refusal.errno == Errno::EEXIST => {
+                self.refuse_taken(ports, &to.families())?;
+                Err(refusal.error("publish ports"))
+            }
+            result => result.map_err(|refusal| refusal.error("publish ports")),
         }
     }
 
-    /// Takes a published port back. Already gone, or another's by now, is success.
-    pub(crate) fn unpublish(&mut self, publish: &Publish, id: &Id) -> Result<()> {
-        self.delete(
-            port_set(publish),
-            &[element(port_key(publish), Vec::new(), None)],
-            id,
-        )
-    }
-
-    /// Who has published a port that this one would collide with.
-    pub(crate) fn holder(&mut self, publish: &Publish) -> Result<Option<String>> {
-        let ask = |refusal: Refusal| refusal.error("list the published ports");
-        let any = Publish {
-            host_ip: None,
-            ..publish.clone()
-        };
-        if let Some(element) = self
-            .nft
-            .get_element(Family::V4.published_any(), &port_key(&any))
-            .map_err(ask)?
-        {
-            return Ok(element.comment);
+    /// Takes published ports back. Already gone, or another's by now, is success.
+    pub(crate) fn unpublish(&mut self, ports: &[Publish], id: &Id) -> Result<()> {
+        if ports.is_empty() || unpublish_of(&mut self.nft, ports, id)? {
+            return Ok(());
         }
-        let collides = |element: &Element| {
-            published(element).is_some_and(|(other, _)| other.collides(publish))
-        };
-        let elements = self.nft.elements(Family::V4.published()).map_err(ask)?;
-        Ok(elements
-            .into_iter()
-            .find(collides)
-            .and_then(|element| element.comment))
+        if let Some(mut former) = Firewall::former()? {
+            unpublish_of(&mut former, ports, id)?;
+        }
+        Ok(())
     }
 
     /// Fails with [`Kind::InUse`] when one of the ports is published already.
-    pub(crate) fn refuse_taken(&mut self, ports: &[Publish]) -> Result<()> {
-        for publish in ports {
-            if let Some(holder) = self.holder(publish)? {
-                return Err(taken(publish, &holder));
+    pub(crate) fn refuse_taken(&mut self, ports: &[Publish], families: &[Family]) -> Result<()> {
+        let taken = if count(ports) <= FEW {
+            self.holder_of_few(ports, families)?
+        } else {
+            let collides = |(other, _): &(Publish, Id)| ports.iter().any(|one| one.collides(other));
+            self.ports()?
+                .into_iter()
+                .find(collides)
+                .map(|(publish, id)| (publish, id.to_string()))
+        };
+        match taken {
+            None => Ok(()),
+            Some((publish, holder)) => Err(Error::new(
+                Kind::InUse,
+                format!(
+                    "port {} of the host is published by {holder} already",
+                    publish.host()
+                ),
+            )
+            .hint("choose another port, or remove that container")),
+        }
+    }
+
+    /// One of these ports that would collide, and who has it, by asking for each.
+    fn holder_of_few(
+        &mut self,
+        ports: &[Publish],
+        families: &[Family],
+    ) -> Result<Option<(Publish, String)>> {
+        let ask = |refusal: Refusal| refusal.error("look for the published ports");
+        for family in families {
+            let covered = ports.iter().filter(|publish| publish.covers(*family));
+            for one in covered.flat_map(Publish::each) {
+                let any = Publish {
+                    host_ip: None,
+                    ..one.clone()
+                };
+                let mut found = self
+                    .nft
+                    .get_element(family.published_any(), &port_key(&any))
+                    .map_err(ask)?;
+                if found.is_none() && one.is_any() {
+                    let all = self.nft.elements(family.published()).map_err(ask)?;
+                    found = all.into_iter().find(|element| {
+                        published(element, *family).is_some_and(|(other, _)| other.collides(&one))
+                    });
+                } else if found.is_none() {
+                    found = self
+                        .nft
+                        .get_element(family.published(), &port_key(&one))
+                        .map_err(ask)?;
+                }
+                if let Some(element) = found {
+                    return Ok(Some((one, element.comment.unwrap_or_default())));
+                }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The chain of each rule that is in our table.
@@ -401,19 +544,18 @@ impl Firewall {
         Ok(all)
     }
 
-    /// All published ports, with the ids that their comments name.
+    /// All published ports one by one, with the ids that their comments name.
     pub(crate) fn ports(&mut self) -> Result<Vec<(Publish, Id)>> {
         let mut ports = Vec::new();
-        for set in [Family::V4.published(), Family::V4.published_any()] {
-            let elements = self
-                .nft
-                .elements(set)
-                .map_err(|refusal| refusal.error("list the published ports"))?;
-            ports.extend(
-                elements
-                    .into_iter()
-                    .filter_map(|element| Some((published(&element)?.0, holder(element)?))),
-            );
+        for family in [Family::V4, Family::V6] {
+            for map in [family.published(), family.published_any()] {
+                let elements = self
+                    .nft
+                    .elements(map)
+                    .map_err(|refusal| refusal.error("list the published ports"))?;
+                let port = |element| Some((published(&element, family)?.0, holder(element)?));
+                ports.extend(elements.into_iter().filter_map(port));
+            }
         }
         Ok(ports)
     }
@@ -430,6 +572,54 @@ impl Firewall {
         }
         Ok(())
     }
+}
+
+/// How many ports these are. What a document says may be anything.
+fn count(ports: &[Publish]) -> usize {
+    ports.iter().fold(0, |sum, publish| {
+        usize::saturating_add(sum, publish.range.into())
+    })
+}
+
+/// Of what is this id's, all that these ports are; where they are many, all there is, in two messages a map rather than two
+/// for each. Answers whether there was anything.
+fn unpublish_of(nft: &mut Nft, ports: &[Publish], id: &Id) -> Result<bool> {
+    let is_ours = |element: &Element| element.comment.as_deref() == Some(id.as_str());
+    let mut batch = nft.batch();
+    let mut any = false;
+    for family in [Family::V4, Family::V6] {
+        for map in [family.published(), family.published_any()] {
+            let mut covered = ports
+                .iter()
+                .filter(|publish| publish.covers(family) && port_set(publish, family) == map)
+                .peekable();
+            if covered.peek().is_none() {
+                continue;
+            }
+            let ask = |refusal: Refusal| refusal.error(&format!("read the map {map}"));
+            let found: Vec<Element> = if count(ports) > FEW {
+                nft.elements(map).map_err(ask)?
+            } else {
+                let mut found = Vec::new();
+                for one in covered.flat_map(Publish::each) {
+                    found.extend(nft.get_element(map, &port_key(&one)).map_err(ask)?);
+                }
+                found
+            };
+            let ours: Vec<Element> = found
+                .into_iter()
+                .filter(is_ours)
+                .map(|found| element(found.key, Vec::new(), None))
+                .collect();
+            any |= !ours.is_empty();
+            nft.delete_elements(&mut batch, map, &ours);
+        }
+    }
+    if !any {
+        return Ok(false);
+    }
+    gone_is_success(nft.commit(batch), || "take published ports back".into())?;
+    Ok(true)
 }
 
 /// Answers whether the first of the elements was this id's.
@@ -513,17 +703,6 @@ fn holder(element: Element) -> Option<Id> {
     Id::parse(&element.comment?).ok().filter(Id::is_container)
 }
 
-fn taken(publish: &Publish, holder: &str) -> Error {
-    Error::new(
-        Kind::InUse,
-        format!(
-            "port {} of the host is published by {holder} already",
-            publish.host()
-        ),
-    )
-    .hint("choose another port, or remove that container")
-}
-
 fn gone_is_success(result: Result<(), Refusal>, what: impl FnOnce() -> String) -> Result<()> {
     match result {
         Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
@@ -551,29 +730,75 @@ fn unsupported(refusal: &Refusal, what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::Wanted;
+
+    const TO: Target = Target {
+        v4: Some(Ipv4Addr::new(10, 0, 0, 2)),
+        v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2)),
+    };
 
     fn publish(text: &str) -> Publish {
-        text.parse().unwrap()
+        text.parse::<Wanted>().unwrap().settled().unwrap()
     }
 
     #[test]
     fn a_port_is_read_back_from_its_element() {
-        let address = Ipv4Addr::new(10, 0, 0, 2);
-        for text in ["127.0.0.1:8080:80/tcp", "5353:53/udp"] {
+        for (text, family) in [
+            ("127.0.0.1:8080:80/tcp", Family::V4),
+            ("5353:53/udp", Family::V4),
+            ("[2001:db8::1]:8080:80/tcp", Family::V6),
+            ("[::]:8080:80/tcp", Family::V6),
+        ] {
             let publish = publish(text);
-            let data = vec![10, 0, 0, 2, 0, publish.container_port as u8, 0, 0];
-            let element = element(port_key(&publish), data, None);
-            assert_eq!(published(&element), Some((publish, address)));
+            let maps = port_elements(std::slice::from_ref(&publish), TO, &Id::placeholder());
+            let (map, elements) = maps
+                .iter()
+                .find(|(map, _)| *map == port_set(&publish, family))
+                .unwrap();
+            let set = SETS.iter().find(|set| set.name == *map).unwrap();
+            assert_eq!(elements[0].key.len(), set.holds.key.1 as usize);
+            assert_eq!(elements[0].data.len(), set.holds.data.unwrap().1 as usize);
+            let (found, to) = published(&elements[0], family).unwrap();
+            assert_eq!(found, publish);
+            assert!(TO.addresses().any(|address| address == to));
         }
-        assert_eq!(published(&element(vec![1], vec![], None)), None);
+        for family in [Family::V4, Family::V6] {
+            assert_eq!(published(&element(vec![1], vec![], None), family), None);
+            assert_eq!(published(&element(vec![0; 8], vec![1], None), family), None);
+        }
     }
 
     #[test]
-    fn keys_have_the_length_that_their_set_declares() {
-        for (text, set) in [("127.0.0.1:80:80", &SETS[5]), ("80:80", &SETS[6])] {
-            assert_eq!(port_set(&publish(text)), set.name);
-            assert_eq!(port_key(&publish(text)).len(), set.holds.key.1 as usize);
-        }
+    fn a_port_on_all_addresses_is_one_of_both_families_and_a_range_many() {
+        let of = |text: &str| {
+            let maps = port_elements(&[publish(text)], TO, &Id::placeholder());
+            let sizes = maps
+                .into_iter()
+                .map(|(map, elements)| (map, elements.len()));
+            sizes.collect::<Vec<_>>()
+        };
+        assert_eq!(of("80:80"), [("published_any", 1), ("published6_any", 1)]);
+        assert_eq!(of("0.0.0.0:80-89:80-89"), [("published_any", 10)]);
+        assert_eq!(of("[2001:db8::1]:80:80"), [("published6", 1)]);
+        assert_eq!(of("127.0.0.1:80:80"), [("published", 1)]);
+    }
+
+    #[test]
+    fn a_port_is_read_back_once_for_each_family() {
+        let ports = [
+            publish("80-81:80-81"),
+            publish("0.0.0.0:90:90"),
+            publish("[::]:91:91"),
+        ];
+        let texts = |families: &[Family]| {
+            let read = as_read(&ports, families);
+            read.iter().map(Publish::host).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(texts(&[Family::V4]), "80/tcp 81/tcp 90/tcp");
+        assert_eq!(
+            texts(&[Family::V4, Family::V6]),
+            "80/tcp 81/tcp 90/tcp [::]:80/tcp [::]:81/tcp [::]:91/tcp"
+        );
     }
 
     #[test]
@@ -595,14 +820,19 @@ mod tests {
     #[test]
     fn commands_name_the_container_in_the_comment() {
         let id = Id::placeholder();
-        let address = Ipv4Addr::new(10, 0, 0, 2);
+        let ports = [publish("127.0.0.1:8080:80"), publish("53-54:53-54/udp")];
+        let v4 = Target { v6: None, ..TO };
         assert_eq!(
-            add_port_command(&publish("127.0.0.1:8080:80"), address, &id),
-            "nft add element inet bocker published '{ 127.0.0.1 . tcp . 8080 comment \"ps_dryrun\" : 10.0.0.2 . 80 }'"
+            add_ports_commands(&ports, v4, &id),
+            [
+                "nft add element inet bocker published '{ 127.0.0.1 . tcp . 8080 comment \"ps_dryrun\" : 10.0.0.2 . 80 }'",
+                "nft add element inet bocker published_any '{ udp . 53 comment \"ps_dryrun\" : 10.0.0.2 . 53, \
+                 udp . 54 comment \"ps_dryrun\" : 10.0.0.2 . 54 }'",
+            ]
         );
         assert_eq!(
-            delete_port_command(&publish("8080:80/udp")),
-            "nft delete element inet bocker published_any '{ udp . 8080 }'"
+            delete_ports_commands(&ports[1..], &[Family::V4]),
+            ["nft delete element inet bocker published_any '{ udp . 53, udp . 54 }'"]
         );
     }
 }

@@ -23,6 +23,7 @@ mod networks;
 mod nft;
 mod observe;
 mod plug;
+mod ports;
 pub mod publish;
 mod resolve;
 mod route;
@@ -31,6 +32,7 @@ mod shared;
 mod steps;
 mod subnet;
 mod sysctl;
+mod used;
 
 use bocker_pipe::{Tool, Verb, VerbKind};
 
@@ -50,7 +52,8 @@ bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, nam
       --ip, --ip6, --mac-address, --network-alias   of the only or first one
       --cni NAME|FILE     instead, a network of CNI, by its plugins; repeatable
       --cni-capability NAME=JSON, --cni-timeout SECONDS   what plugins get
-      -p, --publish [IP:]HOSTPORT:PORT[/udp]   repeatable
+      -p, --publish [IP:][HOSTPORT:]PORT[/udp]   repeatable; ranges as 80-89
+      -P, --publish-all   all ports that the image exposes
       --hostname NAME     default: the id
       --add-host NAME:ADDRESS     a name it knows; host-gateway is the host
       --dns ADDRESS       name server, repeatable; default: the host's

@@ -6,7 +6,7 @@ use bocker_pipe::Id;
 use serde::{Deserialize, Serialize};
 
 use crate::extra::ExtraHost;
-use crate::publish::Publish;
+use crate::publish::{Publish, Wanted};
 
 /// How a container is connected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +82,24 @@ pub struct Attachment {
     pub request: Request,
     /// What came of it.
     pub result: CniResult,
+    /// Ports that are published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Publish>,
     /// Whether its address is masqueraded by itself: on a bridge that is not ours.
     #[serde(default, skip_serializing_if = "is_false")]
     pub masquerade: bool,
+}
+
+impl Attachment {
+    /// The ports that are published: an earlier release put them where what was asked for is.
+    pub(crate) fn ports(&self) -> Vec<Publish> {
+        if self.published.is_empty() {
+            let asked = self.request.publish.iter();
+            asked.filter_map(Wanted::settled).collect()
+        } else {
+            self.published.clone()
+        }
+    }
 }
 
 #[expect(
@@ -100,7 +115,10 @@ pub(crate) fn is_false(value: &bool) -> bool {
 pub struct Request {
     /// Ports to publish.
     #[serde(default)]
-    pub publish: Vec<Publish>,
+    pub publish: Vec<Wanted>,
+    /// Whether all that the image exposes are published as well.
+    #[serde(rename = "publishAll", default, skip_serializing_if = "is_false")]
+    pub publish_all: bool,
     /// The addresses that it is to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ipv4Addr>,

@@ -3,6 +3,7 @@
 use bocker_pipe::{Doing, Error, Kind, Result};
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// `struct nlmsghdr`: length, type, flags, sequence, port.
 pub(crate) const HEADER: usize = 16;
@@ -10,6 +11,8 @@ pub(crate) const HEADER: usize = 16;
 pub(crate) const ALIGN: usize = 4;
 /// The kernel fills dumps in pieces of at most this size.
 const BUFFER: usize = 32 * 1024;
+/// What every socket sends at once, however the machine is set up (socket(7), wmem_default is 212,992).
+const SMALL: usize = 64 * 1024;
 /// How often a dump is begun again that was disturbed.
 const TRIES: usize = 32;
 
@@ -135,6 +138,11 @@ impl Netlink {
         first: u32,
         last: u32,
     ) -> Result<Vec<Answer>, Refusal> {
+        if bytes.len() > SMALL {
+            // A message is sent whole or not at all, and the kernel counts its own bookkeeping in.
+            setsockopt(&self.socket, sockopt::SndBufForce, &(2 * bytes.len()))
+                .map_err(Refusal::from)?;
+        }
         let mut tries = 0;
         loop {
             tries += 1;

@@ -279,6 +279,7 @@ impl Plug {
             ifname: self.ifname.clone(),
             request: self.asked.request.clone(),
             masquerade: !bridge.ours,
+            published: Vec::new(),
             result: CniResult {
                 cni_version: CNI_VERSION.into(),
                 interfaces: vec![

@@ -1,6 +1,6 @@
 //! The steps of `create`, in the order in which networking is taught.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use bocker_pipe::step::quote;
@@ -8,9 +8,9 @@ use bocker_pipe::{Error, Id, Kind, Result, Step, claim, lock, paths};
 use nix::errno::Errno;
 
 use crate::bridge::{Bridge, PORTS, address_flags};
-use crate::conntrack;
 use crate::extra::ExtraHost;
 use crate::files::{self, Files};
+use crate::firewall::Target;
 use crate::host::Host;
 use crate::lease::Pool;
 use crate::member::{CniDns, CniRoute, Mode};
@@ -18,7 +18,7 @@ use crate::names::{Entry, Names};
 use crate::netlink::Refusal;
 use crate::netns::{self, Inside, Unpinned};
 use crate::plug::{Leased, Plug, altname};
-use crate::publish::{Protocol, Publish};
+use crate::ports::Ports;
 use crate::resolve::{self, Reach};
 use crate::route::Veth;
 use crate::subnet::mac_text;
@@ -71,7 +71,7 @@ pub(crate) struct Container {
 pub(crate) struct Bridged {
     pub(crate) container: Container,
     pub(crate) host: Host,
-    pub(crate) publish: Vec<Publish>,
+    pub(crate) ports: Ports,
 }
 
 impl AsRef<Container> for Container {
@@ -134,37 +134,22 @@ impl Container {
         leased.map(|leased| leased.address)
     }
 
-    /// That of IPv4, once it is leased.
-    pub(crate) fn address4(&self) -> Option<Ipv4Addr> {
-        self.reached_by().find_map(|address| match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
-    }
-
-    /// That of IPv6, where it has one.
-    #[expect(dead_code, reason = "ports are published by IPv4 only, so far")]
-    pub(crate) fn address6(&self) -> Option<Ipv6Addr> {
-        self.reached_by().find_map(|address| match address {
-            IpAddr::V6(address) => Some(address),
-            IpAddr::V4(_) => None,
-        })
+    /// Where published ports lead.
+    pub(crate) fn target(&self) -> Target {
+        let mut target = Target::default();
+        for address in self.reached_by() {
+            match address {
+                IpAddr::V4(address) => _ = target.v4.get_or_insert(address),
+                IpAddr::V6(address) => _ = target.v6.get_or_insert(address),
+            }
+        }
+        target
     }
 
     /// The addresses that the container knows itself by.
     fn own_addresses(&self) -> Vec<IpAddr> {
         let leased = self.plugs.iter().flat_map(|plug| &plug.leased);
         leased.map(|leased| leased.address).collect()
-    }
-
-    /// For commands, which are shown once the address is known.
-    fn shown_address(&self) -> Ipv4Addr {
-        self.address4().unwrap_or(Ipv4Addr::UNSPECIFIED)
-    }
-
-    fn address(&self) -> Result<Ipv4Addr> {
-        self.address4()
-            .ok_or_else(|| Error::new(Kind::Invalid, "no address is leased yet"))
     }
 
     /// The host's end of the interface that leads out.
@@ -782,58 +767,39 @@ pub(crate) fn masquerade_step(at: usize) -> Step<Bridged> {
     })
 }
 
-/// A published port.
-pub(crate) fn port_step(publish: Publish) -> Step<Bridged> {
-    let (shown, undone) = (publish.clone(), publish.clone());
+/// The published ports, all at once.
+pub(crate) fn ports_step() -> Step<Bridged> {
     Step::new(
         "net.port",
-        "what is sent to this port of the host is sent on to the container's address and port",
+        "what is sent to these ports of the host (of every address of it, unless one is named) is sent on to the container; \
+         it is forwarded, so the host's own input rules do not see it",
     )
-    .command(move |context: &Bridged| {
-        let Container { id, .. } = &context.container;
-        let address = context.container.shown_address();
-        let mut lines = vec![firewall::add_port_command(&shown, address, id)];
-        if shown.protocol == Protocol::Udp {
-            lines.push(format!(
-                "# conntrack -D -p udp --orig-port-dst {}",
-                shown.host_port
-            ));
-        }
-        lines
+    .command(|context: &Bridged| {
+        let Bridged {
+            container, ports, ..
+        } = context;
+        ports.commands(container.target(), &container.id)
     })
     .look(|_| format!("nft list table inet {}", ruleset::TABLE))
-    .apply(move |context: &mut Bridged| publish_port(context, &publish))
-    .undo(move |context| {
-        context
-            .host
-            .firewall
-            .unpublish(&undone, &context.container.id)
+    .apply(|context: &mut Bridged| {
+        let Bridged {
+            container,
+            host,
+            ports,
+        } = context;
+        let Host {
+            firewall, route, ..
+        } = host;
+        ports.publish(firewall, route, container.target(), &container.id)
     })
-}
-
-fn publish_port(context: &mut Bridged, publish: &Publish) -> Result<()> {
-    let Bridged {
-        container, host, ..
-    } = context;
-    host.firewall
-        .publish(publish, container.address()?, &container.id)?;
-    if publish.protocol != Protocol::Udp {
-        return Ok(());
-    }
-    let addresses = host
-        .route
-        .addresses(false)?
-        .into_iter()
-        .filter_map(|(_, address, _)| match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
-    let of_port = addresses.filter(|address| publish.host_ip.is_none_or(|ip| ip == *address));
-    let forgotten = conntrack::forget(publish, of_port);
-    if forgotten.is_err() {
-        host.firewall.unpublish(publish, &container.id)?;
-    }
-    forgotten
+    .undo(|context| {
+        let Bridged {
+            container,
+            host,
+            ports,
+        } = context;
+        host.firewall.unpublish(ports.published(), &container.id)
+    })
 }
 
 /// The way from a container to its own published port, where frames on bridges pass the firewall (br_netfilter): there the

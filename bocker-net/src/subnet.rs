@@ -188,7 +188,7 @@ impl<'de> Deserialize<'de> for Subnet {
 }
 
 /// FNV-1a, 32 bits: spreads ids evenly and stays the same over releases, unlike the standard library's.
-fn hash(text: &str) -> u32 {
+pub(crate) fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })

@@ -75,6 +75,7 @@ pub(crate) enum Verb {
     Logout(verbs::login::OutArgs),
     Run(Box<verbs::run::Args>),
     Ps(verbs::ps::Args),
+    Port(verbs::port::Args),
     Exec(verbs::exec::Args),
     Logs(verbs::logs::Args),
     Commit(verbs::commit::Args),

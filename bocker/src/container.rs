@@ -4,6 +4,7 @@ use bocker_pipe::{Document, Id, Result, containers};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::ports::{self, Port};
 use crate::session::{Session, not_understood};
 use crate::time;
 use crate::tools::Piece;
@@ -140,26 +141,14 @@ impl Container {
         }
     }
 
-    /// As docker shows them: `0.0.0.0:8080->80/tcp`.
+    /// As docker shows them: `0.0.0.0:8080->80/tcp`. One that has ended has published nothing.
     fn ports(&self) -> String {
-        let attachments = self
-            .document
-            .value("/bocker/net/attachments")
-            .and_then(Value::as_array);
-        let published = attachments
-            .into_iter()
-            .flatten()
-            .filter_map(|attachment| attachment.pointer("/request/publish")?.as_array())
-            .flatten();
-        let port = |port: &Value| {
-            let ip = port["hostIP"].as_str().unwrap_or("0.0.0.0");
-            let protocol = port["protocol"].as_str().unwrap_or("tcp");
-            format!(
-                "{ip}:{}->{}/{protocol}",
-                port["hostPort"], port["containerPort"]
-            )
-        };
-        published.map(port).collect::<Vec<_>>().join(", ")
+        if self.is_over() {
+            return String::new();
+        }
+        let all = ports::of(&self.document);
+        let texts: Vec<String> = all.iter().map(Port::to_string).collect();
+        texts.join(", ")
     }
 }
 
@@ -203,16 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_shown_as_docker_does() {
-        let publish = json!([
-            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
-            {"hostIP": "127.0.0.1", "hostPort": 53, "containerPort": 53, "protocol": "udp"},
-        ]);
-        let net = json!({"attachments": [{"request": {"publish": publish}}]});
-        assert_eq!(
-            container("running", json!({"bocker": {"net": net}})).ports(),
-            "0.0.0.0:8080->80/tcp, 127.0.0.1:53->53/udp"
-        );
+    fn one_that_has_ended_has_published_nothing() {
+        let published = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+        let net = json!({"attachments": [{"published": published}]});
+        let ports = |state| container(state, json!({"bocker": {"net": net}})).ports();
+        assert_eq!(ports("running"), "0.0.0.0:8080->80/tcp");
+        assert_eq!(ports("exited"), "");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod execute;
 mod image;
 mod limits;
 mod pipeline;
+mod ports;
 mod session;
 mod shell;
 mod signals;
@@ -109,6 +110,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Logout(args) => verbs::login::out(session, &args),
         Verb::Run(words) => with_what_is_left(session, verbs::run::run(session, &words, args)?),
         Verb::Ps(args) => verbs::ps::run(session, &args),
+        Verb::Port(args) => verbs::port::run(session, &args),
         Verb::Exec(args) => verbs::exec::run(session, &args),
         Verb::Logs(args) => verbs::logs::run(session, &args),
         Verb::Commit(args) => verbs::commit::run(session, &args),

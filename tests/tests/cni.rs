@@ -517,7 +517,7 @@ fn what_no_plugin_can_do_and_what_makes_no_sense_is_refused_before_anything_is_m
     plugins
         .create(&["--cni", &list, "-p", "8081:80"])
         .exits(125)
-        .says("a program of the host uses that port");
+        .says("uses that port");
     drop(busy);
     assert!(plugins.called().is_empty());
     host.assert_same(&before);

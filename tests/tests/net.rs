@@ -231,12 +231,13 @@ fn a_port_that_is_taken_is_refused_before_anything_is_made() {
     let first = Net::new(&host, &["-p", "8080:80", "-p", "127.0.0.1:8081:80"]);
     let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 9000)).expect("listen");
     let before = host.fingerprint();
+    let this = format!("(pid {}) uses that port", std::process::id());
     for (port, reason) in [
         ("8080:80", first.id()),
         ("127.0.0.1:8080:81", first.id()),
         ("8081:80", first.id()),
         ("127.0.0.1:8081:80/tcp", first.id()),
-        ("9000:80", "a program of the host uses that port"),
+        ("9000:80", this.as_str()),
         ("198.51.100.7:80:80", "the host does not have that address"),
     ] {
         create(&host, &["-p", "7000:70", "-p", port])
@@ -252,7 +253,8 @@ fn wrong_usage_makes_nothing_and_says_what_is_right() {
     let host = Host::new();
     let before = host.fingerprint();
     for (options, says) in [
-        (&["-p", "80"][..], "hostPort"),
+        (&["-p", "80:"][..], "hostPort"),
+        (&["-p", "[::1]:80:80"], "publish on 127.0.0.1"),
         (&["-p", "80:80/sctp"], "sctp"),
         (&["-p", "8080:80", "-p", "8080:81"], "published twice"),
         (

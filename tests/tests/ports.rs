@@ -4,11 +4,12 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use bocker_tests::Host;
 use bocker_tests::net::{
     HOST_OUTSIDE, HOST_OUTSIDE6, Net, OUTSIDE, OUTSIDE6, SILENCE, assert_silent, connect, create,
     inside, outside, talk,
 };
+use bocker_tests::{Host, Image, Layer, Platform, Session};
+use serde_json::{Value, json};
 
 /// The address of the bridge that is made for [`Net`].
 const HOST_BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -244,4 +245,284 @@ fn a_table_of_that_name_that_is_not_ours_is_left_alone() {
     Net::new(&host, &["-p", "8080:80"]).delete(&host).ok();
     host.run(&["bocker-net", "reset"]).ok();
     host.assert_same(&before);
+}
+
+/// What a network has published: the host's ports in the order in which they were asked for.
+fn published(net: &Net) -> Vec<Value> {
+    let attachment = &net.document["bocker"]["net"]["attachments"][0];
+    let all = attachment["published"].as_array();
+    all.expect("published ports").clone()
+}
+
+fn host_ports(net: &Net) -> Vec<u16> {
+    let port =
+        |one: &Value| u16::try_from(one["hostPort"].as_u64().expect("a port")).expect("16 bits");
+    published(net).iter().map(port).collect()
+}
+
+#[test]
+fn a_port_is_chosen_where_none_is_named_and_is_the_same_when_the_container_starts_again() {
+    let host = Host::new();
+    let outside = outside(&host);
+    let options = [
+        "-p",
+        "80",
+        "-p",
+        "127.0.0.1::81",
+        "-p",
+        "9000-9001:82",
+        "-p",
+        "9000:83",
+    ];
+    let net = Net::new(&host, &options);
+    let ports = host_ports(&net);
+    assert_eq!(ports[2..], [9001, 9000]);
+    talk(&net.listen(80), Some(&outside), HOST_OUTSIDE, ports[0]);
+    talk(&net.listen(81), None, Ipv4Addr::LOCALHOST, ports[1]);
+    talk(&net.listen(82), Some(&outside), HOST_OUTSIDE, 9001);
+    assert_silent(Some(&outside), HOST_OUTSIDE, ports[1]);
+
+    // The claim of a stopped container stands.
+    let keeper = Path::new("/run/bocker").join(net.id()).join("keeper");
+    fs::write(keeper, "").expect("write");
+    net.delete(&host).ok();
+    let again = || {
+        let call = host.call(&["bocker-net", "create"]);
+        let document = call.stdin(net.document.to_string()).run().ok().json();
+        Net { document }
+    };
+    assert_eq!(again().document, net.document);
+    net.delete(&host).ok();
+    // What somebody has taken meanwhile is not waited for.
+    let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, ports[0])).expect("listen");
+    let other = again();
+    assert_ne!(
+        host_ports(&other)[0],
+        taken.local_addr().expect("an address").port()
+    );
+    assert_eq!(host_ports(&other)[1..], ports[1..]);
+}
+
+#[test]
+fn chosen_ports_are_never_those_of_another_whoever_chooses_at_the_same_time() {
+    let host = Host::new();
+    // So few that everybody gets in everybody's way.
+    host.sh("echo 40000 40039 > /proc/sys/net/ipv4/ip_local_port_range")
+        .ok();
+    let made = host
+        .sh("for n in $(seq 20); do bocker-net create --new -p 80 -p 81/udp & done; wait")
+        .ok();
+    let nets = made
+        .json_lines()
+        .into_iter()
+        .map(|document| Net { document });
+    let nets: Vec<Net> = nets.collect();
+    assert_eq!(nets.len(), 20);
+    for place in [0, 1] {
+        let mut ports: Vec<u16> = nets.iter().map(|net| host_ports(net)[place]).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 20);
+    }
+    create(&host, &["-p", "1000-1099"])
+        .exits(125)
+        .says("all ports of the host from 40000 to 40039 are taken");
+    for net in nets {
+        net.delete(&host).ok();
+    }
+}
+
+#[test]
+fn a_range_is_published_port_by_port_at_once() {
+    let host = Host::new();
+    let outside = outside(&host);
+    host.run(&["bocker-net", "setup"]).ok();
+    let before = host.fingerprint();
+    let net = Net::new(
+        &host,
+        &["-p", "1000-2999:3000-4999", "-p", "1-65535:1-65535/udp"],
+    );
+    for (container, published) in [(3000, 1000), (4321, 2321), (4999, 2999)] {
+        talk(
+            &net.listen(container),
+            Some(&outside),
+            HOST_OUTSIDE,
+            published,
+        );
+    }
+    assert_silent(Some(&outside), HOST_OUTSIDE, 999);
+    for (port, holder) in [
+        ("2999:1", net.id()),
+        ("2500-3500:2500-3500", net.id()),
+        ("7:7/udp", net.id()),
+    ] {
+        create(&host, &["-p", port]).exits(125).says(holder);
+    }
+    let listed = host.run(&["bocker-net", "list"]).ok().json_lines();
+    assert_eq!(
+        listed[0]["publish"].as_array().map(Vec::len),
+        Some(2000 + 65535)
+    );
+    net.delete(&host).ok();
+    host.assert_same(&before);
+}
+
+#[test]
+fn a_range_with_one_port_that_is_taken_is_refused_whole() {
+    let host = Host::new();
+    host.run(&["bocker-net", "setup"]).ok();
+    let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 9007)).expect("listen");
+    let before = host.fingerprint();
+    let this = format!("(pid {})", std::process::id());
+    let refused = create(&host, &["-p", "9000-9009:9000-9009"]).exits(125);
+    refused.says("9007").says(&this);
+    host.assert_same(&before);
+    let one = Net::new(&host, &["-p", "8005:80"]);
+    create(&host, &["-p", "8000-8009:8000-8009"])
+        .exits(125)
+        .says("8005/tcp of the host is published by")
+        .says(one.id());
+    one.delete(&host).ok();
+    host.assert_same(&before);
+    create(&host, &["-p", "[2001:db8::1]:80:80"])
+        .exits(125)
+        .says("the container has no address of that kind");
+    host.assert_same(&before);
+}
+
+/// A container's document whose image exposes these ports.
+fn exposing(ports: Value) -> String {
+    json!({"bocker": {"version": 1, "image": {"config": {"ExposedPorts": ports}}}}).to_string()
+}
+
+#[test]
+fn all_that_an_image_exposes_is_published_and_no_image_can_publish_anything_else() {
+    let host = Host::new();
+    let outside = outside(&host);
+    let create_all = |ports: Value, options: &[&str]| {
+        let argv = [&["bocker-net", "create", "--new", "-", "-P"], options].concat();
+        host.call(&argv).stdin(exposing(ports)).run()
+    };
+    let made = create_all(
+        json!({"80/tcp": {}, "8000-8001/tcp": {}, "53/udp": {}, "9/sctp": {}}),
+        &["-p", "9000:8000"],
+    );
+    let net = Net {
+        document: made.ok().says("9/sctp").json(),
+    };
+    let ports: Vec<u64> = published(&net)
+        .iter()
+        .map(|one| one["containerPort"].as_u64().expect("a port"))
+        .collect();
+    assert_eq!(ports, [8000, 80, 8001, 53]);
+    talk(
+        &net.listen(80),
+        Some(&outside),
+        HOST_OUTSIDE,
+        host_ports(&net)[1],
+    );
+    net.delete(&host).ok();
+
+    host.run(&["bocker-net", "setup"]).ok();
+    let before = host.fingerprint();
+    for hostile in [
+        json!({"0/tcp": {}}),
+        json!({"8080:80/tcp": {}}),
+        json!({"127.0.0.1::80": {}}),
+        json!({"80\n81": {}}),
+        json!({"1-65535/tcp": {}}),
+        json!("80"),
+    ] {
+        let refused = create_all(hostile, &[]).exits(125);
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        host.assert_same(&before);
+    }
+    // Without -P nobody asks the image.
+    let argv = ["bocker-net", "create", "--new", "-"];
+    let made = host
+        .call(&argv)
+        .stdin(exposing(json!({"80/tcp": {}})))
+        .run();
+    let ports = &made.ok().json()["bocker"]["net"]["attachments"][0]["published"];
+    assert_eq!(ports, &Value::Null);
+}
+
+#[test]
+fn the_front_end_says_where_a_port_is_published() {
+    let session = Session::new();
+    let options = [
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "8080:80",
+        "-p",
+        "127.0.0.1::53/udp",
+        "-p",
+        "700-702:70-72",
+    ];
+    session.run(&options, &["sleep", "1000"]).ok();
+    let all = session.bocker(&["port", "web"]).ok().text();
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines[0], "80/tcp -> 0.0.0.0:8080");
+    assert!(lines[1].starts_with("53/udp -> 127.0.0.1:"), "{all}");
+    assert_eq!(
+        lines[2..],
+        [
+            "70/tcp -> 0.0.0.0:700",
+            "71/tcp -> 0.0.0.0:701",
+            "72/tcp -> 0.0.0.0:702"
+        ]
+    );
+    for word in ["80", "80/tcp"] {
+        let one = session.bocker(&["port", "web", word]).ok().text();
+        assert_eq!(one.trim(), "0.0.0.0:8080");
+    }
+    session
+        .bocker(&["port", "web", "80/udp"])
+        .exits(125)
+        .says("has not published its port 80/udp");
+    session
+        .bocker(&["port", "nobody"])
+        .exits(125)
+        .says("No container named 'nobody' exists");
+    let ports = || {
+        session
+            .bocker(&["ps", "--format", "{{.Ports}}"])
+            .ok()
+            .text()
+    };
+    let chosen = lines[1].rsplit(':').next().expect("a port");
+    assert_eq!(
+        ports().trim(),
+        format!("0.0.0.0:8080->80/tcp, 127.0.0.1:{chosen}->53/udp, 0.0.0.0:700-702->70-72/tcp")
+    );
+    session.bocker(&["stop", "web"]).ok();
+    assert_eq!(ports().trim(), "");
+    assert_eq!(session.bocker(&["port", "web"]).ok().text(), "");
+    // Started again, it has the ports that it had.
+    session.bocker(&["start", "web"]).ok();
+    assert_eq!(session.bocker(&["port", "web"]).ok().text(), all);
+    session.bocker(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn an_image_that_exposes_a_port_has_it_published_by_one_letter() {
+    let session = Session::new();
+    let config = json!({"Cmd": ["sleep", "1000"], "ExposedPorts": {"80/tcp": {}}});
+    let platform = Platform::new(vec![Layer::new().busybox()], config);
+    let image = Image::single(&platform);
+    let from = format!("oci:{}", image.layout().display());
+    let store = session.host.root().join("images");
+    let to = format!("oci:{}:docker.io/library/web:1", store.display());
+    session
+        .host
+        .run(&["skopeo", "copy", "--quiet", &from, &to])
+        .ok();
+    session
+        .bocker(&["run", "-d", "-P", "--name", "web", "web:1"])
+        .ok();
+    let all = session.bocker(&["port", "web"]).ok().text();
+    assert!(all.starts_with("80/tcp -> 0.0.0.0:"), "{all}");
+    session.bocker(&["rm", "-f", "web"]).ok();
 }

@@ -12,10 +12,12 @@ use super::record::{Attached, Kept, Turn};
 use super::result::Outcome;
 use super::{CNI, Chain};
 use crate::MEMBER;
-use crate::create::{finish, refuse_used};
+use crate::create::finish;
 use crate::firewall::Firewall;
 use crate::member::{CniDns, Net};
-use crate::publish::Publish;
+use crate::nft::Family;
+use crate::ports::Ports;
+use crate::publish::{Publish, Wanted};
 use crate::resolve::{self, Asked, Reach};
 use crate::steps::{self, Container};
 
@@ -35,7 +37,8 @@ pub(crate) struct Options {
     pub(crate) capabilities: Map<String, Value>,
     pub(crate) timeout: Option<u64>,
     /// What was published earlier.
-    publish: Vec<Publish>,
+    publish: Vec<Wanted>,
+    publish_all: bool,
 }
 
 impl Options {
@@ -75,16 +78,24 @@ impl Options {
             self.capabilities = document.get(&request("capabilities"))?.unwrap_or_default();
         }
         self.publish = document.get(&request("publish"))?.unwrap_or_default();
+        self.publish_all = document.get(&request("publishAll"))?.unwrap_or_default();
         // Results of plugins are not all of the shape of ours.
         let mut rest = document.clone();
         rest.remove(ATTACHMENTS);
         rest.member(MEMBER)
     }
 
+    /// What was published earlier, and whether all that the image exposes was.
+    pub(crate) fn published(&mut self) -> (Vec<Wanted>, bool) {
+        (std::mem::take(&mut self.publish), self.publish_all)
+    }
+
     fn all_capabilities(&self, publish: &[Publish], dns: &Asked) -> Map<String, Value> {
         let mut all = self.capabilities.clone();
         if !publish.is_empty() {
-            all.insert(PORTS.into(), json!(publish));
+            // Plugins know no ranges.
+            let each: Vec<Publish> = publish.iter().flat_map(Publish::each).collect();
+            all.insert(PORTS.into(), json!(each));
         }
         if !dns.is_empty() {
             let words =
@@ -122,22 +133,20 @@ pub(crate) fn run(
     call: &mut Call,
     container: Container,
     is_new: bool,
-    publish: Vec<Publish>,
+    mut ports: Ports,
     options: Options,
 ) -> Result<()> {
     // Validated as a whole before anything is made.
-    let publish = if publish.is_empty() {
-        options.publish.clone()
-    } else {
-        publish
-    };
-    let dry_run = call.dry_run();
-    let capabilities = options.all_capabilities(&publish, &container.asked_dns);
-    let mut chains = chains(call.document()?, &options, &capabilities, dry_run)?;
-    if !publish.is_empty() {
-        Firewall::open()?.refuse_taken(&publish)?;
-        publish.iter().try_for_each(refuse_used)?;
+    if !ports.is_empty() {
+        // Which addresses a container will have, its plugins decide.
+        let families = [Family::V4, Family::V6];
+        let mut firewall = Firewall::open()?;
+        ports.refuse(&mut firewall, &families)?;
+        ports.choose(&mut firewall, &families, &container.id)?;
     }
+    let dry_run = call.dry_run();
+    let capabilities = options.all_capabilities(ports.published(), &container.asked_dns);
+    let mut chains = chains(call.document()?, &options, &capabilities, dry_run)?;
     let boot_id = claim::boot_id()?;
     for chain in &mut chains {
         chain.attached.boot_id.clone_from(&boot_id);
@@ -150,7 +159,7 @@ pub(crate) fn run(
     steps.extend([steps::netns_step(), steps::loopback_step(), record_step()]);
     steps.extend((0..chains.len()).map(add_step));
     steps.push(steps::files_step());
-    let requests = requests(&options, &publish, &chains);
+    let requests = requests(&options, &ports.request(), &chains);
     let context = Wired {
         container,
         chains,
@@ -160,7 +169,10 @@ pub(crate) fn run(
     call.create(context, steps, move |document, wired| {
         finish(document, &wired.container, Vec::new());
         let attachments = wired.chains.iter().zip(&requests);
-        let attachments: Vec<Value> = attachments.map(attachment).collect();
+        let mut attachments: Vec<Value> = attachments.map(attachment).collect();
+        if let Some(first) = attachments.first_mut().filter(|_| !ports.is_empty()) {
+            first["published"] = json!(ports.published());
+        }
         document.set(ATTACHMENTS, &attachments);
         Ok(())
     })
@@ -243,11 +255,18 @@ fn earlier(document: &Document, place: usize, text: &str) -> Result<Option<List>
 }
 
 /// What is kept beside each result, so that a later start can ask for it again.
-fn requests(options: &Options, publish: &[Publish], chains: &[Chain]) -> Vec<Value> {
+fn requests(options: &Options, ports: &(Vec<Wanted>, bool), chains: &[Chain]) -> Vec<Value> {
     let texts = options.networks.iter().take(chains.len()).enumerate();
     texts
         .map(|(place, text)| match place {
-            0 => json!({"cni": text, "publish": publish, "capabilities": options.capabilities}),
+            0 => {
+                let mut first = json!({"cni": text, "capabilities": options.capabilities});
+                first["publish"] = json!(ports.0);
+                if ports.1 {
+                    first["publishAll"] = json!(true);
+                }
+                first
+            }
             _ => json!({"cni": text}),
         })
         .collect()

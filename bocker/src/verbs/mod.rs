@@ -23,6 +23,7 @@ pub(crate) mod logs;
 pub(crate) mod network;
 pub(crate) mod other;
 pub(crate) mod outcome;
+pub(crate) mod port;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -54,9 +54,12 @@ pub(crate) struct Args {
     /// Remove the container when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
-    /// Publish a port, as [IP:]HOSTPORT:PORT[/udp]
+    /// Publish a port or a range, as [IP:][HOSTPORT:]PORT[/udp]
     #[arg(short, long)]
     publish: Vec<String>,
+    /// Publish all ports that the image exposes
+    #[arg(short = 'P', long)]
+    publish_all: bool,
     /// Mount a directory, a named volume, or, without SOURCE, a volume of its own, as [SOURCE:]TARGET[:ro]
     #[arg(short, long)]
     volume: Vec<OsString>,
@@ -230,6 +233,7 @@ impl Args {
             .options("--network-alias", &self.network_alias)
             .option("--hostname", self.hostname.as_ref())
             .options("--publish", &self.publish)
+            .flag("--publish-all", self.publish_all)
             .options("--add-host", &self.add_host)
             .options("--dns", &self.dns)
             .options("--dns-search", &self.dns_search)

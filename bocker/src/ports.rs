@@ -1,0 +1,151 @@
+//! Published ports as the document of a container shows them, and as docker writes them.
+
+use std::fmt;
+
+use bocker_pipe::Document;
+use serde::Deserialize;
+
+const ANY: &str = "0.0.0.0";
+const ANY6: &str = "::";
+
+fn one() -> u16 {
+    1
+}
+
+/// What came of one of the ports that were asked for, or a range of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Port {
+    #[serde(rename = "hostIP", default)]
+    host_ip: Option<String>,
+    host_port: u16,
+    container_port: u16,
+    #[serde(default = "one")]
+    range: u16,
+    #[serde(default = "Port::tcp")]
+    protocol: String,
+}
+
+#[derive(Deserialize)]
+struct Attachment {
+    #[serde(default)]
+    published: Vec<Port>,
+}
+
+/// All that a container has published, in the order in which it was asked for. What is on all addresses is there once for
+/// each family that the container speaks.
+pub(crate) fn of(document: &Document) -> Vec<Port> {
+    let attachments: Option<Vec<Attachment>> =
+        document.get("/bocker/net/attachments").ok().flatten();
+    let published = attachments
+        .into_iter()
+        .flatten()
+        .flat_map(|one| one.published);
+    let has_ipv6 = speaks_ipv6(document);
+    let each = |port: Port| {
+        let families = match (&port.host_ip, has_ipv6) {
+            (Some(ip), _) => vec![ip.clone()],
+            (None, false) => vec![ANY.to_owned()],
+            (None, true) => vec![ANY.to_owned(), ANY6.to_owned()],
+        };
+        families.into_iter().map(move |ip| Port {
+            host_ip: Some(ip),
+            ..port.clone()
+        })
+    };
+    published.flat_map(each).collect()
+}
+
+fn speaks_ipv6(document: &Document) -> bool {
+    let attachments = document.value("/bocker/net/attachments");
+    let addresses = attachments
+        .and_then(|all| all.as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.pointer("/result/ips")?.as_array())
+        .flatten();
+    addresses
+        .filter_map(|ip| ip["address"].as_str())
+        .any(|address| address.contains(':'))
+}
+
+impl Port {
+    fn tcp() -> String {
+        "tcp".into()
+    }
+
+    /// `0.0.0.0`, `[::]`.
+    fn address(&self) -> String {
+        match self.host_ip.as_deref() {
+            Some(ip) if ip.contains(':') => format!("[{ip}]"),
+            Some(ip) => ip.to_owned(),
+            None => ANY.to_owned(),
+        }
+    }
+
+    /// Each port alone: the container's, as `80/tcp`, and the host's, as `0.0.0.0:8080`.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        (0..self.range).map(|offset| {
+            // A document may say anything.
+            let (inner, outer) = (
+                self.container_port.wrapping_add(offset),
+                self.host_port.wrapping_add(offset),
+            );
+            (
+                format!("{inner}/{}", self.protocol),
+                format!("{}:{outer}", self.address()),
+            )
+        })
+    }
+}
+
+/// As docker's list of containers has it: `0.0.0.0:8080->80/tcp`.
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let span = |first: u16| match self.range {
+            1 => first.to_string(),
+            count => format!("{first}-{}", first.wrapping_add(count.wrapping_sub(1))),
+        };
+        let (outer, inner) = (span(self.host_port), span(self.container_port));
+        write!(f, "{}:{outer}->{inner}/{}", self.address(), self.protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn shown(attachment: Value) -> String {
+        let document = json!({"bocker": {"net": {"attachments": [attachment]}}});
+        let document = Document::parse(document.to_string().as_bytes()).unwrap();
+        let ports: Vec<String> = of(&document).iter().map(Port::to_string).collect();
+        ports.join(", ")
+    }
+
+    #[test]
+    fn ports_are_shown_as_docker_does() {
+        let published = json!([
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostIP": "127.0.0.1", "hostPort": 53, "containerPort": 53, "protocol": "udp"},
+            {"hostIP": "2001:db8::1", "hostPort": 1000, "containerPort": 2000, "range": 10, "protocol": "tcp"},
+        ]);
+        assert_eq!(
+            shown(json!({"published": published})),
+            "0.0.0.0:8080->80/tcp, 127.0.0.1:53->53/udp, [2001:db8::1]:1000-1009->2000-2009/tcp"
+        );
+        let result = json!({"ips": [{"address": "10.9.0.2/24"}, {"address": "fd00::2/64"}]});
+        assert_eq!(
+            shown(json!({"published": [published[0]], "result": result})),
+            "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"
+        );
+        for strange in [
+            json!({}),
+            json!({"published": [{}]}),
+            json!({"published": 1}),
+            json!(7),
+        ] {
+            assert_eq!(shown(strange), "");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `port`: where the ports of a container are published.
+
+use bocker_pipe::{Error, Kind, Result, containers};
+
+use crate::container;
+use crate::ports::{self, Port};
+use crate::session::{Session, say};
+
+/// Show where the ports of a running container are published
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Id or name
+    container: String,
+    /// Only this port of the container
+    #[arg(value_name = "PORT[/udp]")]
+    port: Option<String>,
+}
+
+pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
+    let id = containers::resolve(&args.container)?;
+    let all = container::all(session)?;
+    let container = all.iter().find(|one| one.id == id && !one.is_over());
+    let all = container.map_or(Vec::new(), |one| ports::of(&one.document));
+    let pairs = all.iter().flat_map(Port::each);
+    let Some(port) = &args.port else {
+        for (inner, outer) in pairs {
+            say(&format!("{inner} -> {outer}"))?;
+        }
+        return Ok(0);
+    };
+    let wanted = if port.contains('/') {
+        port.clone()
+    } else {
+        format!("{port}/tcp")
+    };
+    let mut found = pairs.filter(|(inner, _)| *inner == wanted).peekable();
+    if found.peek().is_none() {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("{} has not published its port {wanted}", args.container),
+        )
+        .hint(format!(
+            "'bocker port {}' lists those it has",
+            args.container
+        )));
+    }
+    for (_, outer) in found {
+        say(&outer)?;
+    }
+    Ok(0)
+}
