@@ -81,6 +81,11 @@ impl Bridge {
         }
     }
 
+    /// Its subnets are not for our table to know: nothing that leaves them is masqueraded.
+    pub(crate) fn is_left_alone(&mut self) {
+        self.subnets.clear();
+    }
+
     /// As our table knows it.
     pub(crate) fn rules(&self) -> BridgeRules<'_> {
         BridgeRules {

@@ -237,6 +237,8 @@ impl Options {
                     }
                 }
             }
+            // For plugins they are capabilities.
+            Connection::Cni => {}
             _ if !self.of_first.is_empty() => {
                 let what = "an address or alias is of an interface on a network, and there is none";
                 return Err(Error::new(Kind::Usage, what).hint("give --network NAME with it"));
@@ -308,6 +310,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         Some(_) => Some(document.id()?),
     };
     let mut of_cni = std::mem::take(&mut options.cni);
+    let of_first = options.of_first.clone();
     let wish = options.over(connection, earlier)?;
     wish.check()?;
     let (publish, publish_all) = match wish.connection {
@@ -363,6 +366,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
             steps.push(steps::files_step());
         }
         Connection::Cni => {
+            of_cni.of_first(&of_first)?;
             return cni::create::run(call, container, is_new, ports, of_cni);
         }
         Connection::Container(name) => join(&mut container, &name, dry_run)?,
@@ -459,7 +463,7 @@ fn on_networks(
 }
 
 /// The families in which a container on this network has an address.
-fn families(network: &Network) -> Vec<Family> {
+pub(crate) fn families(network: &Network) -> Vec<Family> {
     let ranges = network.subnets.iter();
     ranges
         .map(|range| Family::of(range.subnet.network()))

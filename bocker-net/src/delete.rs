@@ -71,6 +71,8 @@ impl Remains {
     pub(crate) fn steps(&self) -> Vec<Step<Remains>> {
         let mut steps = Vec::new();
         steps.extend(cni::delete::step(&self.id, self.is_cni));
+        let [addresses, attachment] = cni::plugin::steps(&self.id);
+        steps.extend(addresses);
         if self.is_named {
             steps.push(
                 Step::new("net.names", "nobody on its networks finds it any more")
@@ -150,6 +152,7 @@ impl Remains {
                 .command(|remains: &Remains| vec![files::remove_command(&remains.id)])
                 .apply(|remains| files::remove(&remains.id)),
         );
+        steps.extend(attachment);
         // Without a record it may be half released.
         if claim::read(&self.id).is_none_or(|record| record.by == STAGE) {
             steps.push(

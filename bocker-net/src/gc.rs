@@ -13,6 +13,7 @@ use bocker_pipe::{Arg, Call, Id, Result, claim, containers};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::cni::plugin::attachment::{self, Label};
 use crate::delete::Remains;
 use crate::firewall::Firewall;
 use crate::names::Names;
@@ -46,6 +47,9 @@ pub(crate) struct Found {
     /// Networks of CNI.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cni: Vec<String>,
+    /// What another runtime calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachment: Option<Label>,
     /// The bridges in whose tables of names it is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) named: Vec<String>,
@@ -66,6 +70,7 @@ impl Found {
             masqueraded: Vec::new(),
             publish: Vec::new(),
             cni: Vec::new(),
+            attachment: None,
             named: Vec::new(),
             removed: None,
         }
@@ -144,6 +149,7 @@ pub(crate) fn find() -> Result<All> {
         if is_pinned || is_ours || has_files || all.0.contains_key(&id) {
             let found = all.entry(id.clone());
             found.cni = cni::delete::networks(&id);
+            found.attachment = attachment::read(&id).map(|one| one.label);
             found.netns = is_pinned.then_some(pin);
             found.root = record.map(|record| record.root);
         }
@@ -215,7 +221,11 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
 
 fn collectable(claim: &Claim, boot_id: &str, grace: Duration) -> bool {
     match State::of(&claim.id, || has_processes(&claim.id), || false) {
-        State::Creating => claim.is_stale(boot_id, grace),
+        // Of another runtime's attachment nobody but that runtime knows more than whether its namespace is there.
+        State::Creating => {
+            let is_used = attachment::read(&claim.id).is_some_and(|one| !one.is_over());
+            claim.is_stale(boot_id, grace) && (!is_used || claim.is_of_another_boot(boot_id))
+        }
         State::Exited => claim.is_ours() && claim::is_over(&claim.id, boot_id, grace),
         State::Created => claim.is_of_another_boot(boot_id),
         State::Running | State::Paused | State::Orphaned => false,

@@ -14,7 +14,7 @@ use crate::bridge::Bridge;
 use crate::firewall::Firewall;
 use crate::network::Network;
 use crate::route::Route;
-use crate::{BRIDGE, lease, ruleset, sysctl};
+use crate::{BRIDGE, cni, lease, ruleset, sysctl};
 
 /// In the machine's run folder: what is recorded about shared objects.
 const FOLDER: &str = "net";
@@ -234,6 +234,13 @@ impl Host {
         self.guard = None;
     }
 
+    /// What leaves these bridges keeps the containers' addresses.
+    pub(crate) fn without_masquerade(&mut self) {
+        for place in &mut self.places {
+            place.bridge.is_left_alone();
+        }
+    }
+
     /// The bridge of the network that was named at this place.
     pub(crate) fn bridge(&self, place: usize) -> Result<&Bridge> {
         let found = self.places.get(place).map(|place| &place.bridge);
@@ -369,6 +376,7 @@ pub(crate) fn users(firewall: &mut Firewall) -> Result<Vec<Id>> {
         lease::check(&folder)?;
         ids.extend(lease::list(&folder)?.into_iter().map(|(_, id)| id));
     }
+    ids.extend(cni::plugin::attachment::ids()?);
     if firewall.exists()? {
         ids.extend(firewall.addresses()?.into_iter().map(|(_, id)| id));
         ids.extend(firewall.ports()?.into_iter().map(|(_, id)| id));

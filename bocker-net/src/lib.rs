@@ -1,5 +1,5 @@
 //! bocker-net: network namespaces, veth pairs, the bridge, addresses, masquerading, published ports and names.
-//! Everything is done by netlink; no program is executed.
+//! Everything is done by netlink; no program is executed but plugins of CNI that were asked for. It is such a plugin itself.
 
 mod bridge;
 mod check;
@@ -73,11 +73,21 @@ bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, nam
   setup, reset            make, or remove, what all containers share
   info                    the shared bridge, table and sysctls, as JSON
 
+Started with CNI_COMMAND set and no arguments, it is a plugin of CNI.
+
 Common: -v print each step as its command, --explain with why, --dry-run only
 print, --document FD read from FD, --help, --version
 Example: bocker-net create --new -v -p 8080:80 | tee net.json; \\
          bocker-net delete < net.json
 ";
+
+/// The program: the tool, or where a runtime of CNI calls it, a plugin. Gives the exit code.
+pub fn main() -> u8 {
+    match cni::plugin::is_called() {
+        true => cni::plugin::main(),
+        false => bocker_pipe::tool::main(&TOOL),
+    }
+}
 
 /// The tool.
 pub static TOOL: Tool = Tool {

@@ -148,7 +148,7 @@ impl Asked {
 }
 
 /// Takes the name of an interface as the kernel does (net/core/dev.c, dev_valid_name), but not `lo`.
-fn checked_ifname(name: &str) -> Result<&str> {
+pub(crate) fn checked_ifname(name: &str) -> Result<&str> {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
     let fits = (1..=IFNAME_MAX).contains(&name.len()) && name.bytes().all(is_allowed);
     match name {

@@ -396,6 +396,16 @@ impl Route {
 
     /// `ip route add default via GATEWAY dev INDEX`.
     pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> Result<(), Refusal> {
+        self.add_route(index, None, gateway)
+    }
+
+    /// `ip route add SUBNET via GATEWAY dev INDEX`; without a subnet the default route.
+    pub(crate) fn add_route(
+        &mut self,
+        index: u32,
+        to: Option<Subnet>,
+        gateway: IpAddr,
+    ) -> Result<(), Refusal> {
         let (family, gateway) = match gateway {
             IpAddr::V4(gateway) => (AddressFamily::Inet, RouteAddress::Inet(gateway)),
             IpAddr::V6(gateway) => (AddressFamily::Inet6, RouteAddress::Inet6(gateway)),
@@ -407,6 +417,14 @@ impl Route {
         message.header.scope = RouteScope::Universe;
         message.header.kind = RouteType::Unicast;
         message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
+        if let Some(to) = to {
+            message.header.destination_prefix_length = to.prefix();
+            let to = match to.network() {
+                IpAddr::V4(address) => RouteAddress::Inet(address),
+                IpAddr::V6(address) => RouteAddress::Inet6(address),
+            };
+            message.attributes.push(RouteAttribute::Destination(to));
+        }
         self.act(
             RouteNetlinkMessage::NewRoute(message),
             NLM_F_CREATE | NLM_F_EXCL,

@@ -54,10 +54,7 @@ fn default_bridge(route: &mut Route) -> Result<Bridge> {
 /// The bridges on this machine that we have made.
 fn our_bridges(route: &mut Route) -> Result<Vec<String>> {
     let ours = route.links()?.into_iter().filter(bridge::is_ours);
-    Ok(ours
-        .map(|link| link.name)
-        .filter(|name| host::is_bridge_name(name))
-        .collect())
+    Ok(ours.map(|link| link.name).collect())
 }
 
 /// `info`: the shared objects, as JSON.

@@ -51,8 +51,9 @@ impl Fingerprint {
             let (_, id) = line.strip_prefix(r#"ifname="veth"#)?.split_once('_')?;
             id.split('"').next()
         });
-        let mut pins = names.map(|id| Path::new("/run/bocker").join(id).join("netns"));
-        pins.any(|pin| !pin.exists())
+        let mut claims = names.map(|id| Path::new("/run/bocker").join(id));
+        // That of another runtime's container is pinned elsewhere.
+        claims.any(|claim| !claim.join("netns").exists() && !claim.join("attachment").exists())
     }
 
     /// What differs in a later picture, one line each: `- ` what is gone, `+ ` what is new, under the subject's name.

@@ -116,6 +116,7 @@ impl Chain {
             container: self.id.as_str(),
             netns: is_there.then_some(netns.as_path()),
             ifname: &self.attached.ifname,
+            arguments: "",
             folders: &self.attached.path,
             input: &input,
             patience: Duration::from_secs(self.attached.timeout),
@@ -236,7 +237,8 @@ fn negotiated(list: &List, attached: &Attached) -> Result<Version> {
     let mut versions = list.versions.clone();
     for plugin in &list.plugins {
         let program = invoke::find(&plugin.kind, &attached.path)?;
-        let spoken = spoken(&program, attached)?;
+        let patience = Duration::from_secs(attached.timeout);
+        let spoken = spoken_by(&program, &attached.path, patience)?;
         versions.retain(|version| spoken.contains(version));
     }
     versions.into_iter().max().ok_or_else(|| {
@@ -254,16 +256,22 @@ fn negotiated(list: &List, attached: &Attached) -> Result<Version> {
     })
 }
 
-fn spoken(program: &Path, attached: &Attached) -> Result<Vec<Version>> {
+/// The versions that a plugin speaks, of those that we do.
+pub(crate) fn spoken_by(
+    program: &Path,
+    folders: &[PathBuf],
+    patience: Duration,
+) -> Result<Vec<Version>> {
     let invocation = Invocation {
         verb: Verb::Version,
         program,
         container: "",
         netns: None,
         ifname: "",
-        folders: &attached.path,
+        arguments: "",
+        folders,
         input: &bare_input(Version::LATEST),
-        patience: Duration::from_secs(attached.timeout),
+        patience,
     };
     let stdout = invocation.run().map_err(|failed| failed.error)?;
     let answer: Value = serde_json::from_slice(&stdout).unwrap_or_default();

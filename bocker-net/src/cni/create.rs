@@ -14,8 +14,9 @@ use super::{CNI, Chain};
 use crate::MEMBER;
 use crate::create::finish;
 use crate::firewall::Firewall;
-use crate::member::{CniDns, Net};
+use crate::member::{CniDns, Net, Request};
 use crate::nft::Family;
+use crate::plug;
 use crate::ports::Ports;
 use crate::publish::{Publish, Wanted};
 use crate::resolve::{self, Asked, Reach};
@@ -24,6 +25,9 @@ use crate::steps::{self, Container};
 /// Of which a plugin of the list has to ask for what is asked for here; the name of one is what a list says `true` to.
 const PORTS: &str = "portMappings";
 const DNS: &str = "dns";
+const IPS: &str = "ips";
+const MAC: &str = "mac";
+const ALIASES: &str = "aliases";
 /// How long a plugin may take unless told otherwise, in seconds: some wait for a machine elsewhere (dhcp).
 const TIMEOUT: u64 = 60;
 const ATTACHMENTS: &str = "/bocker/net/attachments";
@@ -88,6 +92,36 @@ impl Options {
     /// What was published earlier, and whether all that the image exposes was.
     pub(crate) fn published(&mut self) -> (Vec<Wanted>, bool) {
         (std::mem::take(&mut self.publish), self.publish_all)
+    }
+
+    /// What is asked for of the first network: key and value, as in `--network name=NAME,KEY=VALUE`.
+    pub(crate) fn of_first(&mut self, pairs: &[(&'static str, String)]) -> Result<()> {
+        let mut asked = plug::Asked::default();
+        pairs
+            .iter()
+            .try_for_each(|(key, value)| asked.set(key, value))?;
+        let Request {
+            ip,
+            ip6,
+            mac,
+            aliases,
+            ..
+        } = asked.request;
+        let ips: Vec<IpAddr> = ip
+            .map(IpAddr::from)
+            .into_iter()
+            .chain(ip6.map(IpAddr::from))
+            .collect();
+        for (name, value, is_asked) in [
+            (IPS, json!(ips), !ips.is_empty()),
+            (MAC, json!(mac), mac.is_some()),
+            (ALIASES, json!(aliases), !aliases.is_empty()),
+        ] {
+            if is_asked {
+                self.capabilities.insert(name.to_owned(), value);
+            }
+        }
+        Ok(())
     }
 
     fn all_capabilities(&self, publish: &[Publish], dns: &Asked) -> Map<String, Value> {
@@ -388,7 +422,8 @@ fn settle(wired: &mut Wired, place: usize) -> Result<()> {
     }
     let addresses = outcome.addresses.iter().map(|one| one.address);
     container.given.extend(addresses);
-    container.gateways.extend(&outcome.gateways);
+    let gateways = outcome.addresses.iter().filter_map(|one| one.gateway);
+    container.gateways.extend(gateways);
     if place == 0 {
         let ipv6 = container.given.iter().any(IpAddr::is_ipv6);
         container.reach = Reach::Network { ipv6 };

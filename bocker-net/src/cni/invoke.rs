@@ -40,6 +40,8 @@ pub(crate) enum Verb {
     Add,
     Del,
     Check,
+    Gc,
+    Status,
     Version,
 }
 
@@ -49,6 +51,8 @@ impl fmt::Display for Verb {
             Verb::Add => "ADD",
             Verb::Del => "DEL",
             Verb::Check => "CHECK",
+            Verb::Gc => "GC",
+            Verb::Status => "STATUS",
             Verb::Version => "VERSION",
         })
     }
@@ -96,6 +100,8 @@ pub(crate) struct Invocation<'a> {
     /// Absent when it is gone, or not to be touched.
     pub(crate) netns: Option<&'a Path>,
     pub(crate) ifname: &'a str,
+    /// `CNI_ARGS`.
+    pub(crate) arguments: &'a str,
     pub(crate) folders: &'a [PathBuf],
     pub(crate) input: &'a Value,
     pub(crate) patience: Duration,
@@ -138,7 +144,7 @@ impl Invocation<'_> {
             ("CNI_CONTAINERID", self.container.into()),
             ("CNI_NETNS", netns),
             ("CNI_IFNAME", self.ifname.into()),
-            ("CNI_ARGS", OsString::new()),
+            ("CNI_ARGS", self.arguments.into()),
             (PATH_VARIABLE, folders),
         ]
     }

@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 mod invoke;
 mod list;
+pub(crate) mod plugin;
 mod record;
 mod result;
 mod version;

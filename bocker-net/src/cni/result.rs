@@ -65,11 +65,35 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
-/// One address of the container.
+/// An address and the length of its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Network {
+    pub(crate) address: IpAddr,
+    pub(crate) prefix: u8,
+}
+
+/// An address of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) address: IpAddr,
     pub(crate) prefix: u8,
+    pub(crate) gateway: Option<IpAddr>,
+    /// The name of its interface, where that is said.
+    pub(crate) interface: Option<String>,
+}
+
+/// A route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) dst: Network,
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+impl Way {
+    /// Whether it leads everywhere.
+    pub(crate) fn is_default(&self) -> bool {
+        self.dst.prefix == 0
+    }
 }
 
 /// A result that has been checked.
@@ -78,7 +102,7 @@ pub(crate) struct Outcome {
     /// In the shape of the latest version.
     pub(crate) value: Value,
     pub(crate) addresses: Vec<Address>,
-    pub(crate) gateways: Vec<IpAddr>,
+    pub(crate) routes: Vec<Way>,
     /// Names of interfaces in the container.
     pub(crate) inside: Vec<String>,
     pub(crate) dns: CniDns,
@@ -147,10 +171,10 @@ impl Outcome {
         if let Some(interface) = interfaces.iter().find(|one| !is_word(&one.name)) {
             return Err(lie(&format!("an interface named '{}'", interface.name)));
         }
-        let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
+        let (mut addresses, mut routes) = (Vec::new(), Vec::new());
         for ip in bounded(shape.ips)? {
-            addresses.push(network(&ip.address)?);
-            gateways.extend(gateway(ip.gateway.as_deref())?);
+            let Network { address, prefix } = network(&ip.address)?;
+            let gateway = gateway(ip.gateway.as_deref())?;
             // Plugins of old write -1 for none.
             let place = ip.interface.and_then(|place| usize::try_from(place).ok());
             if place.is_some_and(|place| place >= interfaces.len()) {
@@ -159,10 +183,19 @@ impl Outcome {
                     ip.address
                 )));
             }
+            let interface = place.and_then(|place| interfaces.get(place));
+            addresses.push(Address {
+                address,
+                prefix,
+                gateway,
+                interface: interface.map(|interface| interface.name.clone()),
+            });
         }
         for route in bounded(shape.routes)? {
-            network(&route.dst)?;
-            gateway(route.gw.as_deref())?;
+            routes.push(Way {
+                dst: network(&route.dst)?,
+                gateway: gateway(route.gw.as_deref())?,
+            });
         }
         let (dns, domain) = resolution(shape.dns.unwrap_or_default())?;
         let inside = interfaces
@@ -176,7 +209,7 @@ impl Outcome {
             .map(|interface| interface.name);
         Ok(Outcome {
             addresses,
-            gateways,
+            routes,
             inside: inside.collect(),
             dns,
             domain,
@@ -203,12 +236,12 @@ fn bounded<T>(entries: Option<Vec<T>>) -> Result<Vec<T>> {
 }
 
 /// An address with the length of its prefix.
-fn network(text: &str) -> Result<Address> {
+fn network(text: &str) -> Result<Network> {
     let parsed = text.split_once('/').and_then(|(address, prefix)| {
         let address: IpAddr = address.parse().ok()?;
         let prefix: u8 = prefix.parse().ok()?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
-        (prefix <= longest).then_some(Address { address, prefix })
+        (prefix <= longest).then_some(Network { address, prefix })
     });
     parsed.ok_or_else(|| lie(&format!("an address '{text}', which is none")))
 }
