@@ -332,6 +332,12 @@ impl Call {
         self.tool.stage
     }
 
+    /// From now on an ending signal is noted, for [`interruption`](crate::step::interruption) to tell: for a verb outside the
+    /// pipeline that has to put something back before it ends.
+    pub fn catch_signals(&self) {
+        signals::catch();
+    }
+
     /// Runs the steps of a verb that has no document. When one fails, all of it is taken back.
     pub fn run_steps<C>(&self, context: &mut C, steps: Vec<Step<C>>) -> Result<()> {
         let engine = self.engine();

@@ -26,6 +26,7 @@ mod mirrors;
 mod notices;
 mod platform;
 mod progress;
+mod prompt;
 mod pull;
 mod push;
 mod registry;
@@ -50,7 +51,7 @@ bocker-pull: fetch an image from a registry into the local image store
     bocker-pull rmi [-f] IMAGE...   a name goes, with the last one the image
     bocker-pull save [-o FILE] IMAGE...  an archive that docker and podman read
     bocker-pull load [-i FILE|DIR]  images of an archive, compressed or not
-    bocker-pull login [REGISTRY] -u USER --password-stdin;     logout [REGISTRY]
+    bocker-pull login [REGISTRY] [-u USER --password-stdin];   logout [REGISTRY]
     bocker-pull gc                  remove what nothing needs any more
 
 REF is [REGISTRY/]NAME[:TAG|@sha256:DIGEST]; where they are left out,

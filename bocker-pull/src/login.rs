@@ -1,4 +1,5 @@
-//! The verbs `login` and `logout`: credentials that a registry has accepted, kept where docker keeps them.
+//! The verbs `login` and `logout`: credentials that a registry has accepted, kept where docker keeps them. The password comes from
+//! stdin, or is asked for at the terminal.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
@@ -15,6 +16,7 @@ use crate::download::patiently;
 use crate::endpoint::{Endpoint, Options, is_loopback};
 use crate::mirrors;
 use crate::progress::{Progress, Style};
+use crate::prompt;
 
 /// The registry that is meant when none is named.
 const DEFAULT: &str = "docker.io";
@@ -29,7 +31,7 @@ struct Login {
     before: Option<Credential>,
 }
 
-/// `login [REGISTRY] -u USER --password-stdin`.
+/// `login [REGISTRY] [-u USER] [--password-stdin]`.
 pub(crate) fn login(call: &mut Call) -> Result<()> {
     let (mut registry, mut user, mut piped) = (None, None, false);
     let mut options = Options::default();
@@ -46,16 +48,34 @@ pub(crate) fn login(call: &mut Call) -> Result<()> {
         }
     }
     let registry = name(registry)?;
-    let Some(user) = user.filter(|_| piped) else {
-        return Err(
-            Error::new(Kind::Usage, "a login needs -u USER and --password-stdin")
-                .hint("the password is read from stdin, so that it stands in no list of processes"),
-        );
-    };
-    if user.contains(':') {
-        return Err(Error::new(Kind::Usage, "a user's name has no ':' in it"));
+    let is_asked = !piped && io::stdin().is_terminal();
+    if is_asked {
+        call.catch_signals();
     }
-    let secret = password()?;
+    let user = match user {
+        None if is_asked => prompt::ask("Username", false)?,
+        Some(user) if is_asked || piped => user,
+        _ => {
+            return Err(Error::new(
+                Kind::Usage,
+                "without a terminal to ask at, a login needs -u USER and --password-stdin",
+            )
+            .hint("the password is read from stdin, so that it stands in no list of processes"));
+        }
+    };
+    if user.is_empty() || user.contains(':') {
+        return Err(Error::new(
+            Kind::Usage,
+            "a user's name is not empty and has no ':' in it",
+        ));
+    }
+    let secret = match is_asked {
+        true => prompt::ask("Password", true)?,
+        false => password()?,
+    };
+    if secret.is_empty() {
+        return Err(Error::new(Kind::Usage, "the password is empty"));
+    }
     let credential = Credential::Password { user, secret };
     let store = Store::at(to_write()?);
     let credential = match call.dry_run() {
@@ -146,10 +166,7 @@ fn password() -> Result<String> {
         .doing(|| "read the password".into())?;
     let secret = secret.strip_suffix('\n').unwrap_or(&secret);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
-    match secret {
-        "" => Err(Error::new(Kind::Usage, "the password is empty")),
-        secret => Ok(secret.to_owned()),
-    }
+    Ok(secret.to_owned())
 }
 
 /// Asks the registry whether it accepts them. What is to be kept is answered: a token in their place, if it gives one.

@@ -150,6 +150,86 @@ fn a_login_is_kept_when_the_registry_accepts_it_and_forgotten_at_a_logout() {
     }
 }
 
+/// Sits at a terminal of a program's own: `ask` is what it has to ask before each line is typed. Prints what it has shown, whether it
+/// showed what was typed at each time and afterwards, whether it could be stopped by ^Z, and how it ended.
+const AT_A_TERMINAL: &str = r"
+import json, os, pty, sys, termios
+talk, argv = json.loads(sys.argv[1]), sys.argv[2:]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(argv[0], argv)
+seen, echo = b'', []
+def shows():
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+def read():
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b''
+for ask, keys in talk:
+    while ask.encode() not in seen:
+        more = read()
+        if not more: sys.exit('it never asked ' + ask + ': ' + repr(seen))
+        seen += more
+    echo.append(shows())
+    os.write(terminal, keys.encode())
+more = read()
+while more:
+    seen, more = seen + more, read()
+_, status = os.waitpid(pid, 0)
+print(json.dumps([seen.decode(), echo, shows(), os.waitstatus_to_exitcode(status)]))
+";
+
+#[test]
+fn a_password_is_asked_for_at_a_terminal_that_shows_nothing_of_it_and_is_put_back() {
+    if !need("docker-registry python3") {
+        return;
+    }
+    let host = Host::new();
+    let registry = with_password(&host, 5002);
+    let address = registry.address();
+    let program = host
+        .script("at-a-terminal", AT_A_TERMINAL)
+        .display()
+        .to_string();
+    let at_a_terminal = |talk: Value, words: &[&str]| {
+        let talk = talk.to_string();
+        let argv = [&["python3", &program, &talk], words].concat();
+        let ended = host.run(&argv).ok().json();
+        let shown = ended[0].as_str().expect("text").replace('\r', "");
+        (shown, ended[1].clone(), ended[2] == true, ended[3].clone())
+    };
+    let login = ["bocker", "login", &address];
+    let talk = json!([["Username: ", "ann\n"], ["Password: ", "secret\n"]]);
+    let (shown, echo, after, code) = at_a_terminal(talk, &login);
+    assert_eq!((echo, after, code), (json!([true, false]), true, json!(0)));
+    assert_eq!(shown, "Username: ann\nPassword: \nLogin Succeeded\n");
+    host.run(&["bocker", "logout", &address]).ok();
+
+    let named = [&login[..], &["-u", "ann"]].concat();
+    let (shown, _, after, code) = at_a_terminal(json!([["Password: ", "wrong\n"]]), &named);
+    assert_eq!((after, code), (true, json!(125)), "{shown}");
+    assert!(
+        shown.contains("does not accept the password of 'ann'"),
+        "{shown}"
+    );
+    // ^Z is one more character, and ^C ends it.
+    let (shown, echo, after, code) = at_a_terminal(json!([["Password: ", "\u{1a}s\u{3}"]]), &named);
+    assert_eq!(
+        (echo, after, code),
+        (json!([false]), true, json!(130)),
+        "{shown}"
+    );
+    let (_, _, after, code) = at_a_terminal(json!([["Password: ", "\u{4}"]]), &named);
+    assert_eq!((after, code), (true, json!(125)));
+    host.run(&["bocker", "logout", &address])
+        .ok()
+        .stdout
+        .contains("Not logged in")
+        .then_some(())
+        .expect("nothing was kept");
+}
+
 #[test]
 fn a_failed_or_killed_login_leaves_the_file_as_it_was() {
     let host = Host::new();

@@ -1,4 +1,4 @@
-//! `login [REGISTRY] -u USER --password-stdin` and `logout [REGISTRY]`.
+//! `login [REGISTRY] [-u USER] [--password-stdin]` and `logout [REGISTRY]`.
 
 use bocker_pipe::Result;
 
@@ -10,11 +10,11 @@ use crate::tools::Piece;
 pub(crate) struct Args {
     /// HOST[:PORT] (docker.io)
     registry: Option<String>,
-    /// The user
+    /// The user; who is not named is asked for at the terminal
     #[arg(short, long)]
-    username: String,
-    /// Read the password from stdin
-    #[arg(long, required = true)]
+    username: Option<String>,
+    /// Read the password from stdin instead of asking for it
+    #[arg(long, requires = "username")]
     password_stdin: bool,
     /// Without TLS
     #[arg(long)]
@@ -31,7 +31,7 @@ pub(crate) struct OutArgs {
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let stage = session
         .tool(Piece::Pull, "login")?
-        .option("-u", Some(&args.username))
+        .option("-u", args.username.as_ref())
         .flag("--password-stdin", args.password_stdin)
         .flag("--plain-http", args.plain_http)
         .args(args.registry.as_ref());
