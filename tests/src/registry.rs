@@ -10,6 +10,9 @@ use crate::host::Host;
 /// The port, which nobody else has: the network namespace is the test's.
 const PORT: u16 = 5000;
 
+/// `secret` by bcrypt, as `htpasswd -B` writes it.
+const HTPASSWD: &str = "ann:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
 /// A running registry; it is killed when dropped.
 pub struct Registry<'a> {
     host: &'a Host,
@@ -59,6 +62,17 @@ impl<'a> Registry<'a> {
             port,
             _server: server,
         }
+    }
+
+    /// Starts an empty registry on a port that wants the password `secret` of `ann`.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn with_password(host: &'a Host, port: u16) -> Registry<'a> {
+        let file = host.file(&format!("htpasswd-{port}"), HTPASSWD);
+        let settings = format!("auth:\n  htpasswd:\n    realm: test\n    path: {file}\n");
+        Registry::start_with(host, port, &settings)
     }
 
     /// `127.0.0.1:PORT`, the first part of every reference to an image here.

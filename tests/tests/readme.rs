@@ -1,5 +1,5 @@
 //! The README's sessions, typed as they stand: every ```` ```console ```` block is replayed, in order, on one machine, with a
-//! registry on loopback in the place of Docker Hub.
+//! registry on loopback in the place of Docker Hub, and another as one's own.
 //!
 //! In the expected output, a line `...` stands for any lines, `…` within a line for any text. Ids are bound where they
 //! first appear, so that a later command names the container that this run made.
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use bocker_tests::{Host, Hub, need};
+use bocker_tests::{Host, Hub, Registry, need};
 
 const README: &str = include_str!("../../README.md");
 
@@ -143,6 +143,7 @@ fn the_sessions_of_the_readme_go_as_it_says() {
     }
     let host = Host::new();
     let hub = Hub::start(&host);
+    let _own = Registry::with_password(&host, 5000);
     let commands = commands();
     assert!(commands.len() > 15, "the README has sessions");
     let mut ids = Ids::default();

@@ -16,9 +16,6 @@ use serde_json::{Value, json};
 /// The most memory that a pull may need, whatever it is sent.
 const MEMORY: u64 = 256 << 20;
 
-/// `secret` by bcrypt, as `htpasswd -B` writes it.
-const HTPASSWD: &str = "ann:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
-
 /// `ann:secret` in base64.
 const ANN: &str = "YW5uOnNlY3JldA==";
 
@@ -48,17 +45,6 @@ fn unauthorized(challenge: &str) -> Reply {
     Reply::status(401).header("WWW-Authenticate", challenge)
 }
 
-/// A real registry that lets `ann` in with `secret`.
-fn with_password<'a>(host: &'a Host, port: u16) -> Registry<'a> {
-    let file = host.scratch().join("htpasswd");
-    fs::write(&file, HTPASSWD).expect("the passwords");
-    let settings = format!(
-        "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-        file.display()
-    );
-    Registry::start_with(host, port, &settings)
-}
-
 fn login(host: &Host, options: &[&str], password: &str) -> Output {
     let argv = [&["bocker", "login", "--password-stdin"], options].concat();
     host.call(&argv).stdin(password).run()
@@ -70,7 +56,7 @@ fn a_login_is_kept_when_the_registry_accepts_it_and_forgotten_at_a_logout() {
         return;
     }
     let host = Host::new();
-    let registry = with_password(&host, 5002);
+    let registry = Registry::with_password(&host, 5002);
     let address = registry.address();
     let config = host.scratch().join("../home/.docker/config.json");
     let image = Image::simple();
@@ -186,7 +172,7 @@ fn a_password_is_asked_for_at_a_terminal_that_shows_nothing_of_it_and_is_put_bac
         return;
     }
     let host = Host::new();
-    let registry = with_password(&host, 5002);
+    let registry = Registry::with_password(&host, 5002);
     let address = registry.address();
     let program = host
         .script("at-a-terminal", AT_A_TERMINAL)

@@ -2,6 +2,7 @@
 
 use bocker_pipe::Result;
 
+use crate::pipeline::Pipeline;
 use crate::session::Session;
 use crate::tools::Piece;
 
@@ -16,5 +17,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let stage = session.tool(Piece::Pull, "tag")?;
-    session.become_stage(&stage.args([&args.image, &args.target]))
+    let stage = stage.args([&args.image, &args.target]);
+    session.run(&Pipeline::new([stage]).discarded())
 }
