@@ -59,14 +59,10 @@ pub(crate) struct Bridge {
 impl Bridge {
     /// Finds the network's bridge, or plans it. Fails when it cannot be: another's interface has its name, or what the
     /// host has come to use since overlaps a subnet that we chose.
-    pub(crate) fn look(
-        route: &mut Route,
-        addresses: &[HostAddress],
-        network: Network,
-    ) -> Result<Bridge> {
+    pub(crate) fn look(route: &mut Route, network: Network) -> Result<Bridge> {
         match route.link(&network.bridge)? {
-            Some(link) => found(&link, addresses, network),
-            None => planned(route, addresses, network),
+            Some(link) => found(&link, &route.addresses_of(link.index)?, network),
+            None => planned(route, network),
         }
     }
 
@@ -316,10 +312,10 @@ fn made_for(link: &Link) -> Option<Subnet> {
     }
 }
 
-fn planned(route: &mut Route, addresses: &[HostAddress], mut network: Network) -> Result<Bridge> {
+fn planned(route: &mut Route, mut network: Network) -> Result<Bridge> {
     let is_chosen = network.subnets.iter().any(|range| range.chosen);
     if network.is_default() || is_chosen {
-        let taken = taken(route, addresses)?;
+        let taken = taken(route)?;
         if network.is_default() {
             network.subnets = vec![Range::of(default_subnet(&taken)?)];
         }
@@ -340,7 +336,7 @@ fn planned(route: &mut Route, addresses: &[HostAddress], mut network: Network) -
 }
 
 /// What the host uses: the destinations of its routes, but default routes, and its addresses.
-pub(crate) fn taken(route: &mut Route, addresses: &[HostAddress]) -> Result<Vec<Subnet>> {
+pub(crate) fn taken(route: &mut Route) -> Result<Vec<Subnet>> {
     let mut taken = route.destinations()?;
     taken.retain(|destination| {
         let smallest = match destination.is_ipv4() {
@@ -349,8 +345,8 @@ pub(crate) fn taken(route: &mut Route, addresses: &[HostAddress]) -> Result<Vec<
         };
         destination.prefix() >= smallest
     });
-    let of_addresses = addresses.iter();
-    taken.extend(of_addresses.map(|(_, address, prefix)| Subnet::of(*address, *prefix)));
+    let addresses = route.addresses(true)?.into_iter();
+    taken.extend(addresses.map(|(_, address, prefix)| Subnet::of(address, prefix)));
     Ok(taken)
 }
 

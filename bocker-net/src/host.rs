@@ -164,11 +164,9 @@ impl Host {
     fn look_under(networks: &[Network], guard: Option<Guard>) -> Result<Host> {
         let mut route = Route::open()?;
         let mut firewall = Firewall::open()?;
-        let has_ipv6 = networks.iter().any(|network| network.ipv6().is_some());
-        let addresses = route.addresses(has_ipv6)?;
         let mut places = Vec::new();
         for network in networks {
-            let bridge = Bridge::look(&mut route, &addresses, network.clone())?;
+            let bridge = Bridge::look(&mut route, network.clone())?;
             places.push(Place {
                 routes_localnet: sysctl::is_on(&sysctl::route_localnet(&network.bridge))?,
                 in_table: firewall.has_bridge(&bridge.rules())?,

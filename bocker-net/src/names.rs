@@ -29,6 +29,8 @@ const BEGIN: &str = "# Neighbours. bocker-net rewrites what stands from here";
 const END: &str = "# to here.";
 /// A container that has made its hosts file larger keeps it as it is.
 const HOSTS_MAX: u64 = 16 << 20;
+/// Files are compared and rewritten in pieces of so many bytes: a page.
+const PIECE: usize = 4096;
 
 /// One interface of a container, and by which names the others on its network find it there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -364,8 +366,11 @@ fn tell(path: &Path, section: &str) -> Result<()> {
     if length < former.len() {
         text.resize(former.len(), b'\n');
     }
+    // Most of it stands there already, of many neighbours nearly all.
+    let same = text.chunks(PIECE).zip(former.chunks(PIECE));
+    let from = PIECE * same.take_while(|(new, old)| new == old).count();
     let written = file
-        .write_all_at(&text, 0)
+        .write_all_at(text.get(from..).unwrap_or_default(), from as u64)
         .and_then(|()| match length < text.len() {
             true => file.set_len(length as u64),
             false => Ok(()),
@@ -410,7 +415,13 @@ fn parts(text: &[u8]) -> (&[u8], &[u8], &[u8]) {
         return (text, &[], &[]);
     };
     let rest = &text[first..];
-    let (end, last) = place(rest, END).unwrap_or_else(|| {
+    // Our section is the end of the file until somebody writes after it.
+    let at_end = rest
+        .strip_suffix(b"\n")
+        .and_then(|rest| rest.strip_suffix(END.as_bytes()));
+    let at_end = at_end.filter(|ours| matches!(ours.last(), None | Some(b'\n')));
+    let at_end = at_end.map(|ours| (ours.len(), rest.len()));
+    let (end, last) = at_end.or_else(|| place(rest, END)).unwrap_or_else(|| {
         // Without its last line, it is as long as there are lines of ours.
         let lines = rest.split_inclusive(is_newline);
         let ours = lines.take_while(|line| Line::parse(&String::from_utf8_lossy(line)).is_some());

@@ -100,6 +100,14 @@ impl Netlink {
         })
     }
 
+    /// From here on the kernel refuses in dumps what it would not look at, and looks at what it would not: the index of an
+    /// interface, whose addresses alone are wanted (NETLINK_GET_STRICT_CHK, netlink(7)).
+    pub(crate) fn be_strict(&self, strict: bool) -> Result<()> {
+        self.socket
+            .set_netlink_get_strict_chk(strict)
+            .doing(|| "set up a netlink socket".into())
+    }
+
     /// A number for the next message, by which its answer is known.
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);

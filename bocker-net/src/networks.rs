@@ -11,7 +11,7 @@ use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step, paths};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::bridge::{self, Bridge, HostAddress};
+use crate::bridge::{self, Bridge};
 use crate::firewall::Firewall;
 use crate::host::Guard;
 use crate::network::{self, DEFAULT, Network, Range};
@@ -38,20 +38,19 @@ struct Listed {
 /// What is looked at for every network.
 struct Machine {
     route: Route,
-    addresses: Vec<HostAddress>,
 }
 
 impl Machine {
     fn look() -> Result<Machine> {
-        let mut route = Route::open()?;
-        let addresses = route.addresses(true)?;
-        Ok(Machine { route, addresses })
+        Ok(Machine {
+            route: Route::open()?,
+        })
     }
 
     fn describe(&mut self, network: Network) -> Result<Listed> {
         let used_by = users(&network)?;
         let is_there = self.route.link(&network.bridge)?.is_some();
-        let network = match Bridge::look(&mut self.route, &self.addresses, network.clone()) {
+        let network = match Bridge::look(&mut self.route, network.clone()) {
             Ok(bridge) => bridge.network,
             // What is wrong with its bridge is for those to say who need it.
             Err(_) => network,
@@ -76,17 +75,14 @@ impl Machine {
             ours.extend(subnets.map(|range| (range.subnet, network.name.clone())));
         }
         for link in self.route.links()?.into_iter().filter(bridge::is_ours) {
-            let of_link = self
-                .addresses
-                .iter()
-                .filter(|(index, ..)| *index == link.index);
+            let of_link = self.route.addresses_of(link.index)?.into_iter();
             ours.extend(of_link.map(|(_, address, prefix)| {
                 let name = if link.name == BRIDGE {
                     DEFAULT
                 } else {
                     &link.name
                 };
-                (Subnet::of(*address, *prefix), name.to_owned())
+                (Subnet::of(address, prefix), name.to_owned())
             }));
         }
         Ok(ours)
@@ -398,7 +394,7 @@ fn subnets(
                 .hint("choose another, or give no --subnet and get a free one"));
         }
     }
-    let mut taken = bridge::taken(&mut machine.route, &machine.addresses)?;
+    let mut taken = bridge::taken(&mut machine.route)?;
     taken.extend(ours.into_iter().map(|(subnet, _)| subnet));
     taken.extend(asked.iter().map(|range| range.subnet));
     let has = |four: bool| asked.iter().any(|range| range.subnet.is_ipv4() == four);
@@ -545,7 +541,7 @@ fn take_away(call: &Call, network: Network) -> Result<String> {
     let mut machine = Machine::look()?;
     let bridge = match machine.route.link(&network.bridge)? {
         // Somebody else's is left alone.
-        Some(_) => Bridge::look(&mut machine.route, &machine.addresses, network.clone()).ok(),
+        Some(_) => Bridge::look(&mut machine.route, network.clone()).ok(),
         None => None,
     };
     let mut removal = Removal {

@@ -155,25 +155,22 @@ impl Route {
         let answers = self
             .request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP)
             .map_err(|refusal| refusal.error("list the addresses"))?;
-        let found = answers.into_iter().filter_map(|answer| {
-            let RouteNetlinkMessage::NewAddress(message) = answer else {
-                return None;
-            };
-            // That of the other end, which only some kinds of links have, comes as the address; else both are the same.
-            let local = |attribute: &AddressAttribute| match attribute {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            };
-            let any = |attribute: &AddressAttribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            };
-            let attributes = &message.attributes;
-            let address = attributes.iter().find_map(local);
-            let address = address.or_else(|| attributes.iter().find_map(any))?;
-            Some((message.header.index, address, message.header.prefix_len))
-        });
-        Ok(found.collect())
+        Ok(answers.into_iter().filter_map(address).collect())
+    }
+
+    /// Those of one interface. However many there are, the kernel looks at this one alone.
+    pub(crate) fn addresses_of(&mut self, index: u32) -> Result<Vec<HostAddress>> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        self.netlink.be_strict(true)?;
+        let answers = self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP);
+        self.netlink.be_strict(false)?;
+        let answers = match answers {
+            // It has gone meanwhile.
+            Err(refusal) if refusal.errno == Errno::ENODEV => Vec::new(),
+            answers => answers.map_err(|refusal| refusal.error("list the addresses"))?,
+        };
+        Ok(answers.into_iter().filter_map(address).collect())
     }
 
     /// The destinations of all routes in all tables but the default routes.
@@ -430,6 +427,25 @@ impl Route {
             NLM_F_CREATE | NLM_F_EXCL,
         )
     }
+}
+
+fn address(answer: RouteNetlinkMessage) -> Option<HostAddress> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else {
+        return None;
+    };
+    // That of the other end, which only some kinds of links have, comes as the address; else both are the same.
+    let local = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    };
+    let any = |attribute: &AddressAttribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    };
+    let attributes = &message.attributes;
+    let address = attributes.iter().find_map(local);
+    let address = address.or_else(|| attributes.iter().find_map(any))?;
+    Some((message.header.index, address, message.header.prefix_len))
 }
 
 fn link(answer: RouteNetlinkMessage) -> Option<Link> {

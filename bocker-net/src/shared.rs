@@ -47,8 +47,7 @@ impl BridgeInfo {
 
 /// The bridge of the default network, found or planned.
 fn default_bridge(route: &mut Route) -> Result<Bridge> {
-    let addresses = route.addresses(false)?;
-    Bridge::look(route, &addresses, Network::default_one())
+    Bridge::look(route, Network::default_one())
 }
 
 /// The bridges on this machine that we have made.
@@ -131,12 +130,11 @@ fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
     }
     let mut bridges = our_bridges(&mut shared.0)?;
     // Those whose making was killed before they were marked.
-    let addresses = shared.0.addresses(true)?;
     let (networks, _) = network::list()?;
     for network in std::iter::once(Network::default_one()).chain(networks) {
         let name = network.bridge.clone();
         let is_half_made = |bridge: Bridge| bridge.index != 0 && bridge.ours;
-        let found = Bridge::look(&mut shared.0, &addresses, network);
+        let found = Bridge::look(&mut shared.0, network);
         if !bridges.contains(&name) && found.is_ok_and(is_half_made) {
             bridges.push(name);
         }

@@ -22,7 +22,7 @@ use crate::ports::Ports;
 use crate::resolve::{self, Reach};
 use crate::route::Veth;
 use crate::subnet::mac_text;
-use crate::{STAGE, firewall, lease, ruleset};
+use crate::{STAGE, firewall, lease, ruleset, sysctl};
 
 const LOOPBACK: &str = "lo";
 /// What a default route leads to, of each family.
@@ -538,7 +538,7 @@ fn veth_commands(context: &Bridged, at: usize) -> Result<Vec<String>> {
         ),
         format!("ip link property add dev {host} altname {altnames}"),
         in_namespace(id, &second_name),
-        format!("ip link set {host} addrgenmode none"),
+        format!("sysctl -w {}=1", sysctl::disable_ipv6(host)),
     ];
     if bridge.network.ipv6().is_none() {
         lines.push(in_namespace(
@@ -606,10 +606,9 @@ fn prepare_ends(context: &mut Bridged, at: usize) -> Result<()> {
     host.route
         .add_altnames(&name, &altnames)
         .map_err(|refusal| refusal.error(&naming(&name)))?;
-    // The host talks to containers by the bridge's address: one of this end would be a way around the firewall.
-    host.route
-        .without_own_ipv6(&name)
-        .map_err(|refusal| refusal.error(&quiet(&name)))?;
+    // The host talks to containers by the bridge's address: one of this end would be a way around the firewall. Without IPv6 it
+    // gets no routes either, which lie in one list for all interfaces.
+    sysctl::set_own(&sysctl::disable_ipv6(&name), "1")?;
     if is_isolated {
         let isolated = host.route.set_isolated(&name);
         isolated.map_err(|refusal| refusal.error(&format!("isolate the port {name}")))?;
