@@ -1,7 +1,7 @@
 //! The bridge of a network on this machine: found, planned, made, removed. One that somebody else has made is never used, but
 //! for `bridge0`, which is used as it is.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bocker_pipe::step::quote;
 use bocker_pipe::{Error, Kind, Result};
@@ -14,6 +14,9 @@ use crate::route::{Link, Route};
 use crate::subnet::{Subnet, mac, mac_text};
 use crate::sysctl;
 
+/// The bridge's own address on its link, as docker's: without one the host asks for no neighbour's hardware address on behalf
+/// of packets that it forwards (RFC 4861, 7.2.2), and what comes from outside finds no container.
+const LINK_LOCAL: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), 64);
 /// The alias of a bridge that we made (`ip link show`).
 const ALIAS: &str = "made by bocker-net";
 /// What the default network's subnet is chosen from: the original's, Podman's, and one that Docker does not begin with.
@@ -136,8 +139,8 @@ impl Bridge {
         let link = route
             .link(name)?
             .ok_or_else(|| Error::system(&on("find"), Errno::ENODEV))?;
-        for range in &self.network.subnets {
-            match route.add_address(link.index, range.gateway, range.subnet.prefix()) {
+        for (address, prefix) in self.addresses() {
+            match route.add_address(link.index, address, prefix) {
                 Err(refusal) if refusal.errno == Errno::EEXIST => {}
                 result => result.map_err(|refusal| refusal.error(&on("give an address to")))?,
             }
@@ -163,6 +166,14 @@ impl Bridge {
         }
     }
 
+    /// What it is given, the gateways last: by them it is known to be complete.
+    fn addresses(&self) -> Vec<(IpAddr, u8)> {
+        let link_local = self.network.ipv6().map(|_| LINK_LOCAL);
+        let gateways = self.network.subnets.iter();
+        let gateways = gateways.map(|range| (range.gateway, range.subnet.prefix()));
+        link_local.into_iter().chain(gateways).collect()
+    }
+
     /// The commands that make it.
     pub(crate) fn commands(&self) -> Vec<String> {
         let name = &self.network.bridge;
@@ -180,14 +191,10 @@ impl Bridge {
         if self.network.ipv6().is_some() {
             lines.push(format!("ip link set {name} addrgenmode none"));
         }
-        let addresses = self.network.subnets.iter();
-        lines.extend(addresses.map(|range| {
-            let how = address_flags(range.gateway);
-            format!(
-                "ip address add {}/{} {how} dev {name}",
-                range.gateway,
-                range.subnet.prefix()
-            )
+        let addresses = self.addresses().into_iter();
+        lines.extend(addresses.map(|(address, prefix)| {
+            let how = address_flags(address);
+            format!("ip address add {address}/{prefix} {how} dev {name}")
         }));
         lines.push(format!("ip link set {name} up"));
         lines

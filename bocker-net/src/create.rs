@@ -13,6 +13,7 @@ use crate::netns::{self, Unpinned};
 use crate::network::{self, Network};
 use crate::nft::Family;
 use crate::plug::{self, Asked, Plug};
+use crate::policy;
 use crate::ports::Ports;
 use crate::publish::Wanted;
 use crate::resolve::{self, Reach};
@@ -422,6 +423,12 @@ fn on_networks(
     ports.refuse(&mut host.firewall, &families)?;
     if call.dry_run() {
         ports.choose(&mut host.firewall, &families, &container.id)?;
+    }
+    // A container that sends only is told of it by the first use of its network.
+    let is_told = call.dry_run() || ports.is_empty() && host.is_complete();
+    if let Some(at) = container.way_out.filter(|_| !is_told) {
+        let policies = policy::that_may_drop(&mut host.firewall)?;
+        policy::tell(&policies, &host.bridge(at)?.network.bridge)?;
     }
     let mut context = Bridged {
         container,

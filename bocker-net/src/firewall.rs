@@ -7,7 +7,7 @@ use bocker_pipe::{Error, Id, Kind, Result};
 use nix::errno::Errno;
 
 use crate::netlink::Refusal;
-use crate::nft::{Element, Family, Nft};
+use crate::nft::{BaseChain, Element, Family, Nft};
 use crate::publish::{Protocol, Publish};
 use crate::ruleset::{BRIDGES, CHAINS, COMMENT, INTERNAL, SETS, TABLE, WITHIN, interface};
 use crate::subnet::Subnet;
@@ -281,6 +281,35 @@ fn any(family: Family) -> Option<IpAddr> {
     }
 }
 
+/// What is put into our table as it is made.
+#[derive(Default)]
+pub(crate) struct Contents {
+    /// The nft(8) commands that do the same.
+    pub(crate) commands: Vec<String>,
+    elements: Vec<(&'static str, Vec<Element>)>,
+}
+
+impl Contents {
+    pub(crate) fn add_bridge(&mut self, bridge: &BridgeRules<'_>) {
+        self.commands.extend(bridge.add_commands());
+        let elements = bridge.elements().into_iter();
+        self.elements
+            .extend(elements.map(|(set, _, elements)| (set, elements)));
+    }
+
+    pub(crate) fn add_address(&mut self, address: IpAddr, id: &Id) {
+        self.commands.push(add_address_command(address, id));
+        let elements = range_of_one(address, Some(id.as_str()));
+        self.elements
+            .push((Family::of(address).containers(), elements));
+    }
+
+    pub(crate) fn add_ports(&mut self, ports: &[Publish], to: Target, id: &Id) {
+        self.commands.extend(add_ports_commands(ports, to, id));
+        self.elements.extend(port_elements(ports, to, id));
+    }
+}
+
 /// Our table in the kernel.
 pub(crate) struct Firewall {
     nft: Nft,
@@ -321,9 +350,9 @@ impl Firewall {
         Ok(Firewall::former()?.is_some())
     }
 
-    /// Makes the table and all that is in it, at once. What the former table holds is taken over, in the same instant, so
+    /// Makes the table and all that is in it, at once, and in it what is known to belong there. What the former table holds is taken over, in the same instant, so
     /// that containers that run meanwhile keep their ports.
-    pub(crate) fn make(&mut self) -> Result<()> {
+    pub(crate) fn make(&mut self, contents: &Contents) -> Result<()> {
         let mut batch = self.nft.batch();
         self.nft.add_table(&mut batch, COMMENT);
         for (id, set) in (1..).zip(&SETS) {
@@ -344,6 +373,9 @@ impl Firewall {
                     rule.iter().flat_map(|part| part.expressions()).collect(),
                 );
             }
+        }
+        for (set, elements) in &contents.elements {
+            self.nft.add_elements(&mut batch, set, elements);
         }
         if let Some(mut former) = Firewall::former()? {
             for set in FORMER_SETS {
@@ -521,6 +553,13 @@ impl Firewall {
             }
         }
         Ok(None)
+    }
+
+    /// The chains of all tables of the host.
+    pub(crate) fn base_chains(&mut self) -> Result<Vec<BaseChain>> {
+        self.nft
+            .chains()
+            .map_err(|refusal| refusal.error("list the chains of the host's firewall"))
     }
 
     /// The chain of each rule that is in our table.

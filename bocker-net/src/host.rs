@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::bridge::Bridge;
-use crate::firewall::Firewall;
+use crate::firewall::{Contents, Firewall};
 use crate::network::Network;
+use crate::restore::Lost;
 use crate::route::Route;
 use crate::{BRIDGE, cni, lease, ruleset, sysctl};
 
@@ -132,6 +133,8 @@ pub(crate) struct Host {
     has_table: bool,
     /// Whether there is a table of an older bocker-net's instead.
     has_former_table: bool,
+    /// What it held, where it is gone and containers live.
+    lost: Option<Lost>,
     guard: Option<Guard>,
 }
 
@@ -175,13 +178,19 @@ impl Host {
         }
         // What knows a bridge is our table, and whole.
         let has_table = places.iter().any(|place| place.in_table) || firewall.exists()?;
+        let has_former_table = !has_table && Firewall::has_former()?;
+        let lost = match has_table || has_former_table {
+            true => None,
+            false => Lost::look(&mut route)?,
+        };
         let mut host = Host {
             route,
             firewall,
             places,
             forwarding: Vec::new(),
             has_table,
-            has_former_table: !has_table && Firewall::has_former()?,
+            has_former_table,
+            lost,
             guard,
         };
         host.find_forwarding()?;
@@ -223,7 +232,18 @@ impl Host {
         Ok(())
     }
 
-    fn is_complete(&self) -> bool {
+    fn make_table(&mut self) -> Result<()> {
+        match &self.lost {
+            None => self.firewall.make(&Contents::default()),
+            Some(lost) => {
+                self.firewall.make(&lost.contents)?;
+                lost.finish(&mut self.route)
+            }
+        }
+    }
+
+    /// Whether nothing is missing.
+    pub(crate) fn is_complete(&self) -> bool {
         self.forwarding.is_empty() && self.has_table && self.places.iter().all(Place::is_complete)
     }
 
@@ -267,6 +287,11 @@ impl Host {
                 )
                 .command(|context: &C| {
                     let mut lines = ruleset::table_commands();
+                    let lost = context.as_ref().lost.as_ref();
+                    lines.extend(
+                        lost.into_iter()
+                            .flat_map(|lost| lost.contents.commands.clone()),
+                    );
                     if context.as_ref().has_former_table {
                         lines.push(format!(
                             "# what the table ip {0} holds is taken over; nft delete table ip {0}",
@@ -276,7 +301,7 @@ impl Host {
                     lines
                 })
                 .look(|_| format!("nft list table inet {}", ruleset::TABLE))
-                .apply(|context: &mut C| context.as_mut().firewall.make()),
+                .apply(|context: &mut C| context.as_mut().make_table()),
             );
         }
         for (at, place) in self.places.iter().enumerate() {

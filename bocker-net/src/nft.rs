@@ -26,6 +26,7 @@ const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_NEWRULE: u16 = 6;
 const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_NEWSET: u16 = 9;
@@ -72,7 +73,9 @@ const NFTA_VERDICT_CODE: u16 = 1;
 const NFT_SET_INTERVAL: u32 = 0x4;
 const NFT_SET_MAP: u32 = 0x8;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
+const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
+const NF_INET_FORWARD: u32 = 2;
 
 /// How many elements go into one message: the list is an attribute, whose length has 16 bits.
 const ELEMENTS_AT_ONCE: usize = 500;
@@ -306,6 +309,18 @@ pub(crate) struct SetType {
     pub(crate) interval: bool,
     /// Whether the key is in the host's byte order, as interfaces' names are to nft(8), which lists them by it.
     pub(crate) host_order: bool,
+}
+
+/// A chain of anybody's, as far as it says what becomes of packets.
+pub(crate) struct BaseChain {
+    /// As nft(8) calls it; `None` where no packets of containers are (bridge, arp, netdev).
+    pub(crate) family: Option<&'static str>,
+    pub(crate) table: String,
+    pub(crate) name: String,
+    /// Whether all that is forwarded passes it.
+    pub(crate) forwards: bool,
+    /// Whether it drops what no rule of its accepts.
+    pub(crate) drops: bool,
 }
 
 /// A transaction: the kernel does all of it or nothing.
@@ -617,6 +632,17 @@ impl Nft {
             .collect())
     }
 
+    /// All chains of all tables.
+    pub(crate) fn chains(&mut self) -> Result<Vec<BaseChain>, Refusal> {
+        let mut bytes = Vec::new();
+        let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN;
+        let sequence = self
+            .netlink
+            .netfilter(&mut bytes, kind, NLM_F_DUMP, NFPROTO_UNSPEC, 0, &[]);
+        let answers = self.netlink.exchange(&bytes, sequence, sequence)?;
+        Ok(answers.iter().filter_map(|answer| chain(answer)).collect())
+    }
+
     /// All elements of a set. None without the set or the table.
     pub(crate) fn elements(&mut self, set: &str) -> Result<Vec<Element>, Refusal> {
         let attributes = self.set(set);
@@ -628,6 +654,32 @@ impl Nft {
                 .collect()),
         }
     }
+}
+
+fn chain(answer: &[u8]) -> Option<BaseChain> {
+    let family = match *answer.get(HEADER)? {
+        NFPROTO_INET => Some("inet"),
+        NFPROTO_IPV4 => Some("ip"),
+        NFPROTO_IPV6 => Some("ip6"),
+        _ => None,
+    };
+    let bytes = answer.get(HEADER + NFGENMSG..)?;
+    let text = |kind| {
+        let text = netlink::attribute(bytes, kind)?;
+        let text = text.split(|byte| *byte == 0).next()?;
+        Some(String::from_utf8_lossy(text).into_owned())
+    };
+    let number = |bytes, kind| {
+        netlink::attribute(bytes, kind).map(|number| u32::from_be(netlink::u32_at(number, 0)))
+    };
+    let hook = netlink::attribute(bytes, NFTA_CHAIN_HOOK);
+    Some(BaseChain {
+        family,
+        table: text(NFTA_CHAIN_TABLE)?,
+        name: text(NFTA_CHAIN_NAME)?,
+        forwards: hook.and_then(|hook| number(hook, NFTA_HOOK_HOOKNUM)) == Some(NF_INET_FORWARD),
+        drops: number(bytes, NFTA_CHAIN_POLICY) == Some(NF_DROP),
+    })
 }
 
 fn elements(answer: &[u8]) -> Vec<Element> {
@@ -708,6 +760,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_readers_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             elements(&bytes);
+            chain(&bytes);
             comment(&bytes);
         }
     }

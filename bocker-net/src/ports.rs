@@ -138,11 +138,7 @@ impl Ports {
             }
         }?;
         let forgotten = conntrack::forget(&self.published, &families, || {
-            let addresses = route.addresses(families.contains(&Family::V6))?;
-            Ok(addresses
-                .into_iter()
-                .map(|(_, address, _)| address)
-                .collect())
+            route.local_addresses(families.contains(&Family::V6))
         });
         if forgotten.is_err() {
             firewall.unpublish(&self.published, id)?;

@@ -145,6 +145,15 @@ impl Route {
         Ok(answers.into_iter().filter_map(link).collect())
     }
 
+    /// The same without where they are.
+    pub(crate) fn local_addresses(&mut self, with_ipv6: bool) -> Result<Vec<IpAddr>> {
+        let addresses = self.addresses(with_ipv6)?;
+        Ok(addresses
+            .into_iter()
+            .map(|(_, address, _)| address)
+            .collect())
+    }
+
     /// All IPv4 addresses of the host, and those of IPv6 where they are asked for.
     pub(crate) fn addresses(&mut self, with_ipv6: bool) -> Result<Vec<HostAddress>> {
         let mut message = AddressMessage::default();

@@ -9,6 +9,7 @@ use crate::firewall::Firewall;
 use crate::host::{self, Host};
 use crate::names::Names;
 use crate::network::{self, Network};
+use crate::policy::{self, Policy};
 use crate::route::Route;
 use crate::sysctl::{self, TurnedOn};
 use crate::{BRIDGE, lease, ruleset};
@@ -21,6 +22,8 @@ struct Info {
     /// Those of networks that somebody made, of any root.
     bridges: Vec<String>,
     table: Option<String>,
+    /// Chains of other firewalls that may drop what is forwarded to containers and from them.
+    may_drop: Vec<String>,
     sysctls: Vec<TurnedOn>,
     leases: usize,
 }
@@ -64,9 +67,9 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
         Some(_) => BridgeInfo::of(&default_bridge(&mut route)?),
         None => None,
     };
-    let table = Firewall::open()?
-        .exists()?
-        .then(|| format!("inet {}", ruleset::TABLE));
+    let mut firewall = Firewall::open()?;
+    let has_table = firewall.exists()?;
+    let policies = policy::that_may_drop(&mut firewall)?;
     let mut leases = 0;
     for bridge in host::bridges_with_leases()? {
         leases += lease::list(&lease::folder(&bridge))?.len();
@@ -76,7 +79,8 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
     call.line(&Info {
         bridge,
         bridges,
-        table,
+        table: has_table.then(|| format!("inet {}", ruleset::TABLE)),
+        may_drop: policies.iter().map(Policy::name).collect(),
         sysctls: sysctl::turned_on()?,
         leases,
     })
@@ -168,6 +172,7 @@ fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
                     lease::remove_folder(&lease::folder(&bridge))?;
                 }
                 Names::of_machine().remove_all()?;
+                policy::forget()?;
                 host::remove_empty(&sysctl::folder())?;
                 host::remove_empty(&host::folder())
             }),

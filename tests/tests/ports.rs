@@ -1,12 +1,12 @@
 //! Published ports and our nftables table, by real packets: who reaches what, from where, over IPv4 and IPv6.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use bocker_tests::net::{
-    HOST_OUTSIDE, HOST_OUTSIDE6, Net, OUTSIDE, OUTSIDE6, SILENCE, assert_silent, connect, create,
-    inside, outside, talk,
+    HOST_OUTSIDE, HOST_OUTSIDE6, Net, OUTSIDE, OUTSIDE6, PATIENCE, SILENCE, assert_silent, connect,
+    create, inside, outside, talk,
 };
 use bocker_tests::{Host, Image, Layer, Platform, Session};
 use serde_json::{Value, json};
@@ -340,7 +340,12 @@ fn a_range_is_published_port_by_port_at_once() {
     let before = host.fingerprint();
     let net = Net::new(
         &host,
-        &["-p", "1000-2999:3000-4999", "-p", "1-65535:1-65535/udp"],
+        &[
+            "-p",
+            "1000-2999:3000-4999",
+            "-p",
+            "5000-14999:5000-14999/udp",
+        ],
     );
     for (container, published) in [(3000, 1000), (4321, 2321), (4999, 2999)] {
         talk(
@@ -354,14 +359,14 @@ fn a_range_is_published_port_by_port_at_once() {
     for (port, holder) in [
         ("2999:1", net.id()),
         ("2500-3500:2500-3500", net.id()),
-        ("7:7/udp", net.id()),
+        ("7777:7/udp", net.id()),
     ] {
         create(&host, &["-p", port]).exits(125).says(holder);
     }
     let listed = host.run(&["bocker-net", "list"]).ok().json_lines();
     assert_eq!(
         listed[0]["publish"].as_array().map(Vec::len),
-        Some(2000 + 65535)
+        Some(2000 + 10_000)
     );
     net.delete(&host).ok();
     host.assert_same(&before);
@@ -525,4 +530,240 @@ fn an_image_that_exposes_a_port_has_it_published_by_one_letter() {
     let all = session.bocker(&["port", "web"]).ok().text();
     assert!(all.starts_with("80/tcp -> 0.0.0.0:"), "{all}");
     session.bocker(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn a_network_of_both_families_publishes_on_both() {
+    let host = Host::new();
+    let outside = outside(&host);
+    host.run(&["bocker-net", "network", "create", "--ipv6", "both"])
+        .ok();
+    let options = [
+        "--network",
+        "both",
+        "-p",
+        "8080:80",
+        "-p",
+        "[2001:db8::1]:8081:80",
+        "-p",
+        "0.0.0.0:8082:80",
+        "-p",
+        "[::]:8083:80",
+        "-p",
+        "5353:53/udp",
+    ];
+    let net = Net::new(&host, &options);
+    let neighbour = Net::new(&host, &["--network", "both"]);
+    let elsewhere = Net::new(&host, &[]);
+    let listener = inside(&net.namespace(), || {
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, 80))
+    });
+    let listener = listener.expect("listen");
+    let (there, here) = (Some(outside.as_path()), net.namespace());
+    assert_eq!(talk(&listener, there, HOST_OUTSIDE6, 8080), OUTSIDE6);
+    for port in [8080, 8081, 8083] {
+        talk(&listener, there, HOST_OUTSIDE6, port);
+        talk(&listener, None, HOST_OUTSIDE6, port);
+        talk(&listener, Some(&here), HOST_OUTSIDE6, port);
+        talk(&listener, Some(&neighbour.namespace()), HOST_OUTSIDE6, port);
+    }
+    for port in [8080, 8082] {
+        talk(&listener, there, HOST_OUTSIDE, port);
+        talk(&listener, None, Ipv4Addr::LOCALHOST, port);
+        talk(&listener, Some(&elsewhere.namespace()), HOST_OUTSIDE, port);
+    }
+    for port in [8081, 8083] {
+        assert_silent(there, HOST_OUTSIDE, port);
+    }
+    assert_refused_at_once(None, Ipv6Addr::LOCALHOST, 8080);
+    assert_refused_at_once(there, HOST_OUTSIDE6, 8082);
+
+    let server = inside(&here, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 53))).expect("bind");
+    let client = inside(&outside, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).expect("bind");
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(PATIENCE)).expect("time-out");
+    }
+    client
+        .send_to(b"question", (HOST_OUTSIDE6, 5353))
+        .expect("send");
+    let mut buffer = [0; 16];
+    let (_, peer) = server.recv_from(&mut buffer).expect("question");
+    server.send_to(b"answer", peer).expect("send");
+    let (_, from) = client.recv_from(&mut buffer).expect("answer");
+    assert_eq!((from.ip(), from.port()), (HOST_OUTSIDE6.into(), 5353));
+
+    let checked = host
+        .call(&["bocker-net", "check"])
+        .stdin(net.document.to_string());
+    checked.run().ok();
+    net.delete(&host).ok();
+    let table = host
+        .run(&["nft", "list", "table", "inet", "bocker"])
+        .ok()
+        .text();
+    assert!(!table.contains(net.id()), "{table}");
+}
+
+#[test]
+fn a_udp_client_over_ipv6_that_kept_asking_is_answered_once_the_port_is_published() {
+    let host = Host::new();
+    let outside = outside(&host);
+    host.run(&["bocker-net", "network", "create", "--ipv6", "both"])
+        .ok();
+    // Flows are followed as soon as there is a table with NAT.
+    Net::new(&host, &["--network", "both"]).delete(&host).ok();
+    let client = inside(&outside, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).expect("bind");
+    client.set_read_timeout(Some(PATIENCE)).expect("time-out");
+    client
+        .send_to(b"anybody?", (HOST_OUTSIDE6, 5353))
+        .expect("send");
+    let net = Net::new(&host, &["--network", "both", "-p", "5350-5360:50-60/udp"]);
+    let server = inside(&net.namespace(), || {
+        UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 53))
+    });
+    let server = server.expect("bind");
+    server.set_read_timeout(Some(PATIENCE)).expect("time-out");
+    client
+        .send_to(b"question", (HOST_OUTSIDE6, 5353))
+        .expect("send");
+    let mut buffer = [0; 16];
+    server.recv_from(&mut buffer).expect("question");
+}
+
+/// A firewall that drops what is forwarded, as its owner has set it up.
+const STRICT: &str = "nft add table inet strict
+     nft add chain inet strict forward '{ type filter hook forward priority 0; policy drop; }'";
+
+#[test]
+fn a_firewall_of_the_hosts_that_drops_what_is_forwarded_is_told_once_and_left_alone() {
+    let host = Host::new();
+    let outside = outside(&host);
+    host.sh(STRICT).ok();
+    let made = create(&host, &["-p", "8080:80"]).ok();
+    let net = Net {
+        document: made.json(),
+    };
+    let line = made.stderr.lines().next().unwrap_or_default().to_owned();
+    assert!(line.contains("chain inet strict forward"), "{line}");
+    let listener = net.listen(80);
+    assert_silent(Some(&outside), HOST_OUTSIDE, 8080);
+    let info = host.run(&["bocker-net", "info"]).ok().json();
+    assert_eq!(info["may_drop"], json!(["inet strict forward"]));
+
+    // What it says is what helps.
+    let (_, remedy) = line.split_once("let them through: ").expect("a remedy");
+    host.sh(&format!("set -e; {remedy}")).ok();
+    talk(&listener, Some(&outside), HOST_OUTSIDE, 8080);
+    // Once is enough, until something else drops.
+    let quiet = create(&host, &["-p", "8081:80"]).ok();
+    assert_eq!(quiet.stderr, "");
+    host.sh(&STRICT.replace("strict", "stricter")).ok();
+    create(&host, &["-p", "8082:80"])
+        .ok()
+        .says("inet stricter forward");
+    let tables = host
+        .run(&["nft", "list", "table", "inet", "strict"])
+        .ok()
+        .text();
+    assert_eq!(tables.matches("accept").count(), 2, "{tables}");
+}
+
+#[test]
+fn where_docker_has_a_chain_for_the_hosts_owner_that_one_is_named() {
+    let host = Host::new();
+    host.sh(
+        "set -e; nft add table ip filter; nft add chain ip filter DOCKER-USER
+         nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'
+         nft add rule ip filter FORWARD jump DOCKER-USER
+         nft add table inet firewalld
+         nft add chain inet firewalld filter_FORWARD '{ type filter hook forward priority 10; }'
+         nft add table inet open; nft add chain inet open f '{ type filter hook forward priority 0; }'
+         nft add table inet in; nft add chain inet in input '{ type filter hook input priority 0; policy drop; }'",
+    )
+    .ok();
+    // The first use of a network is told of it, with ports or without.
+    let made = create(&host, &[]).ok();
+    assert_eq!(made.stderr.lines().count(), 1, "{made}");
+    let made = made
+        .says("chain ip filter FORWARD, inet firewalld filter_FORWARD)")
+        .says("nft insert rule ip filter DOCKER-USER iifname bridge0 accept")
+        .says("firewall-cmd --zone=trusted --add-interface=bridge0");
+    Net {
+        document: made.json(),
+    }
+    .delete(&host)
+    .ok();
+    assert_eq!(create(&host, &[]).ok().stderr, "");
+}
+
+#[test]
+fn a_table_that_somebody_has_flushed_is_made_again_with_the_ports_of_those_who_live() {
+    let session = Session::new();
+    let host = &session.host;
+    let outside = outside(host);
+    host.run(&["bocker-net", "network", "create", "--ipv6", "both"])
+        .ok();
+    let serve = ["sh", "-c", "while :; do echo served | nc -l -p 80; done"];
+    let options = [
+        "-d",
+        "--name",
+        "one",
+        "-p",
+        "8080:80",
+        "-p",
+        "127.0.0.1:8081-8083:80-82",
+    ];
+    session.run(&options, &serve).ok();
+    session
+        .run(
+            &["-d", "--name", "two", "--network", "both", "-p", "9090:80"],
+            &serve,
+        )
+        .ok();
+    let nameless = Net::new(host, &["-p", "7070:80"]);
+    let table = || host.fingerprint().section("nftables").to_vec();
+    let (before, lost) = (table(), nameless.id().to_owned());
+    nameless.delete(host).ok();
+    let whole = table();
+    assert_ne!(before, whole);
+
+    let nameless = Net::new(host, &["-p", "7070:80"]);
+    host.run(&["nft", "flush", "ruleset"]).ok();
+    assert_silent(Some(&outside), HOST_OUTSIDE, 8080);
+    let made = host.run(&["bocker-net", "setup"]).ok();
+    let line = made.stderr.lines().next().unwrap_or_default().to_owned();
+    assert!(line.contains("our nftables table was gone"), "{made}");
+    assert!(
+        line.contains(&format!(
+            "what {} had published is not known",
+            nameless.id()
+        )),
+        "{made}"
+    );
+    let again = table();
+    assert_eq!(again, whole, "{lost}");
+    for (to, port) in [(HOST_OUTSIDE, 8080), (HOST_OUTSIDE, 9090)] {
+        host.wait_for("an answer", || {
+            connect(Some(&outside), to, port, SILENCE).ok()
+        });
+    }
+    assert_eq!(host.run(&["bocker-net", "setup"]).ok().stderr, "");
+    // The same by the next create, which shows what it does.
+    host.run(&["nft", "flush", "ruleset"]).ok();
+    let made = create(host, &["-v", "-p", "6060:60"]).ok();
+    let made = made
+        .says("our nftables table was gone")
+        .says("published_any '{ tcp . 8080 comment");
+    for net in [
+        nameless,
+        Net {
+            document: made.json(),
+        },
+    ] {
+        net.delete(host).ok();
+    }
+    assert_eq!(table(), whole);
+    for name in ["one", "two"] {
+        session.bocker(&["rm", "-f", name]).ok();
+    }
 }
