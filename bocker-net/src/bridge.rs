@@ -183,7 +183,7 @@ impl Bridge {
         };
         let mac = mac_text(&mac(self.address()));
         let mut lines = vec![
-            format!("ip link add {name} address {mac}{mtu} type bridge"),
+            format!("ip link add {name} address {mac}{mtu} type bridge mcast_snooping 0"),
             format!("ip link set {name} alias {}", quote(ALIAS)),
         ];
         let switches = self.switches().into_iter();

@@ -7,8 +7,9 @@ use bocker_pipe::Result;
 use netlink_packet_core::{DefaultNla, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, Prop,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -238,8 +239,9 @@ impl Route {
         Ok(routes)
     }
 
-    /// `ip link add NAME address MAC [mtu MTU] type bridge`. A bridge without a MAC of its own changes it with its ports, and every
-    /// neighbour would have to learn it anew.
+    /// `ip link add NAME address MAC [mtu MTU] type bridge mcast_snooping 0`. A bridge without a MAC of its own changes it with its
+    /// ports, and every neighbour would have to learn it anew. It snoops on nobody: as nobody asks who listens, it would pass all
+    /// on all the same, and keep timers for every port, which are set again whenever one comes.
     pub(crate) fn add_bridge(
         &mut self,
         name: &str,
@@ -250,7 +252,10 @@ impl Route {
         message.attributes = vec![
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::Address(mac.to_vec()),
-            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+            ]),
         ];
         message.attributes.extend(mtu.map(LinkAttribute::Mtu));
         self.act(

@@ -20,12 +20,21 @@ struct Info {
     /// That of the default network.
     bridge: Option<BridgeInfo>,
     /// Those of networks that somebody made, of any root.
-    bridges: Vec<String>,
+    bridges: Vec<Made>,
     table: Option<String>,
     /// Chains of other firewalls that may drop what is forwarded to containers and from them.
     may_drop: Vec<String>,
     sysctls: Vec<TurnedOn>,
     leases: usize,
+}
+
+/// A bridge of a network that somebody made.
+#[derive(Serialize)]
+struct Made {
+    name: String,
+    /// Absent where it is of another root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -74,8 +83,17 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
     for bridge in host::bridges_with_leases()? {
         leases += lease::list(&lease::folder(&bridge))?.len();
     }
+    let (networks, _) = network::list()?;
     let mut bridges = our_bridges(&mut route)?;
     bridges.retain(|name| name != BRIDGE);
+    let bridges = bridges.into_iter().map(|name| Made {
+        network: networks
+            .iter()
+            .find(|network| network.bridge == name)
+            .map(|network| network.name.clone()),
+        name,
+    });
+    let bridges = bridges.collect();
     call.line(&Info {
         bridge,
         bridges,

@@ -268,6 +268,8 @@ fn ipv6_is_routed_masqueraded_and_kept_within_as_ipv4_is() {
         .into();
     assert_eq!(addresses(&fixed, 0), wanted);
     let info = host.run(&["bocker-net", "info"]).ok().json();
+    let bridges = info["bridges"].to_string();
+    assert!(bridges.contains(r#""network":"six""#), "{bridges}");
     let turned_on = info["sysctls"].to_string();
     assert!(
         turned_on.contains("net.ipv6.conf.all.forwarding"),
