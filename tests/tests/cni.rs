@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 
 use bocker_tests::net::{HOST_OUTSIDE, OUTSIDE, inside, outside, talk};
-use bocker_tests::{Host, Output, Run, Session, need};
+use bocker_tests::{Host, Output, Run, Session, need, step_names};
 use serde_json::{Value, json};
 
 /// Debian's containernetworking-plugins.
@@ -564,6 +564,102 @@ fn several_networks_of_cni_are_several_interfaces() {
         ["ADD net", "ADD net", "DEL net", "DEL net"]
     );
     host.assert_same(&before);
+}
+
+#[test]
+fn a_failure_after_any_step_has_all_plugins_take_back_what_they_did() {
+    let host = Host::new();
+    let before = host.fingerprint();
+    let plugins = Plugins::new(&host);
+    plugins.plugin("net", &Plugins::result("1.0.0"));
+    let list = plugins.list("1.0.0", json!([{"type": "net"}]));
+    let explained = plugins
+        .create(&["--cni", &list, "--dry-run", "--explain"])
+        .ok();
+    assert!(plugins.called().is_empty());
+    let steps = step_names(&explained.stderr);
+    assert_eq!(
+        steps,
+        [
+            "net.claim",
+            "net.netns",
+            "net.up",
+            "net.record",
+            "net.cni",
+            "net.files"
+        ]
+    );
+    for step in steps {
+        let called = ["ADD net", "DEL net"];
+        let count = if ["net.cni", "net.files"].contains(&&*step) {
+            2
+        } else {
+            0
+        };
+        for fail_at in [step.clone(), format!("kill:{step}")] {
+            let path = plugins.folder.display().to_string();
+            let call = host.call(&["bocker-net", "create", "--new", "--cni", &list]);
+            let failed = call
+                .env("CNI_PATH", path)
+                .env("BOCKER_FAIL_AT", &fail_at)
+                .run();
+            if fail_at != step {
+                host.run(&["bocker-net", "gc", "--grace", "0"]).ok();
+            }
+            assert_ne!(failed.code, 0, "{fail_at}");
+            host.assert_same(&before);
+            let mut seen = plugins.called();
+            // Whether a plugin was called at all, a collection cannot know.
+            if fail_at == "kill:net.record" {
+                assert_eq!(seen, ["DEL net"]);
+                seen.clear();
+            }
+            assert_eq!(seen, called[..count], "{fail_at}");
+        }
+    }
+}
+
+#[test]
+fn the_lines_that_v_prints_call_the_same_plugins_to_the_same_end() {
+    if !has_stock_plugins() {
+        return;
+    }
+    let host = Host::new();
+    let list = stock(&host, "1.0.0");
+    let options = [
+        "bocker-net",
+        "create",
+        "--new",
+        "-v",
+        "--cni",
+        &list,
+        "--cni-capability",
+        BANDWIDTH,
+    ];
+    let made = host.run(&options).ok();
+    let document = made.json();
+    let delete = || {
+        let call = host.call(&["bocker-net", "delete"]);
+        call.stdin(document.to_string()).run().ok()
+    };
+    delete();
+    assert_eq!(leases(&host), []);
+    let lines = made
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("+ "));
+    let script = format!("set -e\n{}\n", lines.collect::<Vec<_>>().join("\n"));
+    host.sh(&script).ok();
+    assert_eq!(leases(&host).len(), 1);
+    let address = &leases(&host)[0].0;
+    let enter = format!("--net={}", namespace(&document).display());
+    let seen = host
+        .run(&["nsenter", &enter, "ip", "-br", "address", "show", "eth0"])
+        .ok()
+        .stdout;
+    assert!(seen.contains(&format!("{address}/24")), "{seen}");
+    delete();
+    assert_eq!(leases(&host), []);
 }
 
 /// Puts a layer of the test's own over the machine's `/etc`, with these lists in it.

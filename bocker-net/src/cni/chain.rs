@@ -140,8 +140,8 @@ impl Chain {
     }
 
     fn add_one(&mut self, place: usize) -> Result<(), Failed> {
-        let plugin = self.plugin(place)?;
         let previous = self.previous();
+        let plugin = self.plugin(place)?;
         let outcome = self.call(Verb::Add, plugin, previous.as_ref(), |one| {
             let lie = |error: Error| one.error(&format!("answers ADD with {}", error.message()));
             Ok::<_, Failed>(Outcome::parse(&one.run()?).map_err(lie)?)
@@ -208,12 +208,11 @@ impl Chain {
         )
     }
 
-    /// The commands that add, with what each plugin but the first got from the one before as far as it is known.
+    /// The commands that add, each with what the one before has said.
     pub(crate) fn add_commands(&self) -> Vec<String> {
         let plugins = self.list.plugins.iter().enumerate();
         let command = |(place, plugin): (usize, &Plugin)| {
-            let previous = self.previous().filter(|_| place > 0);
-            self.call(Verb::Add, plugin, previous.as_ref(), |one| one.command())
+            self.call(Verb::Add, plugin, None, |one| one.adding_command(place > 0))
         };
         shown(plugins.map(command))
     }

@@ -151,14 +151,32 @@ impl Invocation<'_> {
 
     /// The same for a shell.
     pub(crate) fn command(&self) -> String {
+        self.command_with(&quote(&self.input.to_string()))
+    }
+
+    /// The same, for one of several that follow each other: what it says is `$result`, and what the one before said goes in.
+    pub(crate) fn adding_command(&self, has_previous: bool) -> String {
+        let input = self.input.to_string();
+        let words = match input.strip_suffix('}') {
+            Some(open) if has_previous => {
+                format!(
+                    "{} \"$result\" '}}'",
+                    quote(&format!("{open},\"prevResult\":"))
+                )
+            }
+            _ => quote(&input),
+        };
+        format!("result=$({})", self.command_with(&words))
+    }
+
+    fn command_with(&self, input: &str) -> String {
         let variables = self
             .environment()
             .into_iter()
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| format!("{name}={}", quote(&value.to_string_lossy())));
         format!(
-            "printf '%s' {} | {} {}",
-            quote(&self.input.to_string()),
+            "printf '%s' {input} | {} {}",
             variables.collect::<Vec<_>>().join(" "),
             quote(&self.program.display().to_string())
         )

@@ -15,7 +15,7 @@ pub(crate) use del::steps;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 
-use bocker_pipe::{Error, Kind};
+use bocker_pipe::{Error, Kind, pool};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -124,6 +124,8 @@ fn run(command: &OsString, version: &mut Version) -> Answer {
         return versions(&input);
     }
     let config = Config::parse(input, version)?;
+    // Where networks are defined.
+    pool::ensure()?;
     match command.to_str() {
         Some("ADD") => add::run(&config, &Environment::of_container(true)?),
         Some("DEL") => del::run(&config, &Environment::of_container(false)?),
