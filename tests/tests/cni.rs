@@ -344,21 +344,21 @@ fn a_plugin_that_fails_lies_or_hangs_is_named_and_those_before_it_take_back_what
     let good = Plugins::result("1.0.0");
     plugins.plugin("good", &good);
     let list = plugins.list("1.0.0", json!([{"type": "good"}, {"type": "bad"}]));
-    let create = || {
-        plugins
-            .create(&["--cni", &list, "--cni-timeout", "1"])
-            .exits(125)
+    // Long enough for what answers at all.
+    let create = |patience: &str| {
+        let options = ["--cni", &list, "--cni-timeout", patience];
+        plugins.create(&options).exits(125)
     };
 
-    create().says("there is no CNI plugin 'bad'");
+    create("60").says("there is no CNI plugin 'bad'");
     assert!(plugins.called().is_empty());
     fs::write(plugins.folder.join("bad"), "#!/bin/sh\n").expect("a plugin");
-    create().says("plugins/bad is not executable");
+    create("60").says("plugins/bad is not executable");
     assert!(plugins.called().is_empty());
     // What cannot be executed has nothing to take back.
     let path = host.script("bad", "#!/no/such/interpreter\n");
     fs::rename(path, plugins.folder.join("bad")).expect("a plugin");
-    create().says("bad: No such file or directory (ENOENT)");
+    create("60").says("bad: No such file or directory (ENOENT)");
     assert_eq!(plugins.called(), ["ADD good", "DEL good"]);
     host.assert_same(&before);
 
@@ -373,7 +373,7 @@ fn a_plugin_that_fails_lies_or_hangs_is_named_and_those_before_it_take_back_what
         ),
         (
             "sleep 1000".into(),
-            "did not answer ADD within 1 s, and was killed",
+            "did not answer ADD within 2 s, and was killed",
         ),
         (
             r#"echo '{"code":11,"msg":"busy","details":"later"}'; exit 1"#.into(),
@@ -398,7 +398,7 @@ fn a_plugin_that_fails_lies_or_hangs_is_named_and_those_before_it_take_back_what
         ),
     ] {
         plugins.plugin("bad", &add);
-        create().says(says);
+        create(if add.starts_with("sleep") { "2" } else { "60" }).says(says);
         let all = ["ADD good", "ADD bad", "DEL bad", "DEL good"];
         assert_eq!(plugins.called(), all, "{says}");
         host.assert_same(&before);

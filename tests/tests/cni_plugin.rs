@@ -395,6 +395,53 @@ fn what_a_runtime_has_forgotten_goes_when_it_says_so_and_what_it_uses_stays() {
 }
 
 #[test]
+fn many_at_once_on_a_fresh_machine_have_addresses_of_their_own() {
+    let host = Host::new();
+    let mut configs = vec![config("1.0.0", json!({}))];
+    if need("/usr/lib/cni/host-local") {
+        let members = json!({"bridge": "cni7", "ipMasq": true, "ipam": host_local(&host)});
+        configs.push(config("1.0.0", members));
+    }
+    let namespaces: Vec<String> = (0..8)
+        .map(|number| {
+            host.scratch()
+                .join(format!("netns{number}"))
+                .display()
+                .to_string()
+        })
+        .collect();
+    for name in &namespaces {
+        host.sh(&format!("touch {name}; unshare --net={name} true"))
+            .ok();
+    }
+    let runtime = Runtime::new(&host);
+    for config in &configs {
+        let at_once = |command: &str| {
+            let calls = namespaces.iter().enumerate().map(|(number, netns)| {
+                let call = runtime.call(command, config).env("CNI_NETNS", netns);
+                call.env("CNI_CONTAINERID", format!("container{number}"))
+                    .spawn()
+            });
+            let running: Vec<_> = calls.collect();
+            running
+                .into_iter()
+                .map(|one| one.wait().ok())
+                .collect::<Vec<Output>>()
+        };
+        let mut given: Vec<Ipv4Addr> = at_once("ADD")
+            .iter()
+            .map(|said| address(&said.json()))
+            .collect();
+        given.sort();
+        given.dedup();
+        assert_eq!(given.len(), namespaces.len());
+        at_once("DEL");
+        assert_eq!(host.run(&["bocker-net", "list"]).ok().stdout, "");
+        assert_eq!(leases(&host), 0);
+    }
+}
+
+#[test]
 fn killed_anywhere_it_leaves_nothing_that_del_and_a_collection_do_not_remove() {
     let host = Host::new();
     host.run(&["bocker-net", "setup"]).ok();
