@@ -442,19 +442,23 @@ fn on_networks(
     if is_new {
         steps.push(steps::claim_step());
     }
-    steps.extend(context.host.steps());
+    // In the order in which networking is taught: namespace, bridge, cable, address, route, NAT, ports.
     steps.push(steps::netns_step());
+    steps.extend(context.host.bridge_steps());
     let plugs = 0..context.container.plugs.len();
     steps.extend(plugs.clone().map(steps::lease_step));
-    for at in plugs {
+    for at in plugs.clone() {
         steps.extend([steps::veth_step(at), steps::address_step(at)]);
-        if !context.host.bridge(at)?.ours {
-            steps.push(steps::masquerade_step(at));
-        }
     }
     steps.push(steps::up_step());
     if context.container.way_out.is_some() {
         steps.push(steps::route_step());
+    }
+    steps.extend(context.host.nat_steps());
+    for at in plugs {
+        if !context.host.bridge(at)?.ours {
+            steps.push(steps::masquerade_step(at));
+        }
     }
     if !context.ports.is_empty() {
         steps.extend([steps::hairpin_step(), steps::ports_step()]);

@@ -267,6 +267,22 @@ impl Host {
 
     /// The steps that make what is missing. They are not undone: what all containers share is kept for the next.
     pub(crate) fn steps<C: AsRef<Host> + AsMut<Host> + 'static>(&self) -> Vec<Step<C>> {
+        let mut steps = self.bridge_steps();
+        steps.extend(self.nat_steps());
+        steps
+    }
+
+    /// Those of them that containers are plugged into.
+    pub(crate) fn bridge_steps<C: AsRef<Host> + AsMut<Host> + 'static>(&self) -> Vec<Step<C>> {
+        let places = self.places.iter().enumerate();
+        let incomplete = places.filter(|(_, place)| !place.bridge.complete);
+        incomplete
+            .map(|(at, place)| bridge_step(at, &place.bridge.network.bridge))
+            .collect()
+    }
+
+    /// Those by which packets come further than the bridges.
+    pub(crate) fn nat_steps<C: AsRef<Host> + AsMut<Host> + 'static>(&self) -> Vec<Step<C>> {
         let mut steps = Vec::new();
         for switch in self.forwarding.iter().copied() {
             steps.push(
@@ -311,33 +327,30 @@ impl Host {
     }
 }
 
-/// The steps that make what is missing of one bridge.
+fn bridge_step<C: AsRef<Host> + AsMut<Host> + 'static>(at: usize, name: &str) -> Step<C> {
+    let look = format!("ip -d link show {name}; ip address show {name}");
+    Step::new(
+        "net.bridge",
+        "a switch in software: containers are its ports, its address is their gateway",
+    )
+    .command(move |context: &C| {
+        let bridge = context.as_ref().bridge(at);
+        bridge.map(Bridge::commands).unwrap_or_default()
+    })
+    .look(move |_| look.clone())
+    .apply(move |context: &mut C| {
+        let host = context.as_mut();
+        match host.places.get_mut(at) {
+            Some(place) => place.bridge.make(&mut host.route),
+            None => Ok(()),
+        }
+    })
+}
+
+/// The steps that make what is missing of what goes with one bridge.
 fn place_steps<C: AsRef<Host> + AsMut<Host> + 'static>(at: usize, place: &Place) -> Vec<Step<C>> {
     let mut steps = Vec::new();
     let name = place.bridge.network.bridge.clone();
-    if !place.bridge.complete {
-        steps.push(
-            Step::new(
-                "net.bridge",
-                "a switch in software: containers are its ports, its address is their gateway",
-            )
-            .command(move |context: &C| {
-                let bridge = context.as_ref().bridge(at);
-                bridge.map(Bridge::commands).unwrap_or_default()
-            })
-            .look({
-                let name = name.clone();
-                move |_| format!("ip -d link show {name}; ip address show {name}")
-            })
-            .apply(move |context: &mut C| {
-                let host = context.as_mut();
-                match host.places.get_mut(at) {
-                    Some(place) => place.bridge.make(&mut host.route),
-                    None => Ok(()),
-                }
-            }),
-        );
-    }
     if !place.routes_localnet && place.is_open() {
         let switch = sysctl::route_localnet(&name);
         let command = turn_on_commands(&switch);

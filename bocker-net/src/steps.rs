@@ -422,7 +422,8 @@ fn lease_addresses(context: &mut Bridged, at: usize) -> Result<()> {
             gateway: (!network.internal).then_some(range.gateway),
         });
     }
-    if is_last {
+    // What is still to be made is made before anybody else looks.
+    if is_last && host.is_complete() {
         host.unlock();
     }
     Ok(())

@@ -254,3 +254,27 @@ fn inspect_shows_both_ends_of_the_cable_and_counts_what_goes_through() {
     let view = host.run(&["bocker-net", "inspect", none.id()]).ok().json();
     assert_eq!(view["interfaces"].as_array().map(Vec::len), Some(1));
 }
+
+#[test]
+fn the_explanation_comes_in_the_order_in_which_networking_is_taught() {
+    let host = Host::new();
+    let made = create(&host, &["--explain", "-p", "8080:80"]).ok();
+    let taught = [
+        "netns",
+        "bridge",
+        "veth",
+        "address",
+        "route",
+        "masquerade",
+        "port",
+        "files",
+    ];
+    let place = |name: &str| {
+        let line = format!("# net.{name}: ");
+        made.stderr
+            .find(&line)
+            .unwrap_or_else(|| panic!("{line} is missing: {made}"))
+    };
+    let places: Vec<usize> = taught.iter().map(|name| place(name)).collect();
+    assert!(places.is_sorted(), "{made}");
+}
