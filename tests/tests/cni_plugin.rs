@@ -276,6 +276,40 @@ fn addresses_may_come_from_an_ipam_plugin_which_gets_them_back_whatever_happens(
 }
 
 #[test]
+fn an_address_that_is_not_taken_back_stays_known_until_it_is() {
+    let host = Host::new();
+    let runtime = Runtime::new(&host);
+    let stuck = host.scratch().join("stuck");
+    let script = format!(
+        r#"#!/bin/sh
+        cat >/dev/null
+        case $CNI_COMMAND in
+        ADD) echo '{{"cniVersion":"1.0.0","ips":[{{"address":"10.199.0.2/24"}}]}}';;
+        DEL) [ ! -e {} ] || {{ echo '{{"code":123,"msg":"stuck"}}'; exit 1; }};;
+        esac"#,
+        stuck.display()
+    );
+    let _ = host.script("ipam", &script);
+    let config = config("1.0.0", json!({"bridge": "cni7", "ipam": {"type": "ipam"}}));
+    let call = |command| {
+        runtime
+            .call(command, &config)
+            .env("CNI_PATH", host.scratch())
+            .run()
+    };
+    call("ADD").ok();
+    fs::write(&stuck, "").expect("a file");
+    let (_, words) = Runtime::refused(call("DEL"));
+    assert!(words.contains("refuses DEL (code 123): stuck"), "{words}");
+    let listed = host.run(&["bocker-net", "list"]).ok().json();
+    assert_eq!(listed["attachment"]["container"], CONTAINER);
+    assert_eq!(listed.get("links"), None);
+    fs::remove_file(&stuck).expect("unlink");
+    call("DEL").ok();
+    assert_eq!(host.run(&["bocker-net", "list"]).ok().stdout, "");
+}
+
+#[test]
 fn without_ip_masq_what_leaves_keeps_its_address() {
     if !need("/usr/lib/cni/host-local") {
         return;

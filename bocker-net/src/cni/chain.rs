@@ -280,8 +280,3 @@ pub(crate) fn spoken_by(
     let versions = versions.iter().filter_map(Value::as_str);
     Ok(versions.filter_map(Version::parse).collect())
 }
-
-/// The folders of plugins that hold from now on.
-pub(crate) fn folders() -> Vec<PathBuf> {
-    invoke::folders()
-}

@@ -6,7 +6,7 @@ use bocker_pipe::step::quote;
 use bocker_pipe::{Call, Document, Error, Kind, Result, Step, claim, paths};
 use serde_json::{Map, Value, json};
 
-use super::chain::folders;
+use super::invoke::folders;
 use super::list::{List, Source};
 use super::record::{Attached, Kept, Turn};
 use super::result::Outcome;

@@ -1,11 +1,12 @@
 //! DEL: whatever there is of an attachment is removed, whether its namespace is still there or not.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bocker_pipe::step::{Engine, Mode};
 use bocker_pipe::{Id, Result, Step};
 
-use super::attachment::{self, Attachment};
+use super::attachment;
 use super::config::{Config, Environment};
 use super::{Answer, ipam};
 use crate::cni::invoke::Verb;
@@ -42,26 +43,26 @@ pub(crate) fn steps<C>(id: &Id) -> [Option<Step<C>>; 2] {
     if !attachment::is_there(id) {
         return [None, None];
     }
-    let attachment = attachment::read(id).map(Rc::new);
-    let delegated = attachment.filter(|one| one.ipam.is_some());
-    let free = delegated.map(|one| {
+    let attachment = attachment::read(id);
+    let delegated = attachment.and_then(|one| Some(Rc::new((one.ipam.clone()?, one))));
+    let is_free = Rc::new(Cell::new(delegated.is_none()));
+    let free = delegated.map(|delegated| {
+        let (shown, freed) = (Rc::clone(&delegated), Rc::clone(&is_free));
         Step::new("net.ipam", "the plugin that gave the address takes it back")
-            .command(|_| vec!["# CNI_COMMAND=DEL of the ipam plugin".to_owned()])
-            .apply(move |_: &mut C| free(&one))
+            .command(move |_| vec![ipam::free_command(&shown.1, &shown.0)])
+            .apply(move |_: &mut C| {
+                ipam::free(&delegated.1, &delegated.0).map_err(|failed| failed.error)?;
+                freed.set(true);
+                Ok(())
+            })
     });
     let (id, shown) = (id.clone(), attachment::path(id));
     let forget = Step::new("net.record", "the id stands for nothing any more")
         .command(move |_| vec![format!("rm -f {}", shown.display())])
-        .apply(move |_: &mut C| attachment::forget(&id));
+        .apply(move |_: &mut C| match is_free.get() {
+            true => attachment::forget(&id),
+            // Of what the other plugin has not taken back, somebody has to know.
+            false => Ok(()),
+        });
     [free, Some(forget)]
-}
-
-fn free(attachment: &Attachment) -> Result<()> {
-    let Attachment { label, netns, ipam } = attachment;
-    let Some(delegate) = ipam else { return Ok(()) };
-    let netns = Some(netns.as_path()).filter(|path| path.exists());
-    match ipam::call(Verb::Del, delegate, &label.container, &label.ifname, netns) {
-        Ok(_) => Ok(()),
-        Err(failed) => Err(failed.error),
-    }
 }

@@ -48,8 +48,35 @@ pub(super) fn call(
     ifname: &str,
     netns: Option<&Path>,
 ) -> Result<Vec<u8>, Failed> {
+    with(verb, delegate, (container, ifname, netns), |one| one.run())?
+}
+
+/// Frees the addresses of an attachment, whether its namespace is still there or not.
+pub(super) fn free(attachment: &Attachment, delegate: &Delegate) -> Result<(), Failed> {
+    with(Verb::Del, delegate, place(attachment), |one| one.run())?.map(drop)
+}
+
+/// The command that does.
+pub(super) fn free_command(attachment: &Attachment, delegate: &Delegate) -> String {
+    let command = with(Verb::Del, delegate, place(attachment), |one| one.command());
+    command.unwrap_or_else(|error| format!("# {error}"))
+}
+
+/// A container, its interface, and its namespace as long as that is there.
+fn place(attachment: &Attachment) -> (&str, &str, Option<&Path>) {
+    let Attachment { label, netns, .. } = attachment;
+    let netns = Some(netns.as_path()).filter(|path| path.exists());
+    (&label.container, &label.ifname, netns)
+}
+
+fn with<T>(
+    verb: Verb,
+    delegate: &Delegate,
+    (container, ifname, netns): (&str, &str, Option<&Path>),
+    work: impl FnOnce(&Invocation<'_>) -> T,
+) -> bocker_pipe::Result<T> {
     let program = invoke::find(&delegate.kind, &delegate.path)?;
-    let invocation = Invocation {
+    Ok(work(&Invocation {
         verb,
         program: &program,
         container,
@@ -59,8 +86,7 @@ pub(super) fn call(
         folders: &delegate.path,
         input: &delegate.input,
         patience: PATIENCE,
-    };
-    invocation.run()
+    }))
 }
 
 /// Whether it knows the commands that 1.1.0 has added.
