@@ -290,7 +290,18 @@ impl Host {
                     "net.forward",
                     "the host passes packets on between its interfaces, as a router does",
                 )
-                .command(move |_| turn_on_commands(switch))
+                .command({
+                    // Asked once it is on, and then all of them are.
+                    let overruled = sysctl::overruled(switch).unwrap_or_default();
+                    move |_| {
+                        let mut lines = turn_on_commands(switch);
+                        let records = sysctl::folder();
+                        let record =
+                            |name: &String| format!("printf 1 > {}", records.join(name).display());
+                        lines.splice(1..1, overruled.iter().map(record));
+                        lines
+                    }
+                })
                 .look(move |_| format!("sysctl {switch}"))
                 .apply(move |_| sysctl::turn_on(switch)),
             );

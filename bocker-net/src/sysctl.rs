@@ -94,19 +94,48 @@ pub(crate) fn turn_on(name: &str) -> Result<()> {
     if is_on(name)? {
         return Ok(());
     }
-    let record = folder().join(name);
-    let write_down = || {
-        fs::create_dir_all(folder())?;
-        // Where somebody has turned it off after us there is one already, which says the same: what was before us counts.
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(&record)?.write_all(OFF.as_bytes())
-    };
-    write_down().doing(|| format!("write {}", record.display()))?;
+    for single in overruled(name)? {
+        write_down(&single, ON)?;
+    }
+    // Where somebody has turned it off after us there is a record already, which says the same: what was before us counts.
+    write_down(name, OFF)?;
     fs::write(path(name), ON).doing(|| format!("turn on {name}"))
 }
 
-/// The switches that we have turned on.
+/// The switches of single interfaces that are on already: turning off what is for all of them turns them off, too.
+pub(crate) fn overruled(name: &str) -> Result<Vec<String>> {
+    let family = match name {
+        IP_FORWARD => "net.ipv4",
+        IP6_FORWARD => "net.ipv6",
+        _ => return Ok(Vec::new()),
+    };
+    let conf = path(&format!("{family}.conf"));
+    let entries = fs::read_dir(&conf).doing(|| format!("read {}", conf.display()))?;
+    let interfaces = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let mut on = Vec::new();
+    for interface in interfaces.filter(|interface| interface != "all") {
+        let single = format!("{family}.conf.{interface}.forwarding");
+        if is_on(&single)? {
+            on.push(single);
+        }
+    }
+    Ok(on)
+}
+
+fn write_down(name: &str, former: &str) -> Result<()> {
+    let record = folder().join(name);
+    let write = || {
+        fs::create_dir_all(folder())?;
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&record)?.write_all(former.as_bytes())
+    };
+    write().doing(|| format!("write {}", record.display()))
+}
+
+/// The switches that we have turned on, and behind them those that go back to on.
 pub(crate) fn turned_on() -> Result<Vec<TurnedOn>> {
     let entries = match fs::read_dir(folder()) {
         Ok(entries) => entries,
@@ -118,13 +147,14 @@ pub(crate) fn turned_on() -> Result<Vec<TurnedOn>> {
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
+        let was_on = read(&entry.path())?.is_some_and(|former| former == ON);
         switches.push(TurnedOn {
             now: read(&path(&name))?,
-            former: OFF.to_owned(),
+            former: if was_on { ON } else { OFF }.to_owned(),
             name,
         });
     }
-    switches.sort_by(|a, b| a.name.cmp(&b.name));
+    switches.sort_by(|a, b| (&a.former, &a.name).cmp(&(&b.former, &b.name)));
     Ok(switches)
 }
 

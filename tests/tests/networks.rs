@@ -657,6 +657,27 @@ fn nothing_that_is_not_ours_is_touched_by_networks_that_come_and_go() {
 }
 
 #[test]
+fn what_forwards_already_by_itself_does_so_again_when_all_that_we_turned_on_is_off() {
+    let host = Host::new();
+    let _outside = outside(&host);
+    host.sh(
+        "set -e; cd /proc/sys/net; echo 0 > ipv4/ip_forward; echo 0 > ipv6/conf/all/forwarding
+         ip link add link.5 type bridge; ip link set link.5 up
+         for f in ipv4 ipv6; do echo 1 > $f/conf/cable/forwarding; echo 1 > $f/conf/link.5/forwarding; done",
+    )
+    .ok();
+    let before = host.fingerprint();
+    made(&host, &["six", "--ipv6"]);
+    Net::new(&host, &["--network", "six"]).delete(&host).ok();
+    network(&host, &["prune"]).ok();
+    let info = host.run(&["bocker-net", "info"]).ok().json();
+    let named = info["sysctls"].to_string();
+    assert!(named.contains("net.ipv6.conf.link.5.forwarding"), "{named}");
+    host.run(&["bocker-net", "reset"]).ok();
+    host.assert_same(&before);
+}
+
+#[test]
 fn definitions_and_leases_that_were_edited_are_told_of_and_nothing_is_lost() {
     let host = Host::new();
     made(&host, &["web", "--subnet", "10.1.0.0/29"]);
