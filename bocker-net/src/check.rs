@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers};
 use serde::Serialize;
 
-use crate::firewall;
+use crate::firewall::{self, Firewall};
 use crate::gc::{self, Found};
 use crate::host::Host;
 use crate::member::{Attachment, CniIp, Net};
@@ -165,15 +165,11 @@ fn expect_attachment(facts: &mut Facts, id: &Id, attachment: &Attachment) {
     for route in &result.routes {
         facts.say("route", &route.dst, "by", way(route.gw, ifname));
     }
-    let addresses = result.ips.iter().filter_map(CniIp::address);
-    let families: Vec<Family> = addresses.map(Family::of).collect();
-    for publish in firewall::as_read(&ports, &families) {
-        facts.say(
-            "port",
-            publish.host(),
-            "container's port",
-            publish.container_port,
-        );
+    for address in result.ips.iter().filter_map(CniIp::address) {
+        for publish in firewall::as_read(&ports, &[Family::of(address)]) {
+            let to = SocketAddr::new(address, publish.container_port);
+            facts.say("port", publish.host(), "leads to", to);
+        }
     }
 }
 
@@ -233,13 +229,11 @@ fn found(id: &Id, net: &Net, objects: &Found, expected: &Facts) -> Result<Facts>
     for address in &objects.masqueraded {
         facts.say("masquerade", address, "container", id);
     }
-    for publish in &objects.publish {
-        facts.say(
-            "port",
-            publish.host(),
-            "container's port",
-            publish.container_port,
-        );
+    if !objects.publish.is_empty() {
+        for (publish, address) in Firewall::open()?.targets(id)? {
+            let to = SocketAddr::new(address, publish.container_port);
+            facts.say("port", publish.host(), "leads to", to);
+        }
     }
     for path in files::paths(id) {
         if let Ok(meta) = fs::symlink_metadata(&path) {

@@ -585,6 +585,18 @@ impl Firewall {
 
     /// All published ports one by one, with the ids that their comments name.
     pub(crate) fn ports(&mut self) -> Result<Vec<(Publish, Id)>> {
+        let ports = self.ports_and_targets()?.into_iter();
+        Ok(ports.map(|(publish, _, id)| (publish, id)).collect())
+    }
+
+    /// The same of one container, with the addresses to which they lead.
+    pub(crate) fn targets(&mut self, id: &Id) -> Result<Vec<(Publish, IpAddr)>> {
+        let ports = self.ports_and_targets()?.into_iter();
+        let ports = ports.filter(|(_, _, holder)| holder == id);
+        Ok(ports.map(|(publish, to, _)| (publish, to)).collect())
+    }
+
+    fn ports_and_targets(&mut self) -> Result<Vec<(Publish, IpAddr, Id)>> {
         let mut ports = Vec::new();
         for family in [Family::V4, Family::V6] {
             for map in [family.published(), family.published_any()] {
@@ -592,7 +604,10 @@ impl Firewall {
                     .nft
                     .elements(map)
                     .map_err(|refusal| refusal.error("list the published ports"))?;
-                let port = |element| Some((published(&element, family)?.0, holder(element)?));
+                let port = |element| {
+                    let (publish, to) = published(&element, family)?;
+                    Some((publish, to, holder(element)?))
+                };
                 ports.extend(elements.into_iter().filter_map(port));
             }
         }

@@ -55,6 +55,18 @@ fn whatever_somebody_breaks_is_named() {
             "IN ip link set eth0 address 02:42:MAC",
         ),
         (
+            "nft delete element inet bocker published_any '{ tcp . 8080 }'
+             nft add element inet bocker published_any '{ tcp . 8080 comment \"ID\" : 10.0.0.99 . 80 }'",
+            &["port 8080/tcp: leads to"],
+            "nft delete element inet bocker published_any '{ tcp . 8080 }'
+             nft add element inet bocker published_any '{ tcp . 8080 comment \"ID\" : ADDRESS . 80 }'",
+        ),
+        (
+            "nft delete element inet bocker published_any '{ tcp . 8080 }'",
+            &["port 8080/tcp: leads to"],
+            "nft add element inet bocker published_any '{ tcp . 8080 comment \"ID\" : ADDRESS . 80 }'",
+        ),
+        (
             "IN ip link set lo down",
             &["interface lo: is"],
             "IN ip link set lo up",
@@ -144,7 +156,7 @@ fn a_firewall_that_was_emptied_or_edited_is_named() {
     host.sh("nft flush ruleset").ok();
     let names = named(&check(&host, &net).exits(1));
     for name in [
-        "port 8080/tcp: container's port",
+        "port 8080/tcp: leads to",
         "shared net.table: is",
         "chain raw: rules",
     ] {
