@@ -6,6 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
+/// Content of at most so many bytes is shown.
+const SHOWN: usize = 256;
+
 /// Everything about every name in a tree, that a layer can say. Inodes are told by the first name that has them.
 ///
 /// # Panics
@@ -44,10 +49,7 @@ pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, String> {
                 () if kind.is_symlink() => {
                     format!("-> {}", fs::read_link(&path).expect("a link").display())
                 }
-                () if kind.is_file() => format!(
-                    "{:?}",
-                    String::from_utf8_lossy(&fs::read(&path).expect("a file"))
-                ),
+                () if kind.is_file() => shown(&fs::read(&path).expect("a file")),
                 () if kind.is_char_device() || kind.is_block_device() => {
                     format!("{kind:?} {}", data.rdev())
                 }
@@ -72,6 +74,14 @@ pub fn tree(root: &Path) -> BTreeMap<Vec<u8>, String> {
     let mut all = BTreeMap::new();
     walk(root, root, &xattrs(root), &mut BTreeMap::new(), &mut all);
     all
+}
+
+/// A file's content, by its digest where nobody would read it.
+fn shown(content: &[u8]) -> String {
+    match content.len() {
+        ..=SHOWN => format!("{:?}", String::from_utf8_lossy(content)),
+        length => format!("{length} bytes, {:x?}", Sha256::digest(content)),
+    }
 }
 
 /// The extended attributes of everything in a tree that has any, by path below its root.
