@@ -450,7 +450,9 @@ impl Endpoint {
         // Where nobody has answered yet, most likely nobody is: the name or the port is wrong.
         let hopeless = error.is_builder() || find::<Unresolved>(&error).is_some();
         match hopeless || !self.answered.get() {
-            true => failed.into(),
+            true => failed
+                .hint("check name and port; where the way leads through a proxy, http_proxy and https_proxy name it")
+                .into(),
             false => Failure::passing(failed),
         }
     }
@@ -573,7 +575,12 @@ fn root_cause(error: &reqwest::Error) -> String {
     match cause.downcast_ref::<reqwest::Error>() {
         Some(_) if error.is_timeout() => "it does not answer".to_owned(),
         Some(_) => error.to_string(),
-        None => cause.to_string(),
+        None => {
+            let text = cause.to_string();
+            // The number says no more than the words before it.
+            let words = text.split_once(" (os error ").map(|(words, _)| words);
+            words.unwrap_or(&text).to_owned()
+        }
     }
 }
 

@@ -1336,6 +1336,14 @@ fn wrong_usage_is_one_line_and_125() {
             &["bocker-pull", "--mirror", "ftp://x", "a"],
             "'ftp://x' is no mirror",
         ),
+        (
+            &["bocker-pull", "127.0.0.1:1/a"],
+            "cannot talk to the registry 127.0.0.1:1: Connection refused; check name and port",
+        ),
+        (
+            &["bocker-pull", "load", "-i", "/bin/busybox"],
+            "is it a tar archive?",
+        ),
         (&["bocker-pull", "login", "-u", "a"], "--password-stdin"),
     ] {
         let output = host.run(argv).exits(125).says(words);

@@ -463,14 +463,15 @@ fn cut() -> Error {
 /// version: without it, the path would lose its first part.
 fn header(block: &[u8; BLOCK]) -> Result<Header> {
     let mut header = Header::from_byte_slice(block).clone();
-    let told: u32 = number(&header.as_old().cksum)?;
+    let wrong = || invalid("a header's checksum is wrong").hint("is it a tar archive?");
+    let told: u32 = number(&header.as_old().cksum).map_err(|_| wrong())?;
     // Set after `told` was read; the crate has no way to ask for the sum alone.
     header.set_cksum();
     let sum: u32 = number(&header.as_old().cksum)?;
     // Some historic writers summed signed bytes.
     let high = block.iter().filter(|byte| **byte >= 0x80).count() as u32;
     if told != sum && told != sum.wrapping_sub(high * 256) {
-        return Err(invalid("a header's checksum is wrong").hint("is it a tar archive?"));
+        return Err(wrong());
     }
     let rest = &mut header.as_old_mut().pad;
     for (magic, version) in FORMATS {
