@@ -184,6 +184,20 @@ impl Host {
         self.run(&["skopeo", "copy", "--quiet", &from, &to]).ok();
     }
 
+    /// The document of `bocker-snap create`, with its options.
+    pub fn create(&self, options: &str) -> Value {
+        self.sh(&format!("bocker-snap create {options}"))
+            .ok()
+            .json()
+    }
+
+    /// Hands a document to a verb of bocker-snap, with its options.
+    pub fn pass(&self, verb: &str, document: &Value) -> Output {
+        let script = format!("bocker-snap {verb}");
+        let call = self.call(&["sh", "-c", &script]);
+        call.stdin(document.to_string()).run()
+    }
+
     /// The configuration of an image of the store.
     ///
     /// # Panics
@@ -382,6 +396,15 @@ impl Drop for Host {
             eprintln!("cannot remove {}: {e}", self.dir.display());
         }
     }
+}
+
+/// Where the root is that a document names.
+///
+/// # Panics
+/// When it names none.
+#[must_use]
+pub fn root_of(document: &Value) -> PathBuf {
+    document["root"]["path"].as_str().expect("a root").into()
 }
 
 /// Whether `BOCKER_ROOT` of the tests is on btrfs.

@@ -36,7 +36,7 @@ pub use command::{Call, Output, Running};
 pub use fingerprint::Fingerprint;
 pub use fixture::{Archive, Image, Layer, Node, Platform};
 pub use guest::{Guest, need_guest};
-pub use host::{Host, is_btrfs};
+pub use host::{Host, is_btrfs, root_of};
 pub use hub::Hub;
 pub use killer::Struck;
 pub use need::need;

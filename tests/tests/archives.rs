@@ -14,13 +14,6 @@ use sha2::{Digest, Sha256};
 
 const NAME: &str = "docker.io/library/fixture:1";
 
-/// Puts an image into the store as another program would.
-fn store(host: &Host, image: &Image) {
-    let from = format!("oci:{}", image.layout().display());
-    let to = format!("oci:{}:{NAME}", host.root().join("images").display());
-    host.run(&["skopeo", "copy", "--quiet", &from, &to]).ok();
-}
-
 /// What a container of the image sees.
 fn seen(host: &Host, image: &str) -> std::collections::BTreeMap<Vec<u8>, String> {
     let document = host.run(&["bocker-snap", "create", image]).ok();
@@ -92,7 +85,7 @@ fn what_is_saved_podman_and_skopeo_read_and_what_they_write_is_loaded() {
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     let whole = seen(&host, "fixture:1");
     let digest = host.run(&["bocker-pull", "list"]).ok().json()["digest"].clone();
     host.run(&[
@@ -162,7 +155,7 @@ fn what_is_saved_docker_and_containerd_read_and_what_they_write_is_loaded() {
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     let whole = seen(&host, "fixture:1");
     let folder = host.scratch().join("docker");
     fs::create_dir(&folder).expect("a folder");
@@ -220,7 +213,7 @@ fn the_same_images_give_the_same_bytes_and_compressed_and_through_pipes_they_are
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     host.run(&["bocker-pull", "tag", "fixture:1", "other:2"])
         .ok();
     let archive = text(&host.scratch().join("saved.tar"));
@@ -293,7 +286,7 @@ fn a_save_that_fails_leaves_what_was_there_and_nothing_of_its_own() {
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     let folder = host.scratch().join("out");
     fs::create_dir(&folder).expect("a folder");
     let file = folder.join("saved.tar");
@@ -711,7 +704,7 @@ fn a_save_and_a_load_that_fail_at_a_step_are_taken_back() {
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     let archive = text(&host.scratch().join("saved.tar"));
     host.run(&["bocker-pull", "save", "-o", &archive, "fixture:1"])
         .ok();
@@ -752,7 +745,7 @@ fn what_the_front_end_saves_and_loads_can_be_pasted() {
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     let archive = text(&host.scratch().join("saved.tar"));
     for words in [
         ["save", "-o", &archive, "fixture:1"],

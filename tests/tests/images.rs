@@ -1,36 +1,10 @@
 //! The images of the store: their names, and what comes in and goes out otherwise than by a pull.
 
 use std::fs;
-use std::path::PathBuf;
 
-use bocker_tests::{Host, Image, Session, need};
-use serde_json::Value;
+use bocker_tests::{Host, Image, Session, need, root_of};
 
 const NAME: &str = "docker.io/library/fixture:1";
-
-/// Puts an image into the store as another program would.
-fn store(host: &Host, image: &Image) {
-    let from = format!("oci:{}", image.layout().display());
-    let to = format!("oci:{}:{NAME}", host.root().join("images").display());
-    host.run(&["skopeo", "copy", "--quiet", &from, &to]).ok();
-}
-
-fn create(host: &Host, options: &str) -> Value {
-    host.sh(&format!("bocker-snap create {options}"))
-        .ok()
-        .json()
-}
-
-fn pass(host: &Host, verb: &str, document: &Value) {
-    host.call(&["bocker-snap", verb])
-        .stdin(document.to_string())
-        .run()
-        .ok();
-}
-
-fn root(document: &Value) -> PathBuf {
-    document["root"]["path"].as_str().expect("a root").into()
-}
 
 /// How many files a folder of `BOCKER_ROOT` holds.
 fn count(host: &Host, folder: &str) -> usize {
@@ -45,13 +19,13 @@ fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
     let host = Host::new();
     host.run(&["bocker-pull", "list", "--exists", "fixture:1"])
         .exits(1);
-    store(&host, &Image::full());
+    host.store(&Image::full(), NAME);
     host.run(&["bocker-pull", "list", "--exists", "fixture:1"])
         .ok();
     host.run(&["bocker-pull", "tag", "fixture:1", "other:2"])
         .ok();
     host.run(&["bocker-snap", "import", "other:2"]).ok();
-    let container = create(&host, "other:2 --name web");
+    let container = host.create("other:2 --name web");
     let removed = host.run(&["bocker-pull", "rmi", "fixture:1"]).ok().json();
     assert_eq!(removed["removed"], false);
     let removed = host.run(&["bocker-pull", "rmi", "other:2"]).ok().json();
@@ -69,10 +43,10 @@ fn names_of_images_come_and_go_and_the_last_takes_image_and_layers_with_it() {
         4,
         "the container stands on them"
     );
-    pass(&host, "unmount", &container);
-    pass(&host, "mount", &container);
-    assert!(root(&container).join("data/hello").exists());
-    pass(&host, "delete", &container);
+    host.pass("unmount", &container).ok();
+    host.pass("mount", &container).ok();
+    assert!(root_of(&container).join("data/hello").exists());
+    host.pass("delete", &container).ok();
     host.run(&["bocker-snap", "gc", "--grace", "0"]).ok();
     assert_eq!(fs::read_dir(&layers).unwrap().count(), 0);
     host.run(&["bocker-snap", "create", "fixture:1"])
@@ -86,7 +60,7 @@ fn a_verb_on_names_that_fails_or_is_killed_at_a_step_leaves_the_old_names_or_the
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     let before = host.images_and_blobs();
     let saved = host.scratch().join("saved").display().to_string();
     host.sh(&format!("cp -a $BOCKER_ROOT/images {saved}")).ok();
@@ -212,7 +186,7 @@ fn what_cannot_be_done_with_a_name_is_one_line() {
         return;
     }
     let host = Host::new();
-    store(&host, &Image::simple());
+    host.store(&Image::simple(), NAME);
     let before = host.fingerprint();
     let digest = host.run(&["bocker-pull", "list"]).ok().json()["digest"].clone();
     let by_digest = format!("tag fixture:1 new@{}", digest.as_str().expect("a digest"));
@@ -245,7 +219,7 @@ fn an_image_that_a_peer_has_written_into_the_store_is_listed_run_tagged_pushed_a
     let s = Session::new();
     let registry = bocker_tests::Registry::start(&s.host);
     let layout = s.host.root().join("images").display().to_string();
-    store(&s.host, &Image::simple());
+    s.host.store(&Image::simple(), NAME);
     // umoci makes another image of it in the same layout, under a name of its own kind.
     let image = format!("{layout}:{NAME}");
     let changed = s.host.scratch().join("changed").display().to_string();
