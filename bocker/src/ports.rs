@@ -4,6 +4,7 @@ use std::fmt;
 
 use bocker_pipe::Document;
 use serde::Deserialize;
+use serde_json::Value;
 
 const ANY: &str = "0.0.0.0";
 const ANY6: &str = "::";
@@ -30,43 +31,41 @@ pub(crate) struct Port {
 struct Attachment {
     #[serde(default)]
     published: Vec<Port>,
+    #[serde(default)]
+    result: Value,
 }
 
-/// All that a container has published, in the order in which it was asked for. What is on all addresses is there once for
-/// each family that the container speaks.
+impl Attachment {
+    /// What is on all addresses is there once for each family in which this interface has one.
+    fn ports(self) -> Vec<Port> {
+        let ips = self.result["ips"].as_array();
+        let mut addresses = ips
+            .into_iter()
+            .flatten()
+            .filter_map(|ip| ip["address"].as_str());
+        let has_ipv6 = addresses.any(|address| address.contains(':'));
+        let any: &[&str] = if has_ipv6 { &[ANY, ANY6] } else { &[ANY] };
+        let each = |port: Port| {
+            let ips: Vec<String> = match &port.host_ip {
+                Some(ip) => vec![ip.clone()],
+                None => any.iter().map(ToString::to_string).collect(),
+            };
+            let with = move |ip| Port {
+                host_ip: Some(ip),
+                ..port.clone()
+            };
+            ips.into_iter().map(with)
+        };
+        self.published.into_iter().flat_map(each).collect()
+    }
+}
+
+/// All that a container has published, in the order in which it was asked for.
 pub(crate) fn of(document: &Document) -> Vec<Port> {
     let attachments: Option<Vec<Attachment>> =
         document.get("/bocker/net/attachments").ok().flatten();
-    let published = attachments
-        .into_iter()
-        .flatten()
-        .flat_map(|one| one.published);
-    let has_ipv6 = speaks_ipv6(document);
-    let each = |port: Port| {
-        let families = match (&port.host_ip, has_ipv6) {
-            (Some(ip), _) => vec![ip.clone()],
-            (None, false) => vec![ANY.to_owned()],
-            (None, true) => vec![ANY.to_owned(), ANY6.to_owned()],
-        };
-        families.into_iter().map(move |ip| Port {
-            host_ip: Some(ip),
-            ..port.clone()
-        })
-    };
-    published.flat_map(each).collect()
-}
-
-fn speaks_ipv6(document: &Document) -> bool {
-    let attachments = document.value("/bocker/net/attachments");
-    let addresses = attachments
-        .and_then(|all| all.as_array())
-        .into_iter()
-        .flatten()
-        .filter_map(|one| one.pointer("/result/ips")?.as_array())
-        .flatten();
-    addresses
-        .filter_map(|ip| ip["address"].as_str())
-        .any(|address| address.contains(':'))
+    let attachments = attachments.into_iter().flatten();
+    attachments.flat_map(Attachment::ports).collect()
 }
 
 impl Port {
@@ -83,19 +82,31 @@ impl Port {
         }
     }
 
-    /// Each port alone: the container's, as `80/tcp`, and the host's, as `0.0.0.0:8080`.
-    pub(crate) fn each(&self) -> impl Iterator<Item = (String, String)> + '_ {
+    /// Each port alone: the container's, and the host's, as `0.0.0.0:8080`.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (Inner<'_>, String)> {
         (0..self.range).map(|offset| {
             // A document may say anything.
-            let (inner, outer) = (
-                self.container_port.wrapping_add(offset),
-                self.host_port.wrapping_add(offset),
-            );
-            (
-                format!("{inner}/{}", self.protocol),
-                format!("{}:{outer}", self.address()),
-            )
+            let number = self.container_port.wrapping_add(offset);
+            let outer = self.host_port.wrapping_add(offset);
+            let inner = Inner {
+                number,
+                protocol: &self.protocol,
+            };
+            (inner, format!("{}:{outer}", self.address()))
         })
+    }
+}
+
+/// A port of a container: `80/tcp`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Inner<'a> {
+    number: u16,
+    protocol: &'a str,
+}
+
+impl fmt::Display for Inner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.protocol)
     }
 }
 
@@ -114,7 +125,7 @@ impl fmt::Display for Port {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn shown(attachment: Value) -> String {
         let document = json!({"bocker": {"net": {"attachments": [attachment]}}});

@@ -21,7 +21,8 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let all = container::all(session)?;
     let container = all.iter().find(|one| one.id == id && !one.is_over());
     let all = container.map_or(Vec::new(), |one| ports::of(&one.document));
-    let pairs = all.iter().flat_map(Port::each);
+    let mut pairs: Vec<_> = all.iter().flat_map(Port::each).collect();
+    pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
     let Some(port) = &args.port else {
         for (inner, outer) in pairs {
             say(&format!("{inner} -> {outer}"))?;
@@ -33,8 +34,8 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     } else {
         format!("{port}/tcp")
     };
-    let mut found = pairs.filter(|(inner, _)| *inner == wanted).peekable();
-    if found.peek().is_none() {
+    pairs.retain(|(inner, _)| inner.to_string() == wanted);
+    if pairs.is_empty() {
         return Err(Error::new(
             Kind::NotFound,
             format!("{} has not published its port {wanted}", args.container),
@@ -44,7 +45,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             args.container
         )));
     }
-    for (_, outer) in found {
+    for (_, outer) in pairs {
         say(&outer)?;
     }
     Ok(0)
