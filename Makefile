@@ -3,6 +3,7 @@
 # make guest    gives a shell in the tests' virtual machine, which has cgroup v2 and the programs (Ctrl-A x ends it)
 # make bench    compares the start of a container with bwrap, crun, runc, podman and docker (as root)
 # make bench-net     compares attaching containers to a network with ip and the stock CNI plugin bridge (as root)
+# make bench-ports   compares published ports with docker's, with nftables DNAT by hand and with no NAT (as root)
 # make bench-images  compares pull, push, save and commit with docker, containerd, podman, buildah, skopeo and umoci, those of
 #               Debian trixie too (as root; the first time it makes images, for a few minutes and 1.7 GB, in BENCH_FIXTURES)
 # make install  puts the programs into $(DESTDIR)$(PREFIX)/bin; make uninstall removes them
@@ -38,13 +39,15 @@ BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=ipr
 BENCH_PEERS = bwrap=bubblewrap crun=crun podman=podman dockerd=docker.io
 BENCH_NET_NEEDED = bash=bash ip=iproute2 jq=jq perl=perl-base
 BENCH_NET_PEERS = /usr/lib/cni/bridge=containernetworking-plugins
+BENCH_PORTS_NEEDED = iperf3=iperf3 nft=nftables busybox=busybox-static jq=jq ip=iproute2
+BENCH_PORTS_PEERS = dockerd=docker.io
 BENCH_IMAGES_NEEDED = docker-registry=docker-registry skopeo=skopeo umoci=umoci jq=jq curl=curl ip=iproute2 \
 	mmdebstrap=mmdebstrap mkfs.btrfs=btrfs-progs
 BENCH_IMAGES_PEERS = podman=podman dockerd=docker.io containerd=containerd buildah=buildah
 # Where what is pulled there lies, and a root with the programs of Debian trixie.
 BENCH_FIXTURES ?= $(BUILT)/tmp/bench
 
-.PHONY: all build run test needed guest guest-needed bench bench-net bench-images install uninstall clean
+.PHONY: all build run test needed guest guest-needed bench bench-net bench-ports bench-images install uninstall clean
 
 all: build
 
@@ -91,6 +94,13 @@ bench-net: build
 	@sh .ci/needed $(BENCH_NET_NEEDED)
 	@sh .ci/needed $(BENCH_NET_PEERS) || true
 	@PATH="$(BIN):$$PATH" unshare --mount --net --propagation private bash bench/net
+
+bench-ports: build
+	$(CARGO) build $(CARGOFLAGS) --release -p bocker-net --example connections
+	@sh .ci/needed $(BENCH_PORTS_NEEDED)
+	@sh .ci/needed $(BENCH_PORTS_PEERS) || true
+	@PATH="$(BIN):$(BIN)/examples:$$PATH" unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
+		bash bench/ports
 
 bench-images: build
 	$(CARGO) build $(CARGOFLAGS) --release -p bocker-snap --example inflate
