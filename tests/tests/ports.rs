@@ -379,7 +379,7 @@ fn a_range_with_one_port_that_is_taken_is_refused_whole() {
     let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 9007)).expect("listen");
     let before = host.fingerprint();
     let this = format!("(pid {})", std::process::id());
-    let refused = create(&host, &["-p", "9000-9009:9000-9009"]).exits(125);
+    let refused = create(&host, &["-p", "9000-9029:9000-9029"]).exits(125);
     refused.says("9007").says(&this);
     host.assert_same(&before);
     let one = Net::new(&host, &["-p", "8005:80"]);
