@@ -80,8 +80,8 @@ fn stop(session: &Session, name: &str, seconds: u64) -> Result<Outcome> {
 
 fn send(session: &Session, id: &Id, name: &str) -> Result<()> {
     match session.run(&signal(session, id, name)?)? {
-        // It may have ended in the meantime.
-        status if status != 0 && lock::is_alive(id) => {
+        // It may have ended in the meantime, and be cleaned up after.
+        status if status != 0 && lock::supervisor(id) == Supervisor::Runs => {
             Err(Error::new(Kind::Passed(status), "the signal was not sent"))
         }
         _ => Ok(()),
