@@ -14,6 +14,7 @@
 mod bins;
 mod cgroups;
 mod command;
+mod docker;
 mod fingerprint;
 mod fixture;
 mod guest;
@@ -33,6 +34,7 @@ mod tree;
 pub use bins::bin_dir;
 pub use cgroups::pids_hierarchy;
 pub use command::{Call, Output, Running};
+pub use docker::Docker;
 pub use fingerprint::Fingerprint;
 pub use fixture::{Archive, Image, Layer, Node, Platform};
 pub use guest::{Guest, need_guest};

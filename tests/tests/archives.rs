@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bocker_tests::{Host, Image, Output, assert_same_tree, need, tree};
+use bocker_tests::{Docker, Host, Image, Output, assert_same_tree, need, tree};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
@@ -157,48 +157,25 @@ fn what_is_saved_docker_and_containerd_read_and_what_they_write_is_loaded() {
     let host = Host::new();
     host.store(&Image::simple(), NAME);
     let whole = seen(&host, "fixture:1");
-    let folder = host.scratch().join("docker");
-    fs::create_dir(&folder).expect("a folder");
-    let path = |name: &str| text(&folder.join(name));
+    let path = |name: &str| text(&host.scratch().join(name));
     let archive = path("saved.tar");
     host.run(&["bocker-pull", "save", "-o", &archive, "fixture:1"])
         .ok();
-    let socket = format!("unix://{}", path("socket"));
-    let [root, state, pid] = ["root", "state", "pid"].map(path);
-    let daemon = host
-        .call(&[
-            "dockerd",
-            "--data-root",
-            &root,
-            "--exec-root",
-            &state,
-            "--pidfile",
-            &pid,
-            "--host",
-            &socket,
-            "--bridge=none",
-            "--iptables=false",
-            "--ip6tables=false",
-            "--storage-driver=vfs",
-        ])
-        .timeout(Duration::from_secs(60))
-        .spawn();
-    let docker = |words: &[&str]| host.run(&[&["docker", "--host", &socket], words].concat());
-    host.wait_for("dockerd answers", || {
-        (docker(&["version"]).code == 0).then_some(())
-    });
+    let docker = Docker::start(
+        &host,
+        &["--bridge=none", "--iptables=false", "--ip6tables=false"],
+    );
     assert_eq!(
-        docker(&["load", "-i", &archive]).text(),
+        docker.run(&["load", "-i", &archive]).text(),
         "Loaded image: fixture:1\n"
     );
-    docker(&["save", "-o", &path("docker.tar"), "fixture:1"]).ok();
-    let containerd = path("state/containerd/containerd.sock");
-    let ctr =
-        |words: &[&str]| host.run(&[&["ctr", "-a", &containerd, "-n", "test"], words].concat());
-    ctr(&["image", "import", &archive]).ok();
-    ctr(&["image", "export", &path("ctr.tar"), NAME]).ok();
-    daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    daemon.wait();
+    let saved = path("docker.tar");
+    docker.run(&["save", "-o", &saved, "fixture:1"]).ok();
+    docker.ctr(&["image", "import", &archive]).ok();
+    docker
+        .ctr(&["image", "export", &path("ctr.tar"), NAME])
+        .ok();
+    docker.stop();
     for name in ["docker.tar", "ctr.tar"] {
         clear(&host);
         let loaded = host.run(&["bocker-pull", "load", "-i", &path(name)]).ok();

@@ -1,6 +1,7 @@
 //! The harness notices what a container may leave behind: a check that cannot fail would prove nothing.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use bocker_tests::{Host, Image, Registry, need, pids_hierarchy};
@@ -290,4 +291,41 @@ fn what_a_killed_test_has_left_is_removed_by_the_next() {
     for folder in &left {
         assert!(!fs::exists(folder).expect("stat"), "{folder}");
     }
+}
+
+/// What comes with a package of which another program is named, or is everywhere.
+const BESIDE: [&str; 4] = ["setcap", "setfattr", "/usr/lib/cni/host-local", "gzip"];
+
+#[test]
+fn make_test_installs_all_that_a_test_needs() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let makefile = fs::read_to_string(top.join("../Makefile")).expect("the Makefile");
+    let (_, rest) = makefile.split_once("\nNEEDED =").expect("a list");
+    let (list, _) = rest.split_once("\n#").expect("its end");
+    let installed: Vec<&str> = list
+        .split_whitespace()
+        .filter_map(|pair| Some(pair.split_once('=')?.0))
+        .chain(BESIDE)
+        .collect();
+    let mut folders = vec![top.join("tests"), top.join("src")];
+    let mut asked = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = fs::read_to_string(&path).expect("a source");
+            for part in source.split("need(\"").skip(1) {
+                let (programs, _) = part.split_once('"').expect("the end of a string");
+                for program in programs.split_whitespace() {
+                    asked += 1;
+                    let path = path.display();
+                    assert!(installed.contains(&program), "{program}, of {path}");
+                }
+            }
+        }
+    }
+    assert!(asked > 100, "{asked} programs are asked for");
 }

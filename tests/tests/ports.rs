@@ -8,7 +8,7 @@ use bocker_tests::net::{
     HOST_OUTSIDE, HOST_OUTSIDE6, Net, OUTSIDE, OUTSIDE6, PATIENCE, SILENCE, assert_silent, connect,
     create, inside, outside, talk,
 };
-use bocker_tests::{Host, Image, Layer, Platform, Session};
+use bocker_tests::{Docker, Host, Image, Layer, Platform, Session, need};
 use serde_json::{Value, json};
 
 /// The address of the bridge that is made for [`Net`].
@@ -702,6 +702,45 @@ fn where_docker_has_a_chain_for_the_hosts_owner_that_one_is_named() {
     .delete(&host)
     .ok();
     assert_eq!(create(&host, &[]).ok().stderr, "");
+}
+
+#[test]
+fn beside_docker_ports_are_published_and_nothing_of_dockers_changes() {
+    if !need("dockerd docker iptables") {
+        return;
+    }
+    let host = Host::new();
+    let outside = outside(&host);
+    // It turns forwarding on itself, and drops what is forwarded from then on.
+    let docker = Docker::start(&host, &[]);
+    let rules = || {
+        let of = |table: &str| host.run(&["iptables", "-t", table, "-S"]).ok().text();
+        [of("filter"), of("nat")]
+    };
+    let before = rules();
+    assert!(before[0].contains("-P FORWARD DROP"), "{}", before[0]);
+    let made = create(&host, &["-p", "8080:80"]).ok();
+    let net = Net {
+        document: made.json(),
+    };
+    let line = made.stderr.lines().next().unwrap_or_default();
+    let (what, remedy) = line.split_once("let them through: ").expect("a remedy");
+    assert!(what.contains("ip filter FORWARD"), "{line}");
+    let listener = net.listen(80);
+    assert_silent(Some(&outside), HOST_OUTSIDE, 8080);
+    assert_eq!(rules(), before);
+    host.sh(&format!("set -e; {remedy}")).ok();
+    talk(&listener, Some(&outside), HOST_OUTSIDE, 8080);
+    talk(&listener, None, Ipv4Addr::LOCALHOST, 8080);
+
+    let with_remedy = rules();
+    net.delete(&host).ok();
+    host.run(&["bocker-net", "reset"]).ok();
+    assert_eq!(rules(), with_remedy);
+    // What it has turned on before us stays on.
+    let forwarding = fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
+    assert_eq!(forwarding.expect("a sysctl").trim(), "1");
+    docker.stop();
 }
 
 #[test]
