@@ -21,6 +21,7 @@ pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod network;
+pub(crate) mod objects;
 pub(crate) mod other;
 pub(crate) mod outcome;
 pub(crate) mod port;

@@ -6,17 +6,16 @@ use bocker_pipe::{Error, Id, Kind, Result, containers};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::outcome::{Outcome, each};
+use super::objects;
 use super::system::Force;
 use crate::pipeline::{Pipeline, Stage};
-use crate::session::{Session, not_understood, say};
+use crate::session::Session;
 use crate::table::{Format, List};
-use crate::template::Template;
 use crate::time;
 use crate::tools::Piece;
 
-/// Expected and not there, as for `inspect`.
-const EXIT_MISSING: u8 = 1;
+/// What it is called in the list of what is removed.
+const KIND: &str = "network";
 /// The only kind of networks that there is, in docker's word.
 const DRIVER: &str = "bridge";
 /// docker's own names for what bocker-net has options for.
@@ -239,16 +238,6 @@ fn stage(session: &Session, verb: &str) -> Result<Stage> {
     Ok(stage.arg(verb))
 }
 
-/// The networks that a report tells of, and its lines.
-fn read(session: &Session, stage: &Stage) -> Result<(Vec<Network>, Vec<Value>)> {
-    let lines = session.read(stage)?;
-    let networks = lines.iter().map(Network::deserialize);
-    let networks = networks
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| not_understood(stage, &error))?;
-    Ok((networks, lines))
-}
-
 fn create(session: &Session, args: &Create) -> Result<u8> {
     if args.driver != DRIVER {
         let what = format!("there is no driver '{}'", args.driver);
@@ -284,7 +273,7 @@ fn create(session: &Session, args: &Create) -> Result<u8> {
 
 fn ls(session: &Session, args: &Ls) -> Result<u8> {
     let stage = stage(session, "list")?.options("--filter", &args.filter);
-    let (networks, lines) = read(session, &stage)?;
+    let (networks, lines) = objects::read::<Network>(session, &stage)?;
     let list = List {
         columns: &[
             ("NETWORK_ID", "ID"),
@@ -301,78 +290,38 @@ fn ls(session: &Session, args: &Ls) -> Result<u8> {
 }
 
 fn inspect(session: &Session, args: &Inspect) -> Result<u8> {
-    let mut found = Vec::new();
-    let mut code = 0;
-    for name in &args.names {
-        match read(session, &stage(session, "inspect")?.args(["--", name])) {
-            Ok((networks, _)) => found.extend(networks.iter().map(Network::described)),
-            // The tool has said why.
-            Err(error) if matches!(error.kind(), Kind::Passed(_)) => code = EXIT_MISSING,
-            Err(error) => return Err(error),
-        }
-    }
-    match &args.format {
-        Some(template) => {
-            let template = Template::parse(template)?;
-            found
-                .iter()
-                .try_for_each(|network| say(&template.fill(network)))?;
-        }
-        None => say(&format!("{:#}", Value::Array(found)))?,
-    }
-    Ok(code)
+    let stage = stage(session, "inspect")?;
+    let format = args.format.as_deref();
+    objects::inspect(session, &stage, &args.names, format, Network::described)
 }
 
 fn rm(session: &Session, args: &Rm) -> Result<u8> {
-    let worst = each(&args.names, |name| {
-        let stage = stage(session, "remove")?.flag("--force", args.force);
-        let pipeline = Pipeline::new([stage.args(["--", name])])
-            .discarded()
-            .said(name.to_owned());
-        Ok(Outcome::of_status(session.run(&pipeline)?))
-    })?;
-    Ok(worst.exit_code())
+    let stage = stage(session, "remove")?.flag("--force", args.force);
+    objects::remove(session, &stage, &args.names)
 }
 
 /// Lists first, asks, and removes none that was not on the list.
 fn prune(session: &Session, args: &Prune) -> Result<u8> {
     let prune = stage(session, "prune")?.options("--filter", &args.filter);
-    let names = listed(session, &prune)?;
+    let names = objects::unused(session, &prune, KIND)?;
     if args.dry_run || names.is_empty() {
         return Ok(0);
     }
     args.force.confirm("Remove these networks?")?;
-    session.run(&Pipeline::new([prune.arg("--").args(&names)]).discarded())
+    objects::prune(session, prune, &names)
 }
 
 /// Those that nobody uses.
 pub(crate) fn unused(session: &Session) -> Result<Vec<String>> {
-    listed(session, &stage(session, "prune")?)
+    objects::unused(session, &stage(session, "prune")?, KIND)
 }
 
 /// Removes those of them that are still such.
 pub(crate) fn remove_unused(session: &Session, names: &[String]) -> Result<u8> {
-    match names {
-        [] => Ok(0),
-        names => {
-            let prune = stage(session, "prune")?.arg("--").args(names);
-            session.run(&Pipeline::new([prune]).discarded())
-        }
-    }
+    objects::prune(session, stage(session, "prune")?, names)
 }
 
 /// Removes all that nobody uses, without a word.
 pub(crate) fn remove_all_unused(session: &Session) -> Result<u8> {
     session.run(&Pipeline::new([stage(session, "prune")?]).discarded())
-}
-
-/// Says which networks a prune would remove.
-fn listed(session: &Session, prune: &Stage) -> Result<Vec<String>> {
-    let listed = session.read(&prune.clone().arg("--dry-run"))?;
-    let names = listed.iter().filter_map(|line| line["name"].as_str());
-    let names: Vec<String> = names.map(str::to_owned).collect();
-    for name in &names {
-        say(&format!("network: {name}"))?;
-    }
-    Ok(names)
 }

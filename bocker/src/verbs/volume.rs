@@ -1,17 +1,19 @@
 //! `volume`: directories that outlive containers.
 
-use bocker_pipe::{Kind, Result};
+use bocker_pipe::Result;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::inspect::{EXIT_MISSING, print};
-use super::outcome::{Outcome, each};
+use super::objects;
 use super::system::Force;
 use crate::pipeline::{Pipeline, Stage};
-use crate::session::{Session, not_understood, say};
+use crate::session::Session;
 use crate::table::{Format, List};
 use crate::time;
 use crate::tools::Piece;
+
+/// What it is called in the list of what is removed.
+const KIND: &str = "volume";
 
 /// Look after volumes, which outlive containers
 #[derive(Debug, clap::Subcommand)]
@@ -143,16 +145,6 @@ fn stage(session: &Session, verb: &str) -> Result<Stage> {
     Ok(stage.arg(verb))
 }
 
-/// The volumes that a report tells of, and its lines.
-fn read(session: &Session, stage: &Stage) -> Result<(Vec<Volume>, Vec<Value>)> {
-    let lines = session.read(stage)?;
-    let volumes = lines.iter().map(Volume::deserialize);
-    let volumes = volumes
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|error| not_understood(stage, &error))?;
-    Ok((volumes, lines))
-}
-
 fn create(session: &Session, args: &Create) -> Result<u8> {
     let stage = stage(session, "create")?.options("--label", &args.label);
     let stage = match &args.name {
@@ -167,7 +159,7 @@ fn create(session: &Session, args: &Create) -> Result<u8> {
 
 fn ls(session: &Session, args: &Ls) -> Result<u8> {
     let stage = stage(session, "ls")?.options("--filter", &args.filter);
-    let (volumes, lines) = read(session, &stage)?;
+    let (volumes, lines) = objects::read::<Volume>(session, &stage)?;
     let list = List {
         columns: &[
             ("VOLUME_NAME", "Name"),
@@ -182,29 +174,14 @@ fn ls(session: &Session, args: &Ls) -> Result<u8> {
 }
 
 fn inspect(session: &Session, args: &Inspect) -> Result<u8> {
-    let mut found = Vec::new();
-    let mut code = 0;
-    for name in &args.names {
-        match read(session, &stage(session, "inspect")?.args(["--", name])) {
-            Ok((volumes, _)) => found.extend(volumes.iter().map(Volume::described)),
-            // The tool has said why.
-            Err(error) if matches!(error.kind(), Kind::Passed(_)) => code = EXIT_MISSING,
-            Err(error) => return Err(error),
-        }
-    }
-    print(found, args.format.as_deref())?;
-    Ok(code)
+    let stage = stage(session, "inspect")?;
+    let format = args.format.as_deref();
+    objects::inspect(session, &stage, &args.names, format, Volume::described)
 }
 
 fn rm(session: &Session, args: &Rm) -> Result<u8> {
-    let worst = each(&args.names, |name| {
-        let stage = stage(session, "rm")?.flag("--force", args.force);
-        let pipeline = Pipeline::new([stage.args(["--", name])])
-            .discarded()
-            .said(name.to_owned());
-        Ok(Outcome::of_status(session.run(&pipeline)?))
-    })?;
-    Ok(worst.exit_code())
+    let stage = stage(session, "rm")?.flag("--force", args.force);
+    objects::remove(session, &stage, &args.names)
 }
 
 /// Lists first, asks, and removes none that was not on the list.
@@ -212,39 +189,21 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
     let prune = stage(session, "prune")?
         .flag("--all", args.all)
         .options("--filter", &args.filter);
-    let names = unused(session, &prune)?;
+    let names = objects::unused(session, &prune, KIND)?;
     if args.dry_run || names.is_empty() {
         return Ok(0);
     }
     args.force
         .confirm("Remove these volumes, and all that they hold?")?;
-    remove(session, prune, &names)
+    objects::prune(session, prune, &names)
 }
 
 /// Those that nobody uses and nobody named.
 pub(crate) fn anonymous(session: &Session) -> Result<Vec<String>> {
-    unused(session, &stage(session, "prune")?)
+    objects::unused(session, &stage(session, "prune")?, KIND)
 }
 
 /// Removes those of them that are still such.
 pub(crate) fn remove_anonymous(session: &Session, names: &[String]) -> Result<u8> {
-    match names {
-        [] => Ok(0),
-        names => remove(session, stage(session, "prune")?, names),
-    }
-}
-
-/// Says which volumes a prune would remove.
-fn unused(session: &Session, prune: &Stage) -> Result<Vec<String>> {
-    let listed = session.read(&prune.clone().arg("--dry-run"))?;
-    let names = listed.iter().filter_map(|line| line["name"].as_str());
-    let names: Vec<String> = names.map(str::to_owned).collect();
-    for name in &names {
-        say(&format!("volume: {name}"))?;
-    }
-    Ok(names)
-}
-
-fn remove(session: &Session, prune: Stage, names: &[String]) -> Result<u8> {
-    session.run(&Pipeline::new([prune.arg("--").args(names)]).discarded())
+    objects::prune(session, stage(session, "prune")?, names)
 }
