@@ -16,6 +16,8 @@ use crate::tools::Piece;
 
 const DEFAULT_SIGNAL: &str = "TERM";
 const TICK: Duration = Duration::from_millis(5);
+/// How long a supervisor may take to notice that its container has ended.
+const NOTICED: Duration = Duration::from_secs(1);
 /// How long one may take to be gone after KILL.
 pub(crate) const KILLED: Duration = Duration::from_secs(10);
 /// How long the cleaning up after it may take. What is not done by then goes on.
@@ -80,11 +82,10 @@ fn stop(session: &Session, name: &str, seconds: u64) -> Result<Outcome> {
 
 fn send(session: &Session, id: &Id, name: &str) -> Result<()> {
     match session.run(&signal(session, id, name)?)? {
-        // It may have ended in the meantime, and be cleaned up after.
-        status if status != 0 && lock::supervisor(id) == Supervisor::Runs => {
-            Err(Error::new(Kind::Passed(status), "the signal was not sent"))
-        }
-        _ => Ok(()),
+        0 => Ok(()),
+        // It may have ended in the meantime, which its supervisor notices in a moment.
+        _ if wait(id, NOTICED)? => Ok(()),
+        status => Err(Error::new(Kind::Passed(status), "the signal was not sent")),
     }
 }
 
