@@ -27,6 +27,8 @@ pub(crate) struct Stack {
     layers: Vec<Layer>,
     /// Those that were not here at the beginning.
     missing: Vec<usize>,
+    /// Those that were, and have been collected before anything here kept them from that.
+    lost: Vec<usize>,
     incoming: Option<Incoming>,
     ahead: VecDeque<Stream>,
     unfinished: Vec<(usize, Unfinished)>,
@@ -50,6 +52,7 @@ impl Stack {
             driver,
             missing: layers::missing(driver, &layers),
             layers,
+            lost: Vec::new(),
             incoming,
             ahead: VecDeque::new(),
             unfinished: Vec::new(),
@@ -74,13 +77,29 @@ impl Stack {
         steps
     }
 
-    /// Unpacks a layer; those below it are here or were unpacked before. While another process does the same, this waits for it.
+    /// Unpacks a layer, and before it those below it that were lost; after the last one, those above it that were.
     fn unpack(&mut self, index: usize) -> Result<()> {
-        let store = paths::layers();
-        layers::make_folder(&store)?;
+        layers::make_folder(&paths::layers())?;
         if self.keep.is_none() {
             self.keep = Some(Keep::take()?);
+            self.lost = layers::missing(self.driver, &self.layers);
+            self.lost.retain(|other| !self.missing.contains(other));
         }
+        let is_last = self.missing.last() == Some(&index);
+        let (now, later) = std::mem::take(&mut self.lost)
+            .into_iter()
+            .partition::<Vec<_>, _>(|other| is_last || *other < index);
+        self.lost = later;
+        let (below, above): (Vec<_>, Vec<_>) = now.into_iter().partition(|other| *other < index);
+        for index in below.into_iter().chain([index]).chain(above) {
+            self.unpack_one(index)?;
+        }
+        Ok(())
+    }
+
+    /// Those below it are here or were unpacked before. While another process does the same, this waits for it.
+    fn unpack_one(&mut self, index: usize) -> Result<()> {
+        let store = paths::layers();
         self.read_ahead(index);
         let Some(new) = Unfinished::claim(&store, &self.layers[index].chain_id)? else {
             self.ahead.retain(|stream| stream.index != index);
