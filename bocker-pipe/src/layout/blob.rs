@@ -151,7 +151,7 @@ impl Writer {
         if self.layout.has(descriptor) {
             return Ok(Slot::Present);
         }
-        let Some(file) = claim_file(&path)? else {
+        let Some(file) = claim_file(&path, true)? else {
             return Ok(Slot::Busy);
         };
         let ingest = Ingest::new(&self.layout, path, file);
@@ -167,7 +167,7 @@ impl Writer {
     pub fn ingest_new(&self) -> Result<Ingest> {
         loop {
             let path = self.layout.ingest().join(Id::random(Prefix::Image)?);
-            if let Some(file) = claim_file(&path)? {
+            if let Some(file) = claim_file(&path, true)? {
                 let mut ingest = Ingest::new(&self.layout, path, file);
                 ingest.restart()?;
                 return Ok(ingest);
@@ -187,18 +187,22 @@ pub enum Slot {
     Ours(Ingest),
 }
 
-/// Makes or takes over an ingest file, locked as long as its writer lives. `None` when another writer has it.
-fn claim_file(path: &Path) -> Result<Option<Flock<File>>> {
+/// Takes over an ingest file, made if it is not there and `make` says so, locked as long as its writer lives. `None` when another
+/// writer has it.
+pub(super) fn claim_file(path: &Path, make: bool) -> Result<Option<Flock<File>>> {
     loop {
-        let file = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
+            .create(make)
             .truncate(false)
             .mode(0o644)
             .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .doing(|| format!("make {}", path.display()))?;
+            .open(path);
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !make => return Ok(None),
+            result => result.doing(|| format!("make {}", path.display()))?,
+        };
         let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::blob::claim_file;
 use super::digest::Digest;
 use super::types::Descriptor;
 use super::{INDEX_NEW, LOCK, Layout, MANIFEST_MAX, WRITERS};
@@ -48,8 +49,9 @@ impl Layout {
             matches!(age, Ok(Ok(age)) if age >= grace) && may_go(&self.shown(&entry.path()))
         };
         for entry in files(&self.ingest())?.filter(old) {
-            // A living writer holds the lock; the one that we take here is dropped with the file.
-            let Some(_held) = lock::try_exclusive(&entry.path())? else {
+            // A living writer holds it. What was renamed or removed since is nobody's to remove, and another's file of that name
+            // is not this one.
+            let Some(_held) = claim_file(&entry.path(), false)? else {
                 continue;
             };
             self.collect("ingest", &entry, dry_run, &mut each)?;
