@@ -204,7 +204,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         labels,
         read_only: options.read_only,
         image: member,
-        stack: Stack::new(snap.driver, layers, None),
+        stack: Stack::new(snap.driver, layers, None)?,
         source,
         snap,
         made: Vec::new(),

@@ -33,17 +33,17 @@ pub(crate) fn import(call: &mut Call) -> Result<()> {
         }
     }
     let context = match named {
-        Some(image) => Context::new(image::read(&layout, &image)?, true, None),
+        Some(image) => Context::new(image::read(&layout, &image)?, true, None)?,
         None => {
             let incoming = call.incoming()?;
             match incoming.manifest(interruption)? {
                 Some(digest) => {
                     let unpacked = image::read_manifest(&layout, &Digest::parse(&digest)?)?;
-                    Context::new(unpacked, false, Some(incoming))
+                    Context::new(unpacked, false, Some(incoming))?
                 }
                 None => {
                     let image = of_document(&layout, call.document()?)?;
-                    Context::new(image::read(&layout, &image)?, true, None)
+                    Context::new(image::read(&layout, &image)?, true, None)?
                 }
             }
         }
@@ -55,12 +55,12 @@ pub(crate) fn import(call: &mut Call) -> Result<()> {
 }
 
 impl Context {
-    fn new(image: Unpacked, is_named: bool, incoming: Option<Incoming>) -> Context {
-        Context {
+    fn new(image: Unpacked, is_named: bool, incoming: Option<Incoming>) -> Result<Context> {
+        Ok(Context {
             image: image.member,
             is_named,
-            stack: Stack::new(Driver::here(), image.layers, incoming),
-        }
+            stack: Stack::new(Driver::here(), image.layers, incoming)?,
+        })
     }
 }
 

@@ -207,6 +207,14 @@ impl Keep {
             .ok_or_else(|| Error::new(Kind::InUse, "the layers are locked"))
     }
 
+    /// The same where there may be none yet to wait for; nothing is made then.
+    pub(crate) fn if_any() -> Result<Option<Keep>> {
+        match paths::layers().is_dir() {
+            true => Keep::take().map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// For who removes layers. `None` while anyone counts on them.
     pub(crate) fn try_alone() -> Result<Option<Keep>> {
         Keep::lock(FlockOperation::NonBlockingLockExclusive)

@@ -27,8 +27,6 @@ pub(crate) struct Stack {
     layers: Vec<Layer>,
     /// Those that were not here at the beginning.
     missing: Vec<usize>,
-    /// Those that were, and have been collected before anything here kept them from that.
-    lost: Vec<usize>,
     incoming: Option<Incoming>,
     ahead: VecDeque<Stream>,
     unfinished: Vec<(usize, Unfinished)>,
@@ -47,17 +45,23 @@ struct Stream {
 
 impl Stack {
     /// Of an image that is here or that, with `incoming`, is on its way.
-    pub(crate) fn new(driver: Driver, layers: Vec<Layer>, incoming: Option<Incoming>) -> Stack {
-        Stack {
+    pub(crate) fn new(
+        driver: Driver,
+        layers: Vec<Layer>,
+        incoming: Option<Incoming>,
+    ) -> Result<Stack> {
+        // Before it is asked what is here, or that may be collected until something is unpacked above it.
+        let keep = Keep::if_any()?;
+        let missing = layers::missing(driver, &layers);
+        Ok(Stack {
             driver,
-            missing: layers::missing(driver, &layers),
+            keep: keep.filter(|_| !missing.is_empty()),
+            missing,
             layers,
-            lost: Vec::new(),
             incoming,
             ahead: VecDeque::new(),
             unfinished: Vec::new(),
-            keep: None,
-        }
+        })
     }
 
     /// The steps that unpack what is missing, of a tool whose context has the stack at `of`.
@@ -77,29 +81,12 @@ impl Stack {
         steps
     }
 
-    /// Unpacks a layer, and before it those below it that were lost; after the last one, those above it that were.
+    /// Unpacks a layer; those below it are here or were unpacked before. While another process does the same, this waits for it.
     fn unpack(&mut self, index: usize) -> Result<()> {
-        layers::make_folder(&paths::layers())?;
+        let store = paths::layers();
         if self.keep.is_none() {
             self.keep = Some(Keep::take()?);
-            self.lost = layers::missing(self.driver, &self.layers);
-            self.lost.retain(|other| !self.missing.contains(other));
         }
-        let is_last = self.missing.last() == Some(&index);
-        let (now, later) = std::mem::take(&mut self.lost)
-            .into_iter()
-            .partition::<Vec<_>, _>(|other| is_last || *other < index);
-        self.lost = later;
-        let (below, above): (Vec<_>, Vec<_>) = now.into_iter().partition(|other| *other < index);
-        for index in below.into_iter().chain([index]).chain(above) {
-            self.unpack_one(index)?;
-        }
-        Ok(())
-    }
-
-    /// Those below it are here or were unpacked before. While another process does the same, this waits for it.
-    fn unpack_one(&mut self, index: usize) -> Result<()> {
-        let store = paths::layers();
         self.read_ahead(index);
         let Some(new) = Unfinished::claim(&store, &self.layers[index].chain_id)? else {
             self.ahead.retain(|stream| stream.index != index);
