@@ -9,6 +9,7 @@ pub mod compression;
 pub mod containers;
 pub mod document;
 pub mod error;
+pub mod events;
 #[cfg(all(any(test, fuzzing), feature = "layout"))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -23,12 +24,14 @@ pub mod pool;
 pub mod program;
 #[cfg(feature = "layout")]
 pub mod reference;
+pub mod rotated;
 mod signals;
 pub mod size;
 pub mod state;
 pub mod step;
 #[cfg(feature = "archive")]
 pub mod tar;
+pub mod time;
 pub mod timing;
 pub mod tool;
 #[cfg(feature = "archive")]

@@ -265,7 +265,7 @@ fn unclaimed(id: &Id) -> Error {
 }
 
 /// Whether a file that was locked is still the one that is found by its path.
-fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
+pub(crate) fn is_at(file: &File, path: &Path) -> std::io::Result<bool> {
     let held = file.metadata()?;
     Ok(fs::symlink_metadata(path)
         .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())))

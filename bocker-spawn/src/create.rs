@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use bocker_pipe::state::State;
 use bocker_pipe::{
-    Arg, Call, Document, Error, Id, Kind, Result, Step, claim, containers, lock, paths,
+    Arg, Call, Document, Error, Id, Kind, Result, Step, claim, containers, lock, paths, time,
 };
 
 use crate::options::{process_option, take_command};
 use crate::process::Request;
 use crate::record::{self, SpawnMember};
-use crate::{STAGE, files, log, show, spec};
+use crate::{STAGE, files, show, spec};
 
 /// The host name of a container that nobody has given an id.
 const NAMELESS: &str = "bocker";
@@ -82,7 +82,7 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
     complete(&mut document, &options, id.as_str(), dry_run)?;
     let member: SpawnMember = document.member("spawn")?.unwrap_or_default();
     let member = SpawnMember {
-        created: Some(log::now().to_string()),
+        created: Some(time::now().to_string()),
         stop_signal: crate::process::stop_signal(&document)?,
         ..member
     };

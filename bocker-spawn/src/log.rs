@@ -1,13 +1,12 @@
 //! The log: one record per line, as the CRI writes them: `2026-11-21T02:30:21.123456789Z stdout F message`.
 //! `F` ends a line; `P` is a part of one whose rest comes in the stream's next record. Bytes stay as they were.
 
-use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::SystemTime;
 
+use bocker_pipe::time::now;
 use bocker_pipe::{Doing, Result};
 
 /// The longest record that is read back, a part of a line: more than any that is written.
@@ -115,12 +114,6 @@ fn parse(record: &mut [u8]) -> Option<(Stream, &[u8])> {
         _ => return None,
     };
     Some((stream, text))
-}
-
-/// The time now in UTC, to the nanosecond, as RFC 3339 writes it. Linux lets no clock be before 1970 (clock_settime(2)),
-/// which humantime could not write.
-pub(crate) fn now() -> impl Display {
-    humantime::format_rfc3339_nanos(SystemTime::now())
 }
 
 #[cfg(test)]

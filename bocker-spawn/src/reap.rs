@@ -10,11 +10,11 @@ use bocker_pipe::error::Failures;
 use bocker_pipe::listed::Listed;
 use bocker_pipe::lock::{self, Supervisor};
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers, paths};
+use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers, paths, time};
 use serde_json::json;
 
 use crate::container::Container;
-use crate::{STAGE, cgroups, log, oom, record, say, supervise};
+use crate::{STAGE, cgroups, oom, record, say, supervise};
 
 /// An end that nobody saw: what docker records after its daemon was killed.
 const CODE_UNKNOWN: u8 = 255;
@@ -277,7 +277,7 @@ impl Container {
             signal,
             oom: oom::happened(&self.cgroups),
             started: self.member.started.clone(),
-            finished: killed.then(|| log::now().to_string()),
+            finished: killed.then(|| time::now().to_string()),
         }
     }
 }

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use bocker_pipe::lock::{self, Alive, Lock};
 use bocker_pipe::state::State;
-use bocker_pipe::{Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, paths};
+use bocker_pipe::{
+    Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, paths, time,
+};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::channel::{Channel, Message};
-use crate::log::{self, Log, Stream};
+use crate::log::{Log, Stream};
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::privileges::Stdio;
@@ -424,7 +426,7 @@ fn keep(context: &mut Context) -> Result<()> {
     let pid = context.child()?.pid;
     context.member.start_time = Some(procfs::start_time(pid.as_raw_nonzero().get())?);
     context.member.boot_id = Some(claim::boot_id()?);
-    let now = log::now().to_string();
+    let now = time::now().to_string();
     context.member.created.get_or_insert_with(|| now.clone());
     context.member.started = Some(now);
     context.document.set_member("spawn", &context.member);

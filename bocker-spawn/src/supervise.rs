@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use bocker_pipe::document::ExitMember;
-use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, lock};
+use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, lock, time};
 use nix::sys::signalfd::SignalFd;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -12,7 +12,7 @@ use crate::record;
 use crate::signals::{Attitude, Judge, Verdict};
 use crate::start::{self, Context, caller};
 use crate::streams::{After, Event};
-use crate::{STAGE, log, oom, say, signals, sys, tty};
+use crate::{STAGE, oom, say, signals, sys, tty};
 
 /// Copies and forwards until the container has ended.
 pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
@@ -94,7 +94,7 @@ pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<Exi
         signal,
         oom,
         started: context.member.started.take(),
-        finished: Some(log::now().to_string()),
+        finished: Some(time::now().to_string()),
     })
 }
 
