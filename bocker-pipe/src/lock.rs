@@ -2,12 +2,16 @@
 //! a supervisor shows that it lives, and the one by which a container is let go on for whose sake nobody works any more.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::Id;
@@ -146,8 +150,11 @@ impl Alive {
     pub fn ended(&self) -> Result<()> {
         let unlock = lock_of(libc::F_UNLCK, RUNS, 1);
         fcntl(&self.file, FcntlArg::F_OFD_SETLK(&unlock))
-            .map(drop)
-            .doing(|| format!("unlock {}", self.path.display()))
+            .doing(|| format!("unlock {}", self.path.display()))?;
+        // Only now: this wakes those who wait for it.
+        (&self.file)
+            .write_all(b".")
+            .doing(|| format!("write to {}", self.path.display()))
     }
 
     /// Nothing is left to do. Whoever drops it without a word leaves it [`Supervisor::Lost`].
@@ -185,6 +192,54 @@ pub fn supervisor(id: &Id) -> Supervisor {
         Ok(_) if question.l_start > RUNS => Supervisor::Tidies,
         Ok(_) => Supervisor::Runs,
         Err(_) => Supervisor::Absent,
+    }
+}
+
+/// Waits, at most so long and asleep, until `done` says yes to what the supervisor does. Whether it did. A supervisor writes to
+/// its file when the container has ended, and removes it when nothing is left to do; when it is killed, the kernel closes it.
+pub fn wait(id: &Id, patience: Duration, done: impl Fn(Supervisor) -> bool) -> Result<bool> {
+    let path = paths::claim(id).join(ALIVE);
+    let what = || format!("watch {}", path.display());
+    let deadline = Instant::now().checked_add(patience);
+    let mut watch = None;
+    loop {
+        if done(supervisor(id)) {
+            return Ok(true);
+        }
+        let Some(inotify) = &watch else {
+            let new = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).doing(what)?;
+            let events =
+                AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_CLOSE_WRITE;
+            match new.add_watch(&path, events) {
+                // Asked once more now that nothing that follows is missed.
+                Ok(_) => watch = Some(new),
+                Err(Errno::ENOENT) => return Ok(done(supervisor(id))),
+                Err(errno) => return Err(errno).doing(what),
+            }
+            continue;
+        };
+        let left = deadline.map(|then| then.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(false);
+        }
+        // Rounded up, so that the last of it is not spent awake.
+        let left = left.map(|left| left + Duration::from_millis(1));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(
+            &mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).doing(what),
+        }
+        match inotify.read_events() {
+            // The file of the next supervisor, if there is one, is another.
+            Ok(_) => watch = None,
+            Err(Errno::EAGAIN) => {}
+            Err(errno) => return Err(errno).doing(what),
+        }
     }
 }
 

@@ -10,26 +10,28 @@ use bocker_pipe::{
 use crate::options::{process_option, take_command};
 use crate::process::Request;
 use crate::record::{self, SpawnMember};
+use crate::requested::Requested;
 use crate::{STAGE, files, show, spec};
 
 /// The host name of a container that nobody has given an id.
 const NAMELESS: &str = "bocker";
 
+#[derive(Default)]
 struct Options {
     request: Request,
+    requested: Requested,
     read_only: bool,
 }
 
 fn options(call: &mut Call) -> Result<Options> {
-    let mut options = Options {
-        request: Request::default(),
-        read_only: false,
-    };
+    let mut options = Options::default();
     while let Some(arg) = call.arg()? {
         match arg {
             Arg::Option(name) if name == "--read-only" => options.read_only = true,
             Arg::Option(name) => {
-                if !process_option(call, &name, &mut options.request)? {
+                if !process_option(call, &name, &mut options.request)?
+                    && !options.requested.option(call, &name)?
+                {
                     return Err(call.unknown(&name));
                 }
             }
@@ -80,11 +82,9 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
         return Err(Error::new(Kind::InUse, format!("{id} is running")));
     }
     complete(&mut document, &options, id.as_str(), dry_run)?;
-    let member: SpawnMember = document.member("spawn")?.unwrap_or_default();
     let member = SpawnMember {
         created: Some(time::now().to_string()),
-        stop_signal: crate::process::stop_signal(&document)?,
-        ..member
+        ..SpawnMember::of(&document, &options.requested)?
     };
     document.set_member("spawn", &member);
     document.set_member("state", &State::Created);

@@ -20,6 +20,7 @@ mod procfs;
 mod reap;
 mod record;
 mod report;
+mod requested;
 mod rooted;
 mod run;
 mod seal;

@@ -6,11 +6,13 @@ use std::os::fd::RawFd;
 use bocker_pipe::{Arg, Call, Error, Kind, Result};
 
 use crate::process::Request;
+use crate::requested::Requested;
 
 /// What the command line says beside the process.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) request: Request,
+    pub(crate) requested: Requested,
     pub(crate) read_only: bool,
     pub(crate) stdin: Option<RawFd>,
     pub(crate) stdout: Option<RawFd>,
@@ -53,7 +55,9 @@ pub(crate) fn options(call: &mut Call) -> Result<Options> {
                 "--on-exit" => options.on_exit = Some(call.text()?),
                 "--on-arg" => options.on_arg.push(call.text()?),
                 name => {
-                    if !process_option(call, name, &mut options.request)? {
+                    if !process_option(call, name, &mut options.request)?
+                        && !options.requested.option(call, name)?
+                    {
                         return Err(call.unknown(name));
                     }
                 }

@@ -11,6 +11,8 @@ use bocker_pipe::{Document, Doing, Result, containers};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::process;
+use crate::requested::Requested;
 
 /// `bocker.spawn`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +35,31 @@ pub(crate) struct SpawnMember {
     /// When its command was executed, RFC 3339 in UTC; absent when none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) started: Option<String>,
-    /// What asks it to end, where the image names a signal.
+    /// What asks it to end, where the options or the image name a signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal: Option<String>,
+    /// What was asked for, beside results, so that a later start can ask for it again.
+    #[serde(default, skip_serializing_if = "Requested::is_empty")]
+    pub(crate) request: Requested,
     /// Whether the container's folder is of this tool's making, and so its to remove.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) made_folder: bool,
+}
+
+impl SpawnMember {
+    /// Of a document, with what is asked for now.
+    pub(crate) fn of(document: &Document, requested: &Requested) -> Result<SpawnMember> {
+        let before: SpawnMember = document.member("spawn")?.unwrap_or_default();
+        let request = requested.clone().or(before.request);
+        Ok(SpawnMember {
+            stop_signal: match &request.stop_signal {
+                Some(signal) => Some(signal.clone()),
+                None => process::stop_signal(document)?,
+            },
+            request,
+            ..before
+        })
+    }
 }
 
 /// As it is kept, for people to read.

@@ -18,7 +18,7 @@ use crate::privileges::Stdio;
 use crate::record::{self, SpawnMember};
 use crate::streams::Streams;
 use crate::sys::{self, Side};
-use crate::{STAGE, cgroups, child, files, process, procfs, seal, show, spec, tty};
+use crate::{STAGE, cgroups, child, files, procfs, seal, show, spec, tty};
 
 /// What the steps work on.
 pub(crate) struct Context {
@@ -87,10 +87,7 @@ pub(crate) fn begin(call: &mut Call, document: Document, options: Options) -> Re
         None => None,
     };
     let mut context = Context {
-        member: SpawnMember {
-            stop_signal: process::stop_signal(&document)?,
-            ..document.member("spawn")?.unwrap_or_default()
-        },
+        member: SpawnMember::of(&document, &options.requested)?,
         document,
         options,
         folder: PathBuf::new(),

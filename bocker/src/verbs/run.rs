@@ -51,6 +51,12 @@ pub(crate) struct Args {
     /// The user, as USER[:GROUP], by name or number
     #[arg(short, long)]
     user: Option<String>,
+    /// What asks it to end (default: what the image names, else TERM)
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Seconds that it has to end in before it is killed (default: 10)
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u64>,
     /// Remove the container when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
@@ -245,7 +251,9 @@ impl Args {
             .options("--env", environment)
             .option("--workdir", self.workdir.as_ref())
             .option("--user", self.user.as_ref())
-            .option("--entrypoint", self.entrypoint.as_ref());
+            .option("--entrypoint", self.entrypoint.as_ref())
+            .option("--stop-signal", self.stop_signal.as_ref())
+            .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string()));
         let way = Way {
             detach: self.detach,
             interactive: self.interactive,

@@ -1,0 +1,46 @@
+//! `bocker.spawn.request`: what was asked of the supervisor when the container was made, kept so that each start asks for the same.
+
+use bocker_pipe::{Call, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::signals;
+
+/// What the options of `run` and `create` asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Requested {
+    /// What asks it to end, in place of what the image names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_signal: Option<String>,
+    /// How many seconds it has to end in then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_timeout: Option<u64>,
+}
+
+impl Requested {
+    /// Takes one of these options; answers `false` for any other.
+    pub(crate) fn option(&mut self, call: &mut Call, name: &str) -> Result<bool> {
+        match name {
+            "--stop-signal" => {
+                let text = call.text()?;
+                signals::parse(&text)?;
+                self.stop_signal = Some(text);
+            }
+            "--stop-timeout" => self.stop_timeout = Some(call.number()?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// What was not asked for now was perhaps asked for before.
+    pub(crate) fn or(self, before: Requested) -> Requested {
+        Requested {
+            stop_signal: self.stop_signal.or(before.stop_signal),
+            stop_timeout: self.stop_timeout.or(before.stop_timeout),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Requested::default()
+    }
+}
