@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use bocker_pipe::{Doing, Result};
 use comfy_table::{ColumnConstraint, ContentArrangement, Row, Table, presets};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::template::Template;
 
@@ -14,11 +14,16 @@ const CLASSIC_GAP: &str = "\t\t";
 const GAP: u16 = 2;
 /// Of a terminal that does not say how wide it is, as ls(1) has it.
 const UNKNOWN_WIDTH: u16 = 80;
+/// What a template begins with whose columns are to be aligned.
+const TABLE: &str = "table";
 /// Where a cell could be broken: nowhere, it never holds one.
 const UNUSED: char = '\0';
 
+/// Rows of texts, the headings first.
+type Cells = Vec<Vec<String>>;
+
 /// How a list is wanted.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Format {
     /// Print only the ids
     #[arg(short, long)]
@@ -26,9 +31,12 @@ pub(crate) struct Format {
     /// Print the tool's JSON Lines, with everything
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
     json: bool,
-    /// Print each by a template, as '{{.ID}} {{.State}}'
+    /// Print each by a template, as '{{.ID}} {{.State}}'; after 'table' as columns; 'json': each as JSON
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "quiet")]
     format: Option<String>,
+    /// Leave the headings out
+    #[arg(long, visible_alias = "no-heading")]
+    noheading: bool,
 }
 
 /// A list.
@@ -49,18 +57,34 @@ impl List {
 
     /// The same for a list that the original did not have: all columns in a pipe, too.
     pub(crate) fn print_all(&self, format: &Format) -> Result<u8> {
-        self.print_or(format, |list| list.aligned(u16::MAX))
+        self.print_or(format, |_, cells| aligned(cells, u16::MAX))
     }
 
-    fn print_or(&self, format: &Format, in_a_pipe: impl Fn(&List) -> String) -> Result<u8> {
+    fn print_or(&self, format: &Format, in_a_pipe: impl Fn(&List, &Cells) -> String) -> Result<u8> {
         let stdout = io::stdout();
-        let text = match &format.format {
-            _ if format.quiet => self.filled(&Template::parse("{{.ID}}")?),
+        let width = if stdout.is_terminal() {
+            Some(width(&stdout))
+        } else {
+            None
+        };
+        let template = format.format.as_deref();
+        let text = match template.map(|template| (template, template.strip_prefix(TABLE))) {
+            _ if format.quiet => self.filled("{{.ID}}")?,
             _ if format.json => self.lines.iter().map(|line| format!("{line}\n")).collect(),
-            Some(template) if template == "json" => self.filled(&Template::parse("{{json .}}")?),
-            Some(template) => self.filled(&Template::parse(template)?),
-            None if stdout.is_terminal() => self.aligned(width(&stdout)),
-            None => in_a_pipe(self),
+            Some(("json", _)) => self.filled("{{json .}}")?,
+            None | Some((_, Some(""))) => {
+                let cells = self.cells(format);
+                match (width, template) {
+                    (Some(width), _) => aligned(&cells, width),
+                    (None, None) => in_a_pipe(self, &cells),
+                    (None, Some(_)) => aligned(&cells, u16::MAX),
+                }
+            }
+            Some((_, Some(columns))) => aligned(
+                &self.by_template(columns.trim_start(), format)?,
+                width.unwrap_or(u16::MAX),
+            ),
+            Some((template, None)) => self.filled(template)?,
         };
         stdout
             .lock()
@@ -69,14 +93,15 @@ impl List {
         Ok(0)
     }
 
-    fn filled(&self, template: &Template) -> String {
+    fn filled(&self, template: &str) -> Result<String> {
+        let template = Template::parse(template)?;
         self.rows
             .iter()
-            .map(|row| template.fill(row) + "\n")
+            .map(|row| Ok(template.fill(row)? + "\n"))
             .collect()
     }
 
-    fn cells(&self) -> Vec<Vec<String>> {
+    fn cells(&self, format: &Format) -> Cells {
         let headings = self
             .columns
             .iter()
@@ -92,43 +117,82 @@ impl List {
                 .map(|(_, member)| cell(row, member))
                 .collect()
         });
-        std::iter::once(headings.collect()).chain(rows).collect()
+        let headings = (!format.noheading).then(|| headings.collect());
+        headings.into_iter().chain(rows).collect()
     }
 
-    fn classic(&self) -> String {
-        self.cells()
+    /// Columns divided by tabs, headed by what the template makes of the names of the fields.
+    fn by_template(&self, template: &str, format: &Format) -> Result<Cells> {
+        let template = Template::parse(template)?;
+        let cells = |row: &Value| -> Result<Vec<String>> {
+            Ok(template.fill(row)?.split('\t').map(str::to_owned).collect())
+        };
+        let names = self.rows.first().and_then(Value::as_object);
+        let names = names.into_iter().flatten().map(|(name, _)| name.as_str());
+        let names = names.chain(self.columns.iter().map(|(_, member)| *member));
+        let headings: Map<String, Value> = names
+            .map(|name| (name.to_owned(), self.heading(name).into()))
+            .collect();
+        // What a template does with a value it may not be able to do with a heading.
+        let headings = (!format.noheading).then(|| cells(&headings.into()).unwrap_or_default());
+        let rows = self.rows.iter().map(cells);
+        headings.into_iter().map(Ok).chain(rows).collect()
+    }
+
+    /// Of the column that shows a field; of a field that no column shows its name, word by word: `CREATED AT`.
+    fn heading(&self, field: &str) -> String {
+        if let Some((heading, _)) = self.columns.iter().find(|(_, member)| *member == field) {
+            return (*heading).to_owned();
+        }
+        let mut heading = String::new();
+        let mut before = None;
+        for c in field.chars() {
+            if c.is_uppercase() && before.is_some_and(char::is_lowercase) {
+                heading.push(' ');
+            }
+            heading.extend(c.to_uppercase());
+            before = Some(c);
+        }
+        heading
+    }
+
+    fn classic(&self, cells: &Cells) -> String {
+        cells
             .iter()
             .map(|cells| cells[..2].join(CLASSIC_GAP) + "\n")
             .collect()
     }
+}
 
-    /// Each row on one line of a terminal of `width` columns. What is longer is elided, the ids in the first never.
-    fn aligned(&self, width: u16) -> String {
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(width);
-        for cells in self.cells() {
-            // What cannot be shown anyway is cut off first: the table breaks lines in quadratic time.
-            let mut row = Row::from(
-                cells
-                    .iter()
-                    .map(|cell| cell.chars().take(width.into()).collect::<String>()),
-            );
-            row.max_height(1);
-            table.add_row(row);
-        }
-        let last = table.column_count().saturating_sub(1);
-        for column in table.column_iter_mut() {
-            column.set_padding((0, if column.index == last { 0 } else { GAP }));
-            column.set_delimiter(UNUSED);
-            if column.index == 0 {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
-        }
-        table.trim_fmt() + "\n"
+/// Each row on one line of a terminal of `width` columns. What is longer is elided, the ids in the first never.
+fn aligned(cells: &Cells, width: u16) -> String {
+    if cells.is_empty() {
+        return String::new();
     }
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width);
+    for cells in cells {
+        // What cannot be shown anyway is cut off first: the table breaks lines in quadratic time.
+        let mut row = Row::from(
+            cells
+                .iter()
+                .map(|cell| cell.chars().take(width.into()).collect::<String>()),
+        );
+        row.max_height(1);
+        table.add_row(row);
+    }
+    let last = table.column_count().saturating_sub(1);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, if column.index == last { 0 } else { GAP }));
+        column.set_delimiter(UNUSED);
+        if column.index == 0 {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    table.trim_fmt() + "\n"
 }
 
 /// How wide a terminal is, in columns.
@@ -195,7 +259,7 @@ mod tests {
     #[test]
     fn in_a_pipe_a_list_is_the_originals_two_columns() {
         assert_eq!(
-            list().classic(),
+            list().classic(&list().cells(&Format::default())),
             "CONTAINER_ID\t\tCOMMAND\nps_aaaaaa\t\techo \\u{1b}[2J\\nx\nps_bbbbbb\t\tsh\n"
         );
     }
@@ -203,7 +267,7 @@ mod tests {
     #[test]
     fn on_a_terminal_a_list_has_all_columns_aligned() {
         assert_eq!(
-            list().aligned(80),
+            aligned(&list().cells(&Format::default()), 80),
             "CONTAINER_ID  COMMAND            STATUS\n\
              ps_aaaaaa     echo \\u{1b}[2J\\nx  Exited (0)\n\
              ps_bbbbbb     sh\n"
@@ -215,13 +279,13 @@ mod tests {
         let mut list = list();
         list.rows[1]["Command"] = json!("sh -c 'sleep 1000; 眠る 眠る 眠る'");
         assert_eq!(
-            list.aligned(40),
+            aligned(&list.cells(&Format::default()), 40),
             "CONTAINER_ID  COMMAND         STATUS\n\
              ps_aaaaaa     echo \\u{1b}[2…  Exited (0)\n\
              ps_bbbbbb     sh -c 'sleep …\n"
         );
         for width in 12..200 {
-            for line in list.aligned(width).lines() {
+            for line in aligned(&list.cells(&Format::default()), width).lines() {
                 assert!(
                     line.starts_with("CONTAINER_ID  ") || line.starts_with("ps_"),
                     "{line}"
@@ -235,10 +299,34 @@ mod tests {
     }
 
     #[test]
+    fn a_template_after_table_makes_columns_with_headings() {
+        let mut list = list();
+        let table = |list: &List, template: &str, noheading: bool| {
+            let format = Format {
+                noheading,
+                ..Format::default()
+            };
+            aligned(&list.by_template(template, &format).unwrap(), u16::MAX)
+        };
+        let template = "{{.ID}}\\t{{.Command | lower}}\\t{{.CreatedAt}}";
+        list.rows[0] = json!({"ID": "ps_aaaaaa", "Command": "A", "CreatedAt": "now"});
+        assert_eq!(
+            table(&list, template, false),
+            "CONTAINER_ID  command  CREATED AT\nps_aaaaaa     a        now\nps_bbbbbb     sh       <no value>\n"
+        );
+        assert_eq!(table(&list, "{{.Command}}", true), "A\nsh\n");
+        list.rows.clear();
+        assert_eq!(table(&list, "{{.ID}}", false), "CONTAINER_ID\n");
+    }
+
+    #[test]
     fn a_cell_longer_than_any_terminal_is_shown() {
         let mut list = list();
         list.rows[1]["Command"] = json!("x".repeat(200_000));
-        assert_eq!(list.aligned(80).lines().count(), 3);
+        assert_eq!(
+            aligned(&list.cells(&Format::default()), 80).lines().count(),
+            3
+        );
     }
 
     #[test]

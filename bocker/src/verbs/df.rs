@@ -94,7 +94,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         let template = Template::parse(template)?;
         totals
             .map(|(name, total)| template.fill(&record(name, total)))
-            .try_for_each(|line| say(&line))?;
+            .try_for_each(|line| say(&line?))?;
         return Ok(0);
     }
     if !args.verbose {

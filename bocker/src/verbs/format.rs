@@ -17,7 +17,7 @@ use crate::template::Template;
                   One that carries an error is not printed: its code is the exit status. If nothing comes, that is 125."
 )]
 pub(crate) struct Args {
-    /// Text with {{.member.of.member}}, {{json .member}}, {{if .member}}...{{end}}
+    /// Text with {{.member.of.member}}, {{json .member}}, {{if .member}}...{{end}} and more of Go's templates
     template: String,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         let value = value
             .map_err(|error| Error::new(Kind::Document, format!("stdin is not JSON: {error}")))?;
         code = match value.pointer("/bocker/error") {
-            None => say(&template.fill(&value)).map(|()| 0)?,
+            None => say(&template.fill(&value)?).map(|()| 0)?,
             Some(error) => error["code"]
                 .as_u64()
                 .and_then(|code| u8::try_from(code).ok())

@@ -66,7 +66,7 @@ pub(crate) fn print(found: Vec<Value>, format: Option<&str>) -> Result<()> {
     let template = Template::parse(template)?;
     found
         .iter()
-        .try_for_each(|value| say(&template.fill(value)))
+        .try_for_each(|value| say(&template.fill(value)?))
 }
 
 /// The document, with the state that the kernel shows instead of the one that was last written, and what is mounted as docker
