@@ -86,10 +86,10 @@ pub(crate) fn exec(call: &mut Call) -> Result<()> {
     match container.state() {
         State::Running => {}
         State::Paused => {
-            return Err(Error::new(
-                Kind::InUse,
-                format!("Container '{name}' is paused"),
-            ));
+            return Err(
+                Error::new(Kind::InUse, format!("Container '{name}' is paused"))
+                    .hint(format!("'bocker unpause {name}' lets it go on")),
+            );
         }
         _ => return Err(container.not_running()),
     }

@@ -9,6 +9,7 @@ mod container;
 mod create;
 mod exec;
 mod files;
+mod holders;
 mod log;
 mod mounts;
 mod oom;
@@ -28,6 +29,7 @@ mod show;
 mod signals;
 mod spec;
 mod start;
+mod stop;
 mod streams;
 mod supervise;
 mod sys;
@@ -64,7 +66,8 @@ pub static TOOL: Tool = Tool {
         verb("exec", VerbKind::Reports, exec::exec),
         verb("reap", VerbKind::Deletes, reap::reap),
         verb("state", VerbKind::Reports, report::state),
-        verb("kill", VerbKind::Reports, report::kill),
+        verb("kill", VerbKind::Reports, stop::kill),
+        verb("stop", VerbKind::Reports, stop::stop),
         verb("list", VerbKind::Reports, report::list),
         verb("logs", VerbKind::Reports, report::logs),
         verb("gc", VerbKind::Reports, reap::gc),

@@ -4,23 +4,40 @@ use std::fs;
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 
-/// When a process started, in clock ticks since boot (proc(5), stat, field 22): with its number it names it for good.
-pub(crate) fn start_time(pid: i32) -> Result<u64> {
+/// Of a process (proc_pid_stat(5)).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) name: String,
+    pub(crate) state: char,
+    pub(crate) parent: i32,
+    /// When it started, in clock ticks since boot: with its number it names it for good.
+    pub(crate) start_time: u64,
+}
+
+/// Of the process with this number now.
+pub(crate) fn stat(pid: i32) -> Result<Stat> {
     let path = format!("/proc/{pid}/stat");
-    let text = fs::read_to_string(&path).doing(|| format!("read {path}"))?;
-    parse_start_time(&text)
+    let bytes = fs::read(&path).doing(|| format!("read {path}"))?;
+    parse(&String::from_utf8_lossy(&bytes))
         .ok_or_else(|| Error::new(Kind::System(libc::EPROTO), format!("{path} is malformed")))
 }
 
+pub(crate) fn start_time(pid: i32) -> Result<u64> {
+    Ok(stat(pid)?.start_time)
+}
+
 /// The second field, the name, may hold anything; the last `)` ends it.
-fn parse_start_time(stat: &str) -> Option<u64> {
-    const AFTER_NAME: usize = 22 - 3;
-    stat.rsplit_once(')')?
-        .1
-        .split_ascii_whitespace()
-        .nth(AFTER_NAME)?
-        .parse()
-        .ok()
+fn parse(stat: &str) -> Option<Stat> {
+    let (head, rest) = stat.rsplit_once(')')?;
+    // From the third field on.
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Stat {
+        name: head.split_once('(')?.1.to_owned(),
+        state: field(3)?.chars().next()?,
+        parent: field(4)?.parse().ok()?,
+        start_time: field(22)?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -30,8 +47,15 @@ mod tests {
     #[test]
     fn a_hostile_name_does_not_shift_the_fields() {
         let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 0";
-        assert_eq!(parse_start_time(&format!("7 (a) b) {rest}")), Some(4242));
-        assert_eq!(parse_start_time("7 (x"), None);
+        let parsed = parse(&format!("7 (a) b) {rest}"));
+        let expected = Stat {
+            name: "a) b".into(),
+            state: 'S',
+            parent: 1,
+            start_time: 4242,
+        };
+        assert_eq!(parsed, Some(expected));
+        assert_eq!(parse("7 (x"), None);
         assert!(start_time(std::process::id() as i32).unwrap() > 0);
     }
 }

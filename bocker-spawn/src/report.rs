@@ -1,8 +1,7 @@
-//! What stands outside the pipeline: `state`, `list`, `logs` and `kill`.
+//! What stands outside the pipeline and only looks: `state`, `list` and `logs`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 
 use bocker_pipe::state::State;
@@ -11,7 +10,6 @@ use serde_json::json;
 
 use crate::container::Container;
 use crate::log::{self, Stream};
-use crate::{say, signals, sys};
 
 fn one_name(call: &mut Call) -> Result<String> {
     let mut name = None;
@@ -25,14 +23,28 @@ fn one_name(call: &mut Call) -> Result<String> {
     name.ok_or_else(|| Error::new(Kind::Usage, "no container is given"))
 }
 
-fn utf8(word: std::ffi::OsString) -> Result<String> {
+pub(crate) fn utf8(word: std::ffi::OsString) -> Result<String> {
     word.into_string()
         .map_err(|_| Error::new(Kind::Usage, "the container's name is not UTF-8"))
 }
 
-/// `state`: the runtime-spec's state, and how it ended.
+/// `state`: the runtime-spec's state, and how it ended; of several, a line each.
 pub(crate) fn state(call: &mut Call) -> Result<()> {
-    let (container, state) = Container::find(&one_name(call)?)?.observe()?;
+    let mut names = Vec::new();
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) => return Err(call.unknown(&option)),
+            Arg::Value(word) => names.push(utf8(word)?),
+        }
+    }
+    if names.is_empty() {
+        return Err(Error::new(Kind::Usage, "no container is given"));
+    }
+    names.iter().try_for_each(|name| state_of(call, name))
+}
+
+fn state_of(call: &Call, name: &str) -> Result<()> {
+    let (container, state) = Container::find(name)?.observe()?;
     let pid = container
         .process()?
         .map(|(pid, _)| pid.as_raw_nonzero().get());
@@ -99,54 +111,4 @@ pub(crate) fn logs(call: &mut Call) -> Result<()> {
         result.doing(|| "write the log".into())
     })?;
     out.flush().doing(|| "write the log".into())
-}
-
-/// `kill`: a signal to process 1, which ends it if it would end any other process (as the supervisor does it too); KILL for
-/// one that lives without a supervisor reaches everything in it.
-pub(crate) fn kill(call: &mut Call) -> Result<()> {
-    let mut signal = libc::SIGKILL;
-    let mut names = Vec::new();
-    while let Some(arg) = call.arg()? {
-        match arg {
-            Arg::Option(option) if ["-s", "--signal"].contains(&option.as_str()) => {
-                signal = signals::parse(&call.text()?)?;
-            }
-            Arg::Option(option) => return Err(call.unknown(&option)),
-            Arg::Value(word) => names.push(utf8(word)?),
-        }
-    }
-    if names.is_empty() {
-        return Err(Error::new(Kind::Usage, "no container is given"));
-    }
-    let found: Vec<Container> = names
-        .iter()
-        .map(|name| Container::find(name))
-        .collect::<Result<_>>()?;
-    for container in found {
-        let state = container.state();
-        let process = match state {
-            State::Running | State::Paused | State::Orphaned => container.process()?,
-            _ => return Err(container.not_running()),
-        };
-        if call.dry_run() {
-            continue;
-        }
-        match process {
-            _ if state == State::Orphaned && signal == libc::SIGKILL => container.kill_all()?,
-            Some((pid, pidfd)) => {
-                let withheld = signals::is_withheld(signal, signals::status(pid).as_deref());
-                let sent = if withheld { libc::SIGKILL } else { signal };
-                sys::send_signal(pidfd.as_fd(), sent)
-                    .doing(|| format!("send signal {sent} to {}", container.id))?;
-                if withheld {
-                    say(format_args!(
-                        "process 1 of {} has no handler for signal {signal}, which the kernel keeps from it: killed",
-                        container.id
-                    ));
-                }
-            }
-            None => return Err(container.not_running()),
-        }
-    }
-    Ok(())
 }

@@ -85,8 +85,10 @@ pub(crate) enum Verdict {
 /// What a process would do with a signal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Attitude {
-    /// It catches or ignores it.
+    /// It catches it.
     Handles,
+    /// It ignores it.
+    Ignores,
     /// It holds it back, and has or has not got it already.
     Blocks { pending: bool },
     /// Its default action, which the kernel keeps from a process 1.
@@ -166,8 +168,10 @@ pub(crate) fn attitude(status: &str, signal: i32) -> Attitude {
             .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
             .is_none_or(|mask| mask & (1 << (signal - 1)) != 0)
     };
-    if has("SigCgt:") || has("SigIgn:") {
+    if has("SigCgt:") {
         Attitude::Handles
+    } else if has("SigIgn:") {
+        Attitude::Ignores
     } else if has("SigBlk:") {
         Attitude::Blocks {
             pending: has("ShdPnd:") || has("SigPnd:"),

@@ -113,6 +113,12 @@ impl Pipeline {
         self
     }
 
+    /// The same for all that is run after it.
+    pub(crate) fn discarded_to_the_end(mut self) -> Pipeline {
+        self.next = self.next.map(|next| Box::new(next.discarded_to_the_end()));
+        self.discarded()
+    }
+
     pub(crate) fn then(mut self, next: Pipeline) -> Pipeline {
         self.next = Some(Box::new(next));
         self

@@ -1,12 +1,13 @@
 //! `kill`: a signal to the container's process 1.
 
 use bocker_pipe::error::EXIT_FAILED;
-use bocker_pipe::{Error, Kind, Result, lock};
+use bocker_pipe::{Document, Error, Kind, Result, lock};
 
 use super::outcome::{Outcome, each};
 use super::stop;
 use crate::container;
-use crate::session::{Session, say};
+use crate::pipeline::Pipeline;
+use crate::session::Session;
 
 /// Send a signal to running containers
 #[derive(Debug, clap::Args)]
@@ -27,15 +28,32 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
 }
 
 fn kill(session: &Session, name: &str, signal: &str) -> Result<Outcome> {
-    let (id, _) = container::find(name)?;
+    let (id, document) = container::find(name)?;
     if !lock::is_alive(&id) {
         return Err(not_running(name));
     }
-    let outcome = Outcome::of_status(session.run(&stop::signal(session, &id, signal)?)?);
-    if outcome == Outcome::Done && !session.dry_run {
-        say(name)?;
+    let mut pipeline = stop::signal(session, &id, signal)?;
+    if ends(&document, signal) {
+        // One that stands still ends when it goes on.
+        for stage in stop::thaw(session, &[id])? {
+            pipeline = pipeline.then(Pipeline::new([stage]));
+        }
     }
-    Ok(outcome)
+    Ok(Outcome::of_status(
+        session.run(&pipeline.said(name.to_owned()))?,
+    ))
+}
+
+/// Whether a signal is sent to end it: as docker sees it, one that stands still goes on for it, and any other signal waits.
+fn ends(document: &Document, signal: &str) -> bool {
+    let bare = |signal: &str| {
+        let upper = signal.to_ascii_uppercase();
+        upper.strip_prefix("SIG").unwrap_or(&upper).to_owned()
+    };
+    let own = document.value("/bocker/spawn/stop_signal");
+    let own = own.and_then(|own| own.as_str()).map(bare);
+    let signal = bare(signal);
+    ["KILL", "9", "TERM", "15"].contains(&signal.as_str()) || Some(signal) == own
 }
 
 /// The original's words.

@@ -1,7 +1,5 @@
 //! `rm`: containers, and images by their ids as the original did.
 
-use std::time::Duration;
-
 use bocker_pipe::document::VERSION;
 use bocker_pipe::{Error, Id, Kind, Result, containers, lock, paths};
 use serde_json::json;
@@ -11,7 +9,8 @@ use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
 use crate::tools::Piece;
 use crate::verbs::outcome::{Outcome, each};
-use crate::verbs::{rmi, stop};
+use crate::verbs::rmi;
+use crate::verbs::stop::{self, How};
 
 /// Remove containers, or images by id
 #[derive(Debug, clap::Args)]
@@ -89,31 +88,21 @@ pub(crate) fn remove(
 /// Sees to it that the container does not run.
 fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
     match (lock::is_alive(id), force) {
-        (false, _) => stop::wait(id, Duration::ZERO).map(drop),
-        (true, true) => kill(session, id),
+        (false, _) => stop::until_tidied(id),
         (true, false) => Err(
             Error::new(Kind::InUse, format!("Container '{name}' is running")).hint(format!(
                 "stop it first, or remove it with 'bocker rm -f {name}'"
             )),
         ),
+        (true, true) => {
+            let kill = How::killed().pipeline(session, &[id.to_string()])?;
+            match session.run(&kill.discarded_to_the_end())? {
+                0 => Ok(()),
+                status => Err(Error::new(
+                    Kind::Passed(status),
+                    "the container could not be killed",
+                )),
+            }
+        }
     }
-}
-
-fn kill(session: &Session, id: &Id) -> Result<()> {
-    let status = session.run(&stop::signal(session, id, "KILL")?)?;
-    // One that has just ended cannot be signalled, and its supervisor stays a moment longer.
-    if session.dry_run || stop::wait(id, stop::KILLED)? {
-        return Ok(());
-    }
-    if status != 0 {
-        return Err(Error::new(
-            Kind::Passed(status),
-            "the container could not be killed",
-        ));
-    }
-    Err(Error::new(
-        Kind::InUse,
-        format!("{id} does not end, though it was killed"),
-    )
-    .hint("a process of it may be stuck in the kernel: see its state in /proc"))
 }

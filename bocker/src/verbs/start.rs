@@ -1,7 +1,5 @@
 //! `start`: a container that has ended or never began, with all that was asked for it made again.
 
-use std::time::Duration;
-
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Error, Kind, Result, lock};
 
@@ -50,6 +48,11 @@ fn start(session: &Session, name: &str) -> Result<Outcome> {
         say(name)?;
         return Ok(Outcome::Done);
     }
+    anew(session, name)
+}
+
+/// The same for one that has ended a moment ago.
+pub(crate) fn anew(session: &Session, name: &str) -> Result<Outcome> {
     let pipeline = again(session, name, None)?.discarded();
     Ok(Outcome::of_status(
         session.run(&pipeline.said(name.to_owned()))?,
@@ -69,7 +72,7 @@ fn attach(session: &Session, name: &str, interactive: bool) -> Result<u8> {
 /// The pipeline that makes everything of the container again, detached unless stdin is said to be its or not.
 fn again(session: &Session, name: &str, attached: Option<bool>) -> Result<Pipeline> {
     let (id, document) = container::find(name)?;
-    stop::wait(&id, Duration::ZERO)?;
+    stop::until_tidied(&id)?;
     // Of one that was only created, or whose cleanup was killed, there is something left.
     session.run(&cleanup::of(session, &id, false)?)?;
     let stages = vec![

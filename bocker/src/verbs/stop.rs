@@ -1,26 +1,17 @@
-//! `stop`: the image's stop signal, a while to end in, then KILL.
+//! `stop`: the stop signal, a while to end in, then KILL; several at once.
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::lock::{self, Supervisor};
-use bocker_pipe::{Error, Id, Kind, Result};
+use bocker_pipe::{Id, Result, containers};
+use serde::Deserialize;
+use serde_json::Value;
 
-use super::outcome::{Outcome, each};
-use crate::container;
-use crate::pipeline::Pipeline;
-use crate::session::{Session, say};
-use crate::signals;
+use crate::pipeline::{Pipeline, Stage};
+use crate::session::{Session, not_understood};
 use crate::tools::Piece;
 
-const DEFAULT_SIGNAL: &str = "TERM";
-const TICK: Duration = Duration::from_millis(5);
-/// How long a supervisor may take to notice that its container has ended.
-const NOTICED: Duration = Duration::from_secs(1);
-/// How long one may take to be gone after KILL.
-pub(crate) const KILLED: Duration = Duration::from_secs(10);
-/// How long the cleaning up after it may take. What is not done by then goes on.
+/// How long the cleaning up after a container may take. What is not done by then goes on.
 const TIDIED: Duration = Duration::from_secs(10);
 
 /// Stop running containers
@@ -29,64 +20,56 @@ pub(crate) struct Args {
     /// Ids or names
     #[arg(required = true)]
     names: Vec<String>,
-    /// Seconds to wait before killing
-    #[arg(
-        short,
-        long,
-        visible_alias = "timeout",
-        value_name = "SECONDS",
-        default_value_t = 10
-    )]
-    time: u64,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How containers are made to end.
+#[derive(Debug, clap::Args)]
+pub(crate) struct How {
+    /// What asks them to end (default: what each was made with, its image names, or TERM)
+    #[arg(short, long)]
+    signal: Option<String>,
+    /// Seconds to wait before killing (default: what each was made with, or 10)
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
+    time: Option<u64>,
+}
+
+impl How {
+    /// KILL, at once.
+    pub(crate) fn killed() -> How {
+        How {
+            signal: Some("KILL".into()),
+            time: None,
+        }
+    }
+
+    /// The pipeline that ends containers, and prints the name of each that has ended and is cleaned up. Those that stand still
+    /// are let go on for it.
+    pub(crate) fn pipeline(&self, session: &Session, names: &[String]) -> Result<Pipeline> {
+        let stage = session
+            .stage(Piece::Spawn, "stop")?
+            .option("--signal", self.signal.as_ref())
+            .option("--time", self.time.map(|time| time.to_string()))
+            .args(names);
+        let ids: Vec<Id> = names
+            .iter()
+            .filter_map(|name| containers::resolve(name).ok())
+            .collect();
+        let thaw = thaw(session, &ids)?;
+        Ok(in_turn(thaw, Pipeline::new([stage])))
+    }
+}
+
+/// These first, then the last.
+fn in_turn(stages: Vec<Stage>, last: Pipeline) -> Pipeline {
+    stages.into_iter().rev().fold(last, |next, stage| {
+        Pipeline::new([stage]).discarded().then(next)
+    })
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    match each(&args.names, |name| stop(session, name, args.time))? {
-        Outcome::Done => Ok(0),
-        _ => Ok(EXIT_FAILED),
-    }
-}
-
-fn stop(session: &Session, name: &str, seconds: u64) -> Result<Outcome> {
-    let (id, document) = container::find(name)?;
-    // Stopped already is what was asked for, as in docker.
-    if lock::is_alive(&id) {
-        let wanted = document
-            .value("/bocker/image/config/StopSignal")
-            .and_then(|signal| signal.as_str());
-        send(
-            session,
-            &id,
-            wanted
-                .filter(|signal| !signal.is_empty())
-                .unwrap_or(DEFAULT_SIGNAL),
-        )?;
-        if session.dry_run {
-            return Ok(Outcome::Done);
-        }
-        if !wait(&id, Duration::from_secs(seconds))? {
-            send(session, &id, "KILL")?;
-            if !wait(&id, KILLED)? {
-                return Err(Error::new(
-                    Kind::InUse,
-                    format!("{id} does not end, though it was killed"),
-                ));
-            }
-        }
-    }
-    // One that has just ended by itself may still be cleaned up after.
-    wait(&id, Duration::ZERO)?;
-    say(name)?;
-    Ok(Outcome::Done)
-}
-
-fn send(session: &Session, id: &Id, name: &str) -> Result<()> {
-    match session.run(&signal(session, id, name)?)? {
-        0 => Ok(()),
-        // It may have ended in the meantime, which its supervisor notices in a moment.
-        _ if wait(id, NOTICED)? => Ok(()),
-        status => Err(Error::new(Kind::Passed(status), "the signal was not sent")),
-    }
+    session.run(&args.how.pipeline(session, &args.names)?)
 }
 
 /// The pipeline that sends a signal to a container's process 1.
@@ -98,24 +81,42 @@ pub(crate) fn signal(session: &Session, id: &Id, name: &str) -> Result<Pipeline>
         .arg(id.as_str())]))
 }
 
-/// Waits, at most so long, until the container has ended, and then until its supervisor has cleaned up. Whether it has ended.
-/// Fails with [`Kind::Interrupted`] when a signal ends the waiting.
-pub(crate) fn wait(id: &Id, patience: Duration) -> Result<bool> {
-    let ended = until(patience, || lock::supervisor(id) != Supervisor::Runs)?;
-    if ended {
-        until(TIDIED, || lock::supervisor(id) != Supervisor::Tidies)?;
-    }
-    Ok(ended)
+/// The stages that let those go on that stand still.
+pub(crate) fn thaw(session: &Session, ids: &[Id]) -> Result<Vec<Stage>> {
+    paused(session, ids)?
+        .iter()
+        .map(|id| Ok(session.tool(Piece::Cg, "thaw")?.arg(id.as_str())))
+        .collect()
 }
 
-fn until(patience: Duration, done: impl Fn() -> bool) -> Result<bool> {
-    let begun = Instant::now();
-    while !done() {
-        signals::interrupted()?;
-        if begun.elapsed() >= patience {
-            return Ok(false);
-        }
-        sleep(TICK);
+/// Which of them stand still: bocker-spawn asks the kernel.
+pub(crate) fn paused(session: &Session, ids: &[Id]) -> Result<Vec<Id>> {
+    #[derive(Deserialize)]
+    struct State {
+        id: Id,
+        status: String,
     }
-    Ok(true)
+    let alive: Vec<&str> = ids
+        .iter()
+        .filter(|id| lock::is_alive(id))
+        .map(Id::as_str)
+        .collect();
+    if alive.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stage = session.tool(Piece::Spawn, "state")?.args(alive);
+    let lines: Vec<Value> = session.read(&stage)?;
+    let mut paused = Vec::new();
+    for line in lines {
+        let state = State::deserialize(&line).map_err(|error| not_understood(&stage, &error))?;
+        if state.status == "paused" {
+            paused.push(state.id);
+        }
+    }
+    Ok(paused)
+}
+
+/// Waits until the supervisor of a container that has just ended has cleaned up.
+pub(crate) fn until_tidied(id: &Id) -> Result<()> {
+    lock::wait(id, TIDIED, |state| state != Supervisor::Tidies).map(drop)
 }

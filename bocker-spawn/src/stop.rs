@@ -1,0 +1,289 @@
+//! `kill` and `stop`: a signal to process 1, and all that belongs to ending a container: a while to end in, KILL, and waiting
+//! until nothing of it is left.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use bocker_pipe::lock::{self, Supervisor};
+use bocker_pipe::state::State;
+use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use crate::container::Container;
+use crate::report::utf8;
+use crate::signals::{self, Attitude};
+use crate::{holders, say, sys};
+
+/// As docker.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what was killed may take to be gone.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+/// After so long it is looked whether it can be gone at all.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
+/// How long a supervisor may take to notice that process 1 has ended.
+const NOTICED: Duration = Duration::from_secs(5);
+/// How long the cleaning up after it may take. What is not done by then goes on.
+const TIDIED: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Options {
+    signal: Option<i32>,
+    time: Option<u64>,
+    names: Vec<String>,
+}
+
+fn options(call: &mut Call, has_time: bool) -> Result<Options> {
+    let mut options = Options::default();
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) => match option.as_str() {
+                "-s" | "--signal" => options.signal = Some(signals::parse(&call.text()?)?),
+                "-t" | "--time" if has_time => options.time = Some(call.number()?),
+                _ => return Err(call.unknown(&option)),
+            },
+            Arg::Value(word) => options.names.push(utf8(word)?),
+        }
+    }
+    if options.names.is_empty() {
+        return Err(Error::new(Kind::Usage, "no container is given"));
+    }
+    Ok(options)
+}
+
+/// `kill`: a signal to process 1, which ends it if it would end any other process (as the supervisor does it too); KILL for
+/// one that lives without a supervisor reaches everything in it.
+pub(crate) fn kill(call: &mut Call) -> Result<()> {
+    let options = options(call, false)?;
+    let signal = options.signal.unwrap_or(libc::SIGKILL);
+    let found: Vec<Container> = options
+        .names
+        .iter()
+        .map(|name| Container::find(name))
+        .collect::<Result<_>>()?;
+    for container in found {
+        let state = container.state();
+        let process = match state {
+            State::Running | State::Paused | State::Orphaned => container.process()?,
+            _ => return Err(container.not_running()),
+        };
+        if call.dry_run() {
+            continue;
+        }
+        match process {
+            _ if state == State::Orphaned && signal == libc::SIGKILL => container.kill_all()?,
+            Some((pid, pidfd)) => _ = send(&container, pid, &pidfd, signal)?,
+            None => return Err(container.not_running()),
+        }
+    }
+    Ok(())
+}
+
+/// Sends it, or KILL if the kernel would keep it from process 1 though it ends any other. Which was sent.
+fn send(container: &Container, pid: Pid, pidfd: &OwnedFd, signal: i32) -> Result<i32> {
+    let withheld = signals::is_withheld(signal, signals::status(pid).as_deref());
+    let sent = if withheld { libc::SIGKILL } else { signal };
+    sys::send_signal(pidfd.as_fd(), sent)
+        .doing(|| format!("send signal {sent} to {}", container.id))?;
+    if withheld {
+        say(format_args!(
+            "process 1 of {} has no handler for signal {signal}, which the kernel keeps from it: killed",
+            container.id
+        ));
+    }
+    Ok(sent)
+}
+
+/// `stop`: the stop signal to each, a while to end in, KILL; then waits until they are cleaned up. Prints each name once it is.
+pub(crate) fn stop(call: &mut Call) -> Result<()> {
+    let options = options(call, true)?;
+    let mut failed = None;
+    let mut fail = |error: Error| {
+        // Each in a line of its own; the last is the verb's.
+        if let Some(before) = failed.replace(error) {
+            say(before);
+        }
+    };
+    // All are asked before one is waited for.
+    let mut asked = Vec::new();
+    for name in &options.names {
+        match Container::find(name).and_then(|container| ask(container, &options, call.dry_run())) {
+            Ok(stopping) => asked.push(stopping),
+            Err(error) => fail(error),
+        }
+    }
+    if call.dry_run() {
+        return failed.map_or(Ok(()), Err);
+    }
+    wait(&mut asked)?;
+    for stopping in asked {
+        let name = stopping.container.name.clone();
+        match stopping.finish() {
+            Ok(()) => println(&name)?,
+            Err(error) => fail(error),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn println(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").doing(|| "write to stdout".into())
+}
+
+/// One that was asked to end.
+struct Stopping {
+    container: Container,
+    /// Process 1, until it has ended.
+    process: Option<(Pid, OwnedFd)>,
+    signal: i32,
+    /// What comes next, and when: KILL, a look at what holds it, giving up.
+    next: Option<(Instant, Next)>,
+    failure: Option<Error>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    Kill,
+    Look { give_up: Instant },
+}
+
+/// Asks a container to end, if it runs.
+fn ask(mut container: Container, options: &Options, dry_run: bool) -> Result<Stopping> {
+    let mut process = container.process()?;
+    if process.is_none() && lock::supervisor(&container.id) == Supervisor::Runs {
+        // It is being started, or has ended a moment ago.
+        drop(lock::verbs(&container.id).ok());
+        container = Container::load(container.id, &container.name)?;
+        process = container.process()?;
+    }
+    let request = &container.member;
+    let signal = options.signal.unwrap_or_else(|| {
+        let named = request.stop_signal.as_deref();
+        named
+            .and_then(|signal| signals::parse(signal).ok())
+            .unwrap_or(libc::SIGTERM)
+    });
+    let seconds = options.time.or(request.request.stop_timeout);
+    let patience = seconds.map_or(STOP_TIMEOUT, Duration::from_secs);
+    let mut stopping = Stopping {
+        container,
+        process,
+        signal,
+        next: None,
+        failure: None,
+    };
+    if dry_run {
+        return Ok(stopping);
+    }
+    if let Some((pid, pidfd)) = &stopping.process {
+        let sent = send(&stopping.container, *pid, pidfd, signal)?;
+        let now = Instant::now();
+        stopping.next = match sent {
+            libc::SIGKILL => Some(look(now)),
+            _ => now.checked_add(patience).map(|then| (then, Next::Kill)),
+        };
+    }
+    Ok(stopping)
+}
+
+/// After KILL.
+fn look(now: Instant) -> (Instant, Next) {
+    let give_up = now + KILL_WAIT;
+    (now + LOOK_AFTER, Next::Look { give_up })
+}
+
+/// Waits until all have ended, or will not.
+fn wait(all: &mut [Stopping]) -> Result<()> {
+    loop {
+        let waiting = || all.iter().filter(|one| one.process.is_some());
+        let mut fds: Vec<PollFd> = waiting()
+            .filter_map(|one| one.process.as_ref())
+            .map(|(_, pidfd)| PollFd::new(pidfd, PollFlags::IN))
+            .collect();
+        if fds.is_empty() {
+            return Ok(());
+        }
+        let first = waiting().filter_map(|one| one.next).map(|(then, _)| then);
+        let left = first
+            .min()
+            .map(|then| then.saturating_duration_since(Instant::now()));
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).doing(|| "wait for containers".into()),
+        }
+        let ended: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let waiting = all.iter_mut().filter(|one| one.process.is_some());
+        for (one, ended) in waiting.zip(ended) {
+            if ended {
+                one.process = None;
+            } else if one.next.is_some_and(|(then, _)| Instant::now() >= then) {
+                one.go_on();
+            }
+        }
+    }
+}
+
+impl Stopping {
+    /// The time for it is over.
+    fn go_on(&mut self) {
+        let (Some((pid, pidfd)), Some((_, next))) = (&self.process, self.next) else {
+            return;
+        };
+        let now = Instant::now();
+        match next {
+            Next::Kill => {
+                explain(&self.container.id, *pid, self.signal);
+                // It can only have ended.
+                let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
+                self.next = Some(look(now));
+            }
+            Next::Look { give_up } => {
+                let holders = holders::of(*pid);
+                if now < give_up && holders.may_go() {
+                    self.next = Some((give_up, next));
+                    return;
+                }
+                let what = format!("{} was killed and is not gone{holders}", self.container.id);
+                let hint = "process 1 goes when all others in its namespace have been reaped";
+                self.failure = Some(Error::new(Kind::InUse, what).hint(hint));
+                self.process = None;
+            }
+        }
+    }
+
+    /// Waits until its supervisor has noticed the end, and cleaned up.
+    fn finish(self) -> Result<()> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let id = &self.container.id;
+        if !lock::wait(id, NOTICED, |state| state != Supervisor::Runs)? {
+            return Err(Error::new(
+                Kind::InUse,
+                format!("{id} has ended, and its supervisor does not notice"),
+            )
+            .hint("the supervisor may be stopped: see bocker-spawn in the output of ps"));
+        }
+        lock::wait(id, TIDIED, |state| state != Supervisor::Tidies).map(drop)
+    }
+}
+
+/// Says why the signal did not do, and what would.
+fn explain(id: &Id, pid: Pid, signal: i32) {
+    let status = signals::status(pid);
+    let attitude = status.map(|status| signals::attitude(&status, signal));
+    let why = match attitude {
+        Some(Attitude::Ignores) => "ignores it, --stop-signal names one that it does not",
+        Some(Attitude::Blocks { .. }) => "holds it back, --stop-signal names one that it does not",
+        Some(Attitude::Handles) => "has a handler, -t or --stop-timeout gives it more time",
+        // It has just changed its mind.
+        Some(Attitude::Default) | None => "has no handler, with --init it need not have one",
+    };
+    say(format_args!(
+        "process 1 of {id} did not end after signal {signal}: killed ({why})"
+    ));
+}
