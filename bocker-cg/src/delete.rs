@@ -153,7 +153,8 @@ fn steps(hierarchies: &Hierarchies, kill: bool, releases: bool) -> Vec<Step<Cont
         steps.push(
             Step::new("cg.claim", "the id is free again")
                 .command(|c: &Context| vec![format!("rm -r /run/bocker/{}", c.id)])
-                .apply(|c| claim::release_own(&c.id, STAGE)),
+                .apply(|c| claim::release_own(&c.id, STAGE))
+                .last(),
         );
     }
     steps

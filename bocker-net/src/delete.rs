@@ -150,7 +150,8 @@ impl Remains {
         steps.push(
             Step::new("net.files", "nobody asks these files any more")
                 .command(|remains: &Remains| vec![files::remove_command(&remains.id)])
-                .apply(|remains| files::remove(&remains.id)),
+                .apply(|remains| files::remove(&remains.id))
+                .last(),
         );
         steps.extend(attachment);
         // Without a record it may be half released.
@@ -160,7 +161,8 @@ impl Remains {
                     .command(|remains: &Remains| {
                         vec![format!("rm -r {}", paths::claim(&remains.id).display())]
                     })
-                    .apply(|remains: &mut Remains| claim::release_own(&remains.id, STAGE)),
+                    .apply(|remains: &mut Remains| claim::release_own(&remains.id, STAGE))
+                    .last(),
             );
         }
         steps

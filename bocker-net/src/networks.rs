@@ -611,7 +611,8 @@ impl Removal {
                     ]
                 })
                 .look(|_| format!("ls {}", quote(&network::folder().display().to_string())))
-                .apply(|removal| removal.network.forget()),
+                .apply(|removal| removal.network.forget())
+                .last(),
         );
         Ok(steps)
     }

@@ -129,7 +129,8 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
         let users: Vec<&str> = users.iter().map(Id::as_str).collect();
         let message = format!("the network is in use by {}", users.join(", "));
         return Err(Error::new(Kind::InUse, message).hint(
-            "remove those containers with 'bocker rm', what is left over with 'bocker-net gc'",
+            "'bocker rm' removes containers, 'bocker-net delete' networks made alone, the runtime that made them those of CNI, and \
+             'bocker-net gc' what is left over",
         ));
     }
     let steps = reset_steps(&mut shared)?;
@@ -193,7 +194,8 @@ fn reset_steps(shared: &mut Shared) -> Result<Vec<Step<Shared>>> {
                 policy::forget()?;
                 host::remove_empty(&sysctl::folder())?;
                 host::remove_empty(&host::folder())
-            }),
+            })
+            .last(),
     );
     Ok(steps)
 }

@@ -206,6 +206,11 @@ impl Failures {
         }
     }
 
+    /// Whether nothing has failed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// One error that tells all failures, of the first one's kind.
     pub fn into_result(self) -> Result<()> {
         self.0.map_or(Ok(()), Err)

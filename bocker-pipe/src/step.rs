@@ -25,6 +25,7 @@ pub struct Step<C> {
     apply: Option<Act<C>>,
     undo: Option<Act<C>>,
     timed_elsewhere: bool,
+    is_last: bool,
 }
 
 impl<C> Step<C> {
@@ -38,6 +39,7 @@ impl<C> Step<C> {
             apply: None,
             undo: None,
             timed_elsewhere: false,
+            is_last: false,
         }
     }
 
@@ -74,6 +76,13 @@ impl<C> Step<C> {
     #[must_use]
     pub fn timed_elsewhere(mut self) -> Self {
         self.timed_elsewhere = true;
+        self
+    }
+
+    /// In a teardown, left out when a step before it has failed: by what it removes, the rest is found again.
+    #[must_use]
+    pub fn last(mut self) -> Self {
+        self.is_last = true;
         self
     }
 
@@ -179,10 +188,14 @@ impl Engine {
         failures.into_result()
     }
 
-    /// Applies the steps of a teardown in order, going on after failures. The error tells all of them.
+    /// Applies the steps of a teardown in order, going on after failures, but for those that are to be the [last](Step::last).
+    /// The error tells all of them.
     pub fn tear_down<C>(&self, context: &mut C, steps: Vec<Step<C>>) -> Result<()> {
         let mut failures = Failures::default();
         for mut step in steps {
+            if step.is_last && !failures.is_empty() {
+                continue;
+            }
             let result = self.apply(context, &mut step);
             self.show(context, &step);
             failures.note(result.and_then(|()| self.strike(&step)));
@@ -342,10 +355,16 @@ mod tests {
     fn a_teardown_goes_on_and_tells_every_failure() {
         let mut log = Vec::new();
         let error = engine(None)
-            .tear_down(&mut log, vec![failing("a"), step("b"), failing("c")])
+            .tear_down(
+                &mut log,
+                vec![failing("a"), step("b"), failing("c"), step("claim").last()],
+            )
             .unwrap_err();
         assert_eq!(error.message(), "a broke; and then c broke");
         assert_eq!(log, ["do b"]);
+        let steps = vec![step("a"), step("claim").last()];
+        engine(None).tear_down(&mut log, steps).unwrap();
+        assert_eq!(log, ["do b", "do a", "do claim"]);
     }
 
     #[test]

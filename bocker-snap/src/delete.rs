@@ -242,6 +242,7 @@ fn name_step() -> Step<Context> {
             )]
         })
         .apply(|c| container::take_names(&c.id))
+        .last()
 }
 
 fn folder_step() -> Step<Context> {
@@ -289,6 +290,7 @@ fn release_step() -> Step<Context> {
     Step::new("snap.claim", "nothing carries the id any more")
         .command(|c: &Context| vec![format!("rm -r {}", paths::claim(&c.id).display())])
         .apply(|c| container::release(&c.id))
+        .last()
 }
 
 /// The document of a container that is named: the one that bocker-spawn wrote, or as much as is known without.

@@ -415,6 +415,11 @@ fn a_delete_that_fails_or_is_killed_keeps_its_member_and_is_completed_by_the_nex
             failed["bocker"]["net"], net.document["bocker"]["net"],
             "{name}"
         );
+        // By its claim what is left can be told to be this container's.
+        let claim = Path::new("/run/bocker").join(net.id());
+        let is_over = ["net.files", "net.claim"].contains(&name);
+        assert_eq!(claim.join("hosts").exists(), !is_over, "{name}");
+        assert_eq!(claim.exists(), name != "net.claim", "{name}");
         delete("").ok();
         host.assert_same(&before);
 

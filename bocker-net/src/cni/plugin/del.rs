@@ -1,6 +1,5 @@
 //! DEL: whatever there is of an attachment is removed, whether its namespace is still there or not.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use bocker_pipe::step::{Engine, Mode};
@@ -45,24 +44,18 @@ pub(crate) fn steps<C>(id: &Id) -> [Option<Step<C>>; 2] {
     }
     let attachment = attachment::read(id);
     let delegated = attachment.and_then(|one| Some(Rc::new((one.ipam.clone()?, one))));
-    let is_free = Rc::new(Cell::new(delegated.is_none()));
     let free = delegated.map(|delegated| {
-        let (shown, freed) = (Rc::clone(&delegated), Rc::clone(&is_free));
+        let shown = Rc::clone(&delegated);
         Step::new("net.ipam", "the plugin that gave the address takes it back")
             .command(move |_| vec![ipam::free_command(&shown.1, &shown.0)])
             .apply(move |_: &mut C| {
-                ipam::free(&delegated.1, &delegated.0).map_err(|failed| failed.error)?;
-                freed.set(true);
-                Ok(())
+                ipam::free(&delegated.1, &delegated.0).map_err(|failed| failed.error)
             })
     });
     let (id, shown) = (id.clone(), attachment::path(id));
     let forget = Step::new("net.record", "the id stands for nothing any more")
         .command(move |_| vec![format!("rm -f {}", shown.display())])
-        .apply(move |_: &mut C| match is_free.get() {
-            true => attachment::forget(&id),
-            // Of what the other plugin has not taken back, somebody has to know.
-            false => Ok(()),
-        });
+        .apply(move |_: &mut C| attachment::forget(&id))
+        .last();
     [free, Some(forget)]
 }
