@@ -16,14 +16,20 @@ use crate::listed::Listed;
 use crate::lock::Supervisor;
 use crate::{containers, lock, paths};
 
+/// In a claim's folder: where the supervisor listens.
+pub const SOCKET: &str = "socket";
+/// The same before anybody would be heard there.
+pub const SOCKET_NEW: &str = "socket.new";
 /// In a claim's folder: the record.
 const RECORD: &str = "claim";
 /// The same before it is whole.
 const RECORD_NEW: &str = "claim.new";
 /// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
-const OWN: [&str; 6] = [
+const OWN: [&str; 8] = [
     lock::VERBS,
     lock::STILL,
+    SOCKET_NEW,
+    SOCKET,
     lock::ALIVE_NEW,
     lock::ALIVE,
     RECORD_NEW,
@@ -233,6 +239,15 @@ fn discard(folder: &Path) -> Result<()> {
             .doing(|| format!("remove {}", folder.join(name).display()))?;
     }
     gone_is_success(fs::remove_dir(folder)).doing(|| format!("remove {}", folder.display()))
+}
+
+/// Removes a supervisor's socket, for the supervisor, or for one who holds the lock of the verbs when there is none.
+pub fn forget_socket(id: &Id) -> Result<()> {
+    let folder = paths::claim(id);
+    for path in [folder.join(SOCKET_NEW), folder.join(SOCKET)] {
+        gone_is_success(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn gone_is_success(result: std::io::Result<()>) -> std::io::Result<()> {

@@ -15,7 +15,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::Id;
-use crate::paths;
+use crate::{claim, paths};
 
 /// In a claim's folder: orders the verbs on one container.
 pub(crate) const VERBS: &str = "lock";
@@ -166,6 +166,7 @@ impl Alive {
 
 /// Forgets a supervisor that was killed, for one who has done what it left undone and holds the lock of [`verbs`].
 pub fn forget(id: &Id) -> Result<()> {
+    claim::forget_socket(id)?;
     remove(&paths::claim(id).join(ALIVE))
 }
 

@@ -22,9 +22,10 @@ use crate::privileges::{self, Stdio};
 use crate::process::{self, Request};
 use crate::rooted::Root;
 use crate::start::caller;
-use crate::streams::{After, Event, Streams};
+use crate::streams::{After, Event, Input, Streams};
 use crate::supervise;
 use crate::sys::{self, Side};
+use crate::watch::Watch;
 use crate::{cgroups, child, seal, signals, tty};
 
 /// The devpts of a container, as every one of ours has it.
@@ -125,7 +126,7 @@ fn attach(
 ) -> Result<u8> {
     let pipe =
         || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
-    let mut streams = Streams::new(None);
+    let mut streams = Streams::default();
     let mut stdio = Stdio::default();
     if !program.terminal {
         let ((out_reader, out), (err_reader, err)) = (pipe()?, pipe()?);
@@ -134,7 +135,7 @@ fn attach(
         (stdio.stdout, stdio.stderr) = (Some(out), Some(err));
         if interactive {
             let (reader, writer) = pipe()?;
-            streams.input(caller(0)?, writer, false);
+            streams.input(Input::new(writer, false).from(caller(0)?));
             stdio.stdin = Some(reader);
         }
     }
@@ -176,10 +177,12 @@ fn client(
     let pidfd = loop {
         match channel.receive()? {
             Message::Descriptor(master) if terminal.is_none() && streams.is_empty() => {
+                // As in take_terminal.
+                tty::never_wait(&master)?;
                 tty::copy_size(rustix::stdio::stdout(), &master);
                 if interactive {
                     raw = tty::Raw::new(rustix::stdio::stdin())?;
-                    streams.input(caller(0)?, copy(&master)?, true);
+                    streams.input(Input::new(copy(&master)?, true).from(caller(0)?));
                 }
                 streams.output(copy(&master)?, Some(caller(1)?), Stream::Stdout, true);
                 terminal = Some(master);
@@ -190,7 +193,8 @@ fn client(
             Message::Ended { .. } | Message::Closed => return Err(lost()),
         }
     };
-    streams.run(channel.as_fd(), signals, |event| {
+    let ended = Some(channel.as_fd());
+    streams.run(ended, signals, &mut Watch::default(), |event, _| {
         let Event::Signal(signal) = event else {
             return After::Continue;
         };

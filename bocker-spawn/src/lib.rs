@@ -1,6 +1,7 @@
 //! bocker-spawn: from a document to a running container. Namespaces, the change of root, privileges, standard streams,
 //! supervision, `exec` and signals; and nothing else of the kernel's.
 
+mod attach;
 mod caps;
 mod cgroups;
 mod channel;
@@ -10,6 +11,7 @@ mod create;
 mod exec;
 mod files;
 mod holders;
+mod keys;
 mod log;
 mod mounts;
 mod oom;
@@ -25,8 +27,10 @@ mod requested;
 mod rooted;
 mod run;
 mod seal;
+mod serve;
 mod show;
 mod signals;
+mod socket;
 mod spec;
 mod start;
 mod stop;
@@ -35,6 +39,8 @@ mod supervise;
 mod sys;
 mod tty;
 mod users;
+mod wait;
+mod watch;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -63,6 +69,8 @@ pub static TOOL: Tool = Tool {
         verb("run", VerbKind::Runs, run::run),
         verb("create", VerbKind::Creates, create::create),
         verb("spec", VerbKind::Creates, create::spec),
+        verb("attach", VerbKind::Reports, attach::attach),
+        verb("wait", VerbKind::Reports, wait::wait),
         verb("exec", VerbKind::Reports, exec::exec),
         verb("reap", VerbKind::Deletes, reap::reap),
         verb("state", VerbKind::Reports, report::state),

@@ -18,6 +18,9 @@ pub(crate) struct Options {
     pub(crate) stdout: Option<RawFd>,
     pub(crate) stderr: Option<RawFd>,
     pub(crate) detach: bool,
+    pub(crate) attach: bool,
+    pub(crate) detach_keys: Option<String>,
+    pub(crate) no_sig_proxy: bool,
     pub(crate) on_exit: Option<String>,
     pub(crate) on_arg: Vec<String>,
 }
@@ -42,6 +45,13 @@ pub(crate) fn take_command(call: &mut Call, first: OsString, request: &mut Reque
     request.set_command(words)
 }
 
+/// The value of `--sig-proxy=false`.
+pub(crate) fn boolean(call: &mut Call) -> Result<bool> {
+    let text = call.text()?;
+    text.parse()
+        .map_err(|_| Error::new(Kind::Usage, format!("'{text}' is neither true nor false")))
+}
+
 pub(crate) fn options(call: &mut Call) -> Result<Options> {
     let mut options = Options::default();
     while let Some(arg) = call.arg()? {
@@ -52,6 +62,9 @@ pub(crate) fn options(call: &mut Call) -> Result<Options> {
                 "--stdout" => options.stdout = Some(call.number()?),
                 "--stderr" => options.stderr = Some(call.number()?),
                 "-d" | "--detach" => options.detach = true,
+                "--attach" => options.attach = true,
+                "--detach-keys" => options.detach_keys = Some(call.text()?),
+                "--sig-proxy" => options.no_sig_proxy = !boolean(call)?,
                 "--on-exit" => options.on_exit = Some(call.text()?),
                 "--on-arg" => options.on_arg.push(call.text()?),
                 name => {
@@ -67,6 +80,10 @@ pub(crate) fn options(call: &mut Call) -> Result<Options> {
                 break;
             }
         }
+    }
+    options.requested.interactive |= options.stdin.is_some();
+    if options.attach && !options.detach {
+        return Err(Error::new(Kind::Usage, "--attach goes with --detach"));
     }
     if options.on_exit.is_some() && !options.detach {
         return Err(Error::new(Kind::Usage, "--on-exit goes with --detach"));

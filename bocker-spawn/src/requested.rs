@@ -9,6 +9,9 @@ use crate::signals;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Requested {
+    /// Whether its stdin can be written to, be it later.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) interactive: bool,
     /// What asks it to end, in place of what the image names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal: Option<String>,
@@ -21,6 +24,7 @@ impl Requested {
     /// Takes one of these options; answers `false` for any other.
     pub(crate) fn option(&mut self, call: &mut Call, name: &str) -> Result<bool> {
         match name {
+            "-i" | "--interactive" => self.interactive = true,
             "--stop-signal" => {
                 let text = call.text()?;
                 signals::parse(&text)?;
@@ -35,6 +39,7 @@ impl Requested {
     /// What was not asked for now was perhaps asked for before.
     pub(crate) fn or(self, before: Requested) -> Requested {
         Requested {
+            interactive: self.interactive || before.interactive,
             stop_signal: self.stop_signal.or(before.stop_signal),
             stop_timeout: self.stop_timeout.or(before.stop_timeout),
         }

@@ -1,22 +1,27 @@
 //! `run`: makes the container, executes its command, keeps it company to the end, and passes the document on.
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use bocker_pipe::lock::Alive;
 use bocker_pipe::{Call, Document, Doing, Error, Kind, Result, paths, timing};
+use nix::sys::signalfd::SignalFd;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use crate::attach::{self, Client, Ending};
 use crate::options::{self, Options};
-use crate::start::{abandon, begin};
-use crate::supervise::{finish, supervise};
+use crate::socket::Welcome;
+use crate::start::{First, abandon, begin};
+use crate::supervise::{self, finish, supervise};
 use crate::sys::{self, Side};
-use crate::{child, signals};
+use crate::{child, record, signals};
 
 /// What the time is called that the container's command takes.
 const CONTAINER: &str = "the container";
+/// What the supervisor says to its caller once the command is executed; with `--attach` the document follows.
+const BEGUN: u8 = b'+';
 
 /// The verb.
 pub(crate) fn run(call: &mut Call) -> Result<()> {
@@ -27,7 +32,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         return detached(call, document, options);
     }
     let signals = signals::open()?;
-    let mut context = begin(call, document, options)?;
+    let mut context = begin(call, document, options, None)?;
     if dry_run {
         call.adopt(context.document);
         return Ok(());
@@ -51,15 +56,27 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     }
 }
 
-/// The supervisor is a process of its own, in its own session. The caller returns when it has said how it began.
+/// The supervisor is a process of its own, in its own session. The caller returns when it has said how it began, or, with
+/// `--attach`, when the container has ended or the caller has left it.
 fn detached(call: &mut Call, document: Document, options: Options) -> Result<()> {
+    let terminal = options.request.terminal || document.get("/process/terminal")?.unwrap_or(false);
+    let attached = match options.attach {
+        // From here on a signal is for the container.
+        true => Some((Client::first(&options, terminal)?, signals::open()?)),
+        false => None,
+    };
     let (mut reader, mut writer) = std::io::pipe().doing(|| "make a pipe".into())?;
     match sys::fork().doing(|| "start the supervisor".into())? {
         Side::Parent(_, pidfd) => {
             drop(writer);
-            let mut word = [0];
-            if reader.read(&mut word).is_ok_and(|length| length == 1) {
-                sys::exit(0);
+            let mut word = Vec::new();
+            if reader.read_to_end(&mut word).is_ok() && word.first() == Some(&BEGUN) {
+                return match attached {
+                    Some(((client, ..), signals)) => {
+                        accompanied(call, client, &signals, &word[1..])
+                    }
+                    None => sys::exit(0),
+                };
             }
             // It has said on stdout and stderr why.
             let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
@@ -73,22 +90,37 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
     }
     drop(reader);
     rustix::process::setsid().doing(|| "begin a session".into())?;
+    let first = attached.map(|((_, socket, hello, size), _)| First {
+        socket,
+        hello,
+        size,
+    });
     let signals = signals::open()?;
     let on_exit = options
         .on_exit
         .clone()
         .map(|program| (program, options.on_arg.clone()));
-    let mut context = begin(call, document, options)?;
+    let callers = [options.stdin, options.stdout, options.stderr];
+    let is_attached = options.attach;
+    let mut context = begin(call, document, options, first)?;
     call.adopt(context.document.clone());
-    if let Err(error) = call.write() {
+    let mut word = vec![BEGUN];
+    let result = match is_attached {
+        true => context
+            .document
+            .write(&mut word, false)
+            .doing(|| "write the document".into()),
+        false => call.write(),
+    };
+    if let Err(error) = result {
         // Nobody would know that it runs.
         abandon(&mut context);
         return Err(error);
     }
     // The caller may have gone meanwhile, which is its own affair.
-    let _ = writer.write_all(b"+");
-    drop(writer);
-    let_go()?;
+    let _ = writer.write_all(&word);
+    drop((word, writer));
+    let_go(&callers)?;
     // From here on there is nobody to return an error to: what fails is in the status, or at least ends the container.
     let exit = match timing::measure(CONTAINER, || supervise(&mut context, &signals)) {
         Ok(exit) => exit,
@@ -108,9 +140,42 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
     ))
 }
 
+/// The caller of `--attach`, once the command is executed. The document is passed on when it goes.
+fn accompanied(
+    call: &mut Call,
+    mut client: Client,
+    signals: &SignalFd,
+    document: &[u8],
+) -> Result<()> {
+    let mut document = Document::parse(document)?;
+    let welcome = Welcome {
+        terminal: document.get("/process/terminal")?.unwrap_or(false),
+        stdin: true,
+    };
+    let id = document.id()?;
+    call.adopt(document.clone());
+    match client.run(welcome, signals)? {
+        Ending::Ended(exit) => {
+            let mut member = document.member("spawn")?.unwrap_or_default();
+            record::end(&mut document, &mut member, &exit);
+            call.set_exit_code(exit.code);
+        }
+        Ending::Detached => attach::say_detached(id.as_str()),
+        Ending::Gone(signal) => call.set_exit_code(supervise::code(None, Some(signal))),
+        Ending::Lost => {
+            let what = format!("the supervisor of {id} was killed");
+            return Err(Error::new(Kind::System(libc::ECHILD), what));
+        }
+    }
+    call.adopt(document);
+    Ok(())
+}
+
 /// Lets go of the caller's descriptors, and of its folder, which it may want to remove.
-fn let_go() -> Result<()> {
+fn let_go(callers: &[Option<RawFd>]) -> Result<()> {
     child::let_stdio_go()?;
+    let others = callers.iter().flatten().filter(|number| **number > 2);
+    others.for_each(|number| sys::close(*number));
     let root = std::env::var_os(paths::ROOT_VARIABLE).unwrap_or_default();
     if root.is_empty() || Path::new(&root).is_absolute() {
         rustix::process::chdir("/").doing(|| "enter /".into())?;

@@ -23,7 +23,7 @@ const FORWARDED: [Signal; 11] = [
     Signal::SIGVTALRM,
 ];
 /// What ends a process that does not say otherwise, and is sent to make it end.
-const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+pub(crate) const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 /// As many INT or TERM within this time are meant.
 const INSIST_TIMES: usize = 3;
 const INSIST_WITHIN: Duration = Duration::from_secs(3);

@@ -16,7 +16,9 @@ use crate::options::Options;
 use crate::plan::Plan;
 use crate::privileges::Stdio;
 use crate::record::{self, SpawnMember};
-use crate::streams::Streams;
+use crate::serve::Server;
+use crate::socket::{Hello, Size};
+use crate::streams::{Input, Streams};
 use crate::sys::{self, Side};
 use crate::{STAGE, cgroups, child, files, procfs, seal, show, spec, tty};
 
@@ -33,12 +35,21 @@ pub(crate) struct Context {
     pub(crate) child: Option<Child>,
     pub(crate) streams: Streams,
     pub(crate) raw: Option<tty::Raw>,
+    /// Who is attached from the beginning, and the size of its terminal.
+    pub(crate) first: Option<First>,
     /// What this very call has made, and takes back when it fails; a folder or claim from before is not.
     pub(crate) claim_is_new: bool,
     pub(crate) folder_is_new: bool,
     /// The files as they were, to be put back.
     pub(crate) before: Option<[(PathBuf, Option<Vec<u8>>); 2]>,
     pub(crate) dry_run: bool,
+}
+
+/// A client that the container is begun for.
+pub(crate) struct First {
+    pub(crate) socket: OwnedFd,
+    pub(crate) hello: Hello,
+    pub(crate) size: Option<Size>,
 }
 
 pub(crate) struct Child {
@@ -80,7 +91,12 @@ impl Context {
 }
 
 /// Everything up to the moment at which the command runs; taken back when something fails.
-pub(crate) fn begin(call: &mut Call, document: Document, options: Options) -> Result<Context> {
+pub(crate) fn begin(
+    call: &mut Call,
+    document: Document,
+    options: Options,
+    first: Option<First>,
+) -> Result<Context> {
     let dry_run = call.dry_run();
     let id = match document.value("/bocker/id") {
         Some(_) => Some(document.id()?),
@@ -98,6 +114,7 @@ pub(crate) fn begin(call: &mut Call, document: Document, options: Options) -> Re
         child: None,
         streams: Streams::default(),
         raw: None,
+        first,
         claim_is_new: false,
         folder_is_new: false,
         before: None,
@@ -288,16 +305,16 @@ fn start(context: &mut Context) -> Result<()> {
 /// Our ends of the container's pipes.
 #[derive(Default)]
 struct Ends {
-    input: Option<(OwnedFd, OwnedFd)>,
+    input: Option<Input>,
     outputs: Vec<(OwnedFd, Option<OwnedFd>, Stream)>,
 }
 
 impl Ends {
     fn connect(self, context: &mut Context) -> Result<()> {
         let path = context.folder.join(containers::LOG);
-        context.streams = Streams::new(Some(Log::open(&path)?));
-        if let Some((from, to)) = self.input {
-            context.streams.input(from, to, false);
+        context.streams.record(Log::open(&path)?);
+        if let Some(input) = self.input {
+            context.streams.input(input);
         }
         for (from, to, stream) in self.outputs {
             context.streams.output(from, to, stream, false);
@@ -315,11 +332,15 @@ fn stdio(context: &Context, ends: &mut Ends) -> Result<Option<Stdio>> {
     let pipe =
         || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
     let mut stdio = Stdio::default();
-    if let Some(number) = options.stdin {
-        let from = caller(number)?;
+    if context.member.request.interactive {
         let (reader, writer) = pipe()?;
         stdio.stdin = Some(reader);
-        ends.input = Some((from, writer));
+        let input = Input::new(writer, false);
+        ends.input = Some(match (options.stdin, options.attach) {
+            (Some(number), false) => input.from(caller(number)?),
+            (Some(_), true) => input.ends_with_first(),
+            (None, _) => input,
+        });
     }
     for (stream, number) in [
         (Stream::Stdout, options.stdout.unwrap_or(2)),
@@ -391,25 +412,28 @@ fn died(context: &mut Context) -> Error {
 /// The container's terminal and the caller's are one from now on.
 fn take_terminal(context: &mut Context, master: OwnedFd) -> Result<()> {
     let copy = |fd: &OwnedFd| fd.try_clone().doing(|| "copy a descriptor".into());
-    let options = &context.options;
-    let (from, to) = match (options.detach, options.stdin, options.stdout) {
-        (true, ..) => (None, None),
-        (false, None, None) => {
-            let terminal = tty::controlling()?;
-            (Some(copy(&terminal)?), Some(terminal))
+    // Nobody but us has this end, and none of our writes may wait.
+    tty::never_wait(&master)?;
+    let (from, to) = match context.options.detach {
+        true => (None, None),
+        false => {
+            let (from, to) = tty::of_caller(&context.options)?;
+            (from, Some(to))
         }
-        (false, stdin, stdout) => (
-            stdin.map(caller).transpose()?,
-            Some(caller(stdout.unwrap_or(2))?),
-        ),
     };
-    if let Some(sizes) = from.as_ref().or(to.as_ref()) {
-        tty::copy_size(sizes.as_fd(), &master);
+    let sizes = from.as_ref().or(to.as_ref());
+    let first = context.first.as_ref().and_then(|first| first.size);
+    if let Some(size) = sizes.and_then(tty::size).or(first) {
+        tty::set_size(&master, size);
     }
-    if let Some(from) = from {
-        context.raw = tty::Raw::new(from.as_fd())?;
-        context.streams.input(from, copy(&master)?, true);
-    }
+    let input = Input::new(copy(&master)?, true);
+    context.streams.input(match from {
+        Some(from) => {
+            context.raw = tty::Raw::new(from.as_fd())?;
+            input.from(from)
+        }
+        None => input,
+    });
     context
         .streams
         .output(copy(&master)?, to, Stream::Stdout, true);
@@ -440,14 +464,20 @@ fn keep(context: &mut Context) -> Result<()> {
     ];
     context.before = Some(before);
     let bytes = record::bytes(&context.document)?;
-    let result = files::remove(&status).and_then(|()| files::replace(&config, &bytes));
-    if result.is_err() {
-        let _ = forget(context);
-    }
-    result
+    let result = files::remove(&status)
+        .and_then(|()| files::replace(&config, &bytes))
+        .and_then(|()| Server::listen(context.id()?));
+    let server = result.inspect_err(|_| drop(forget(context)))?;
+    let first = context
+        .first
+        .take()
+        .map(|first| (first.socket, first.hello));
+    context.streams.serve(server, first);
+    Ok(())
 }
 
 fn forget(context: &mut Context) -> Result<()> {
+    context.streams = Streams::default();
     for (path, before) in context.before.take().into_iter().flatten() {
         files::restore(&path, before.as_deref())?;
     }

@@ -1,7 +1,7 @@
 //! Keeping a running container company: its streams, its signals, its end.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bocker_pipe::document::ExitMember;
 use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, lock, time};
@@ -10,21 +10,36 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::record;
 use crate::signals::{Attitude, Judge, Verdict};
-use crate::start::{self, Context, caller};
-use crate::streams::{After, Event};
+use crate::start::{self, Context};
+use crate::streams::{After, Event, Streams};
+use crate::watch::{Token, Watch};
 use crate::{STAGE, oom, say, signals, sys, tty};
+
+/// When a process that held a signal back is looked at again.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Copies and forwards until the container has ended.
 pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
     let mut streams = std::mem::take(&mut context.streams);
-    let sizes = match (&context.raw, context.options.detach) {
-        (Some(_), false) => Some(match (context.options.stdin, context.options.stdout) {
-            (Some(number), _) | (None, Some(number)) => caller(number)?,
-            (None, None) => tty::controlling()?,
-        }),
-        _ => None,
+    let result = accompany(context, &mut streams, signals);
+    context.streams = streams;
+    result
+}
+
+fn accompany(
+    context: &mut Context,
+    streams: &mut Streams,
+    signals: &SignalFd,
+) -> Result<ExitMember> {
+    let sizes = match context.raw.is_some() {
+        true => {
+            let (from, to) = tty::of_caller(&context.options)?;
+            Some(from.unwrap_or(to))
+        }
+        false => None,
     };
     let child = context.child()?;
+    let mut watch = Watch::default();
     let mut judge = Judge::default();
     let mut killed_for = None;
     let mut end = |signal: i32| {
@@ -32,12 +47,19 @@ pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<Exi
         // One that has ended needs no signal.
         let _ = sys::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
     };
-    streams.run(child.pidfd.as_fd(), signals, |event| {
+    let ended = Some(child.pidfd.as_fd());
+    streams.run(ended, signals, &mut watch, |event, watch| {
         let status = signals::status(child.pid);
         match event {
             Event::Signal(libc::SIGWINCH) if sizes.is_some() => {
                 if let (Some(from), Some(to)) = (&sizes, &child.terminal) {
-                    tty::copy_size(from.as_fd(), to);
+                    tty::copy_size(from, to);
+                }
+                After::Continue
+            }
+            Event::Size(size) => {
+                if let Some(to) = &child.terminal {
+                    tty::set_size(to, size);
                 }
                 After::Continue
             }
@@ -48,22 +70,22 @@ pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<Exi
                 } else {
                     let _ = sys::send_signal(child.pidfd.as_fd(), signal);
                 }
-                match (verdict, signal) {
-                    (Verdict::ForwardAndLook, _) => After::Again,
-                    (_, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT) => {
-                        After::Leave
-                    }
+                if verdict == Verdict::ForwardAndLook {
+                    watch.at(Token::Look, Instant::now() + MOMENT);
+                }
+                match signal {
+                    libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT => After::Leave,
                     _ => After::Continue,
                 }
             }
-            Event::Tick => match judge.look_again(status.as_deref()) {
-                (Verdict::Kill, signal) => {
-                    end(signal);
-                    After::Continue
+            Event::Due(Token::Look) => {
+                match judge.look_again(status.as_deref()) {
+                    (Verdict::Kill, signal) => end(signal),
+                    (Verdict::ForwardAndLook, _) => watch.at(Token::Look, Instant::now() + MOMENT),
+                    _ => {}
                 }
-                (Verdict::ForwardAndLook, _) => After::Again,
-                _ => After::Continue,
-            },
+                After::Continue
+            }
             Event::Typed(bytes) => {
                 // The terminal has sent the signal by itself; a process 1 without a handler has not got it.
                 let sent = child
@@ -77,6 +99,7 @@ pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<Exi
                 }
                 After::Continue
             }
+            Event::Stop | Event::Detached | Event::Readable(_) => After::Continue,
         }
     })?;
     let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)
@@ -122,6 +145,9 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
     if let Some(alive) = &context.alive {
         complain(alive.ended());
     }
+    // Before anything of it is removed.
+    context.streams.tell_end(exit, true);
+    context.streams = Streams::default();
     if let Ok(id) = context.id().cloned() {
         // What nobody else began leaves nothing, as unshare(1) would.
         if is_foreground && context.member.made_folder {

@@ -160,6 +160,12 @@ pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Closes a descriptor that the caller of this program passed to it. Those that are ours are never named by number.
+pub(crate) fn close(number: RawFd) {
+    // SAFETY: close(2) checks the number itself. Nobody in this program owns what its caller has named: `duplicate` is used.
+    unsafe { libc::close(number) };
+}
+
 /// dup2(2) onto one of the three standard descriptors.
 pub(crate) fn set_stdio(fd: BorrowedFd, number: RawFd) -> io::Result<()> {
     // SAFETY: takes integers. Descriptors 0 to 2 are owned by nobody in this program, so that replacing one is sound.

@@ -7,9 +7,13 @@ use rustix::fs::{Mode, OFlags, fstat, fstatfs, makedev, openat};
 use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp,
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, Winsize, isatty, tcgetattr, tcgetpgrp,
     tcgetwinsize, tcsetattr, tcsetwinsize,
 };
+
+use crate::options::Options;
+use crate::socket::Size;
+use crate::start::caller;
 
 /// statfs(2), linux/magic.h.
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -86,10 +90,49 @@ pub(crate) fn signal_of(master: &OwnedFd, typed: &[u8], leader: Pid) -> Option<i
     has(SpecialCodeIndex::VQUIT).then_some(libc::SIGQUIT)
 }
 
+/// The size of a terminal; `None` when it is none.
+pub(crate) fn size(of: impl AsFd) -> Option<Size> {
+    tcgetwinsize(of).ok().map(|size| Size {
+        rows: size.ws_row,
+        columns: size.ws_col,
+    })
+}
+
+/// Gives the container's terminal a size.
+pub(crate) fn set_size(of: impl AsFd, size: Size) {
+    let size = Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // A container whose terminal has hung up needs no size.
+    let _ = tcsetwinsize(of, size);
+}
+
 /// Gives the container's terminal the size of the caller's, if that is one.
-pub(crate) fn copy_size(from: BorrowedFd, to: impl AsFd) {
-    if let Ok(size) = tcgetwinsize(from) {
-        // A container whose terminal has hung up needs no size.
-        let _ = tcsetwinsize(to, size);
+pub(crate) fn copy_size(from: impl AsFd, to: impl AsFd) {
+    if let Some(size) = size(from) {
+        set_size(to, size);
     }
+}
+
+/// Where the input of a container with a terminal comes from, if from anywhere, and where its output goes: to the
+/// descriptors that the caller named, or else to its controlling terminal.
+pub(crate) fn of_caller(options: &Options) -> Result<(Option<OwnedFd>, OwnedFd)> {
+    match (options.stdin, options.stdout) {
+        (None, None) => {
+            let terminal = controlling()?;
+            let copy = terminal.try_clone().doing(|| "copy a descriptor".into())?;
+            Ok((Some(copy), terminal))
+        }
+        (stdin, stdout) => Ok((stdin.map(caller).transpose()?, caller(stdout.unwrap_or(2))?)),
+    }
+}
+
+/// Reading and writing a descriptor that is ours alone never waits.
+pub(crate) fn never_wait(fd: impl AsFd) -> Result<()> {
+    rustix::fs::fcntl_getfl(&fd)
+        .and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK))
+        .doing(|| "set up the terminal".into())
 }
