@@ -1,13 +1,13 @@
 //! A container's folder, `BOCKER_ROOT/containers/<id>`: what bocker-snap keeps in it, and the mount of its root.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::Digest;
 use bocker_pipe::listed::Listed;
-use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, containers, lock, paths};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, containers, files, lock, paths};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
@@ -92,18 +92,9 @@ impl Folder {
 
     /// Writes what the root is made of. It is read by others only under its own name, so that they see all of it or nothing.
     fn write(&self, snap: &Snap) -> Result<()> {
-        let (path, new) = (self.0.join(SNAP), self.0.join(format!("{SNAP}.new")));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&serde_json::to_vec(snap)?)?;
-            fs::rename(&new, &path)
-        };
-        write().doing(|| format!("write {}", path.display()))
+        let path = self.0.join(SNAP);
+        let bytes = serde_json::to_vec(snap).doing(|| format!("write {}", path.display()))?;
+        files::replace(&path, &bytes)
     }
 
     /// Whether bocker-spawn has taken it over: then it is kept until somebody deletes it.
