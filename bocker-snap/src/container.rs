@@ -1,13 +1,12 @@
 //! A container's folder, `BOCKER_ROOT/containers/<id>`: what bocker-snap keeps in it, and the mount of its root.
 
-use std::fs::{self, DirBuilder};
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::Digest;
-use bocker_pipe::listed::Listed;
-use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, containers, files, lock, paths};
+use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers, lock, paths};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +39,9 @@ pub(crate) struct Snap {
     /// How many bytes may be written to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) size: Option<u64>,
+    /// The file that holds the id for somebody; without the container it means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cidfile: Option<PathBuf>,
     /// Volumes, bind mounts and filesystems in memory, as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) volumes: Vec<volume::Request>,
@@ -90,16 +92,43 @@ impl Folder {
         self.write(snap)
     }
 
-    /// Writes what the root is made of. It is read by others only under its own name, so that they see all of it or nothing.
+    /// Writes what the root is made of.
     fn write(&self, snap: &Snap) -> Result<()> {
-        let path = self.0.join(SNAP);
-        let bytes = serde_json::to_vec(snap).doing(|| format!("write {}", path.display()))?;
-        files::replace(&path, &bytes)
+        let bytes = serde_json::to_vec(snap).map_err(io::Error::from);
+        self.replace(SNAP, bytes)
+    }
+
+    /// Where bocker-spawn keeps the document.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.0.join(containers::CONFIG)
+    }
+
+    /// Writes the document as bocker-spawn does, for one who holds the container's lock.
+    pub(crate) fn write_config(&self, document: &Document) -> Result<()> {
+        let mut bytes = Vec::new();
+        let written = document.write(&mut bytes, true);
+        self.replace(containers::CONFIG, written.map(|()| bytes))
+    }
+
+    /// Writes a file that others read only under its own name, so that they see all of it or nothing.
+    fn replace(&self, name: &str, bytes: io::Result<Vec<u8>>) -> Result<()> {
+        let (path, new) = (self.0.join(name), self.0.join(format!("{name}.new")));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.write_all(&bytes?)?;
+            fs::rename(&new, &path)
+        };
+        write().doing(|| format!("write {}", path.display()))
     }
 
     /// Whether bocker-spawn has taken it over: then it is kept until somebody deletes it.
     pub(crate) fn is_handed_over(&self) -> bool {
-        self.0.join(containers::CONFIG).exists()
+        self.config().exists()
     }
 
     /// Forgets the recorded end: from now on it is being started again.
@@ -110,7 +139,7 @@ impl Folder {
     /// Removes the container's document, so that one who is killed from here on leaves no container that has lost some of its
     /// files.
     pub(crate) fn disown(&self) -> Result<()> {
-        remove_path(&self.0.join(containers::CONFIG))
+        remove_path(&self.config())
     }
 
     /// Keeps the volumes that nobody named when the container goes, whoever removes the rest of it.
@@ -242,119 +271,4 @@ pub(crate) fn release(id: &Id) -> Result<()> {
         Some(record) if record.root != paths::root() => Ok(()),
         _ => claim::release_own(id, crate::STAGE),
     }
-}
-
-/// Holds the lock under which names are given and taken back.
-fn lock_names() -> Result<lock::Lock> {
-    lock::exclusive(&paths::names().join(".lock"))
-}
-
-/// Checks that the text can be a container's name. Fails with [`Kind::Invalid`].
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    if containers::is_name(name) && Id::parse(name).is_err() {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::Invalid,
-        format!("'{name}' cannot be a container's name"),
-    )
-    .hint("use two or more of a-z A-Z 0-9 _ . - and begin with a letter or digit"))
-}
-
-/// Gives a container its name. Fails with [`Kind::Exists`] when another container has it.
-pub(crate) fn give_name(name: &str, id: &Id) -> Result<()> {
-    let _lock = lock_names()?;
-    let link = paths::names().join(name);
-    let target = Path::new("../containers").join(id);
-    let give = || std::os::unix::fs::symlink(&target, &link);
-    let result = match give() {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if let Some(owner) = owner(&link) {
-                return Err(Error::new(
-                    Kind::Exists,
-                    format!("the name '{name}' is taken by {owner}"),
-                )
-                .hint(format!("remove it with 'bocker rm {name}'")));
-            }
-            // What is left of a container that is gone.
-            fs::remove_file(&link).and_then(|()| give())
-        }
-        result => result,
-    };
-    result.doing(|| format!("make {}", link.display()))
-}
-
-/// Takes all names of a container back.
-pub(crate) fn take_names(id: &Id) -> Result<()> {
-    if !paths::names().is_dir() {
-        return Ok(());
-    }
-    let _lock = lock_names()?;
-    for (link, owner) in links()? {
-        if owner.as_ref() == Some(id) {
-            remove_link(&link)?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes back the names of containers that no longer exist, or under a dry run only finds them.
-pub(crate) fn take_dead_names(listed: &Listed, dry_run: bool) -> Result<Vec<PathBuf>> {
-    if !paths::names().is_dir() {
-        return Ok(Vec::new());
-    }
-    let _lock = lock_names()?;
-    let mut dead = Vec::new();
-    for (link, owner) in links()? {
-        let is_dead = owner.is_none_or(|id| !paths::container(&id).is_dir());
-        if is_dead && listed.has(&link.to_string_lossy()) {
-            if !dry_run {
-                remove_link(&link)?;
-            }
-            dead.push(link);
-        }
-    }
-    Ok(dead)
-}
-
-/// The names that a container has.
-pub(crate) fn names_of(id: &Id) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for (link, owner) in links()? {
-        if owner.as_ref() == Some(id)
-            && let Some(name) = link.file_name().and_then(|name| name.to_str())
-        {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn remove_link(link: &Path) -> Result<()> {
-    fs::remove_file(link).doing(|| format!("remove {}", link.display()))
-}
-
-/// The existing container that a name leads to.
-fn owner(link: &Path) -> Option<Id> {
-    target(link).filter(|id| paths::container(id).is_dir())
-}
-
-fn target(link: &Path) -> Option<Id> {
-    let target = fs::read_link(link).ok()?;
-    Id::parse(target.file_name()?.to_str()?).ok()
-}
-
-/// All names with the ids that they lead to, whether those exist or not.
-fn links() -> Result<Vec<(PathBuf, Option<Id>)>> {
-    let folder = paths::names();
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.doing(|| format!("read {}", folder.display()))?,
-    };
-    Ok(entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()))
-        .map(|entry| (entry.path(), target(&entry.path())))
-        .collect())
 }

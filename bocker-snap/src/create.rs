@@ -1,11 +1,15 @@
 //! `create`: claims an id and makes a container's root from an image or from a directory.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{self, Path, PathBuf};
 
 use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::step::quote;
-use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths, size};
+use bocker_pipe::{
+    Arg, Call, Document, Doing, Error, Id, Kind, Result, Step, claim, lock, paths, size,
+};
 use serde_json::{Map, Value};
 
 use crate::container::{self, Folder, Snap};
@@ -15,10 +19,13 @@ use crate::image::{self, ImageMember};
 use crate::layers::{self, Keep};
 use crate::stack::Stack;
 use crate::volume::{Content, Record, Request, Volume};
-use crate::{STAGE, btrfs, overlay, quota, tree, volume};
+use crate::{STAGE, btrfs, names, overlay, quota, tree, volume};
 
 /// Less would hold the tree's own nodes and hardly a file.
 const MIN_SIZE: u64 = 1 << 20;
+
+/// Shown where a name will be generated.
+const TWO_WORDS: &str = "two_words";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -26,6 +33,8 @@ struct Options {
     image: Option<String>,
     rootfs: Option<PathBuf>,
     name: Option<String>,
+    generate_name: bool,
+    cidfile: Option<PathBuf>,
     labels: Map<String, Value>,
     read_only: bool,
     volatile: bool,
@@ -40,6 +49,8 @@ struct Context {
     /// The placeholder until one is claimed.
     id: Id,
     name: Option<String>,
+    /// Whether one of two words is given to what has none.
+    is_name_generated: bool,
     labels: Map<String, Value>,
     read_only: bool,
     image: Option<ImageMember>,
@@ -78,6 +89,13 @@ fn options(call: &mut Call) -> Result<Options> {
             Arg::Option(option) => match option.as_str() {
                 "--rootfs" => options.rootfs = Some(call.value()?.into()),
                 "--name" => options.name = Some(call.text()?),
+                "--generate-name" => options.generate_name = true,
+                "--cidfile" => {
+                    let file = call.value()?;
+                    let absolute =
+                        path::absolute(&file).doing(|| format!("find {}", file.display()))?;
+                    options.cidfile = Some(absolute);
+                }
                 "--label" => {
                     let text = call.text()?;
                     let (key, value) = text.split_once('=').unwrap_or((&text, ""));
@@ -138,7 +156,15 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         None => document.member("name")?,
     };
     if let Some(name) = &name {
-        container::check_name(name)?;
+        names::check_name(name)?;
+    }
+    if let Some(file) = &options.cidfile
+        && file.symlink_metadata().is_ok()
+    {
+        return Err(
+            Error::new(Kind::Exists, format!("the file {} exists", file.display()))
+                .hint("remove it, or name another: whose id it holds may still run"),
+        );
     }
     let id = document.id().ok();
     if let Some(id) = &id
@@ -164,6 +190,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
         rootfs: None,
         volatile: options.volatile,
         size: options.size,
+        cidfile: options.cidfile,
         volumes: Vec::new(),
     };
     if snap.size.is_some() && snap.driver != Driver::Btrfs {
@@ -200,6 +227,7 @@ fn plan(options: Options, document: &Document) -> Result<Context> {
     snap.volumes = volume::gather(options.volumes, &options.volumes_from, of_image)?;
     Ok(Context {
         id: id.unwrap_or_else(Id::placeholder),
+        is_name_generated: name.is_none() && options.generate_name,
         name,
         labels,
         read_only: options.read_only,
@@ -232,8 +260,11 @@ fn steps(context: &Context, is_claimed: bool) -> Vec<Step<Context>> {
         steps.push(claim_step());
     }
     steps.push(folder_step());
-    if context.name.is_some() {
+    if context.name.is_some() || context.is_name_generated {
         steps.push(name_step());
+    }
+    if let Some(file) = &context.snap.cidfile {
+        steps.push(cidfile_step(file.clone()));
     }
     steps.extend(
         context
@@ -314,7 +345,7 @@ fn name_step() -> Step<Context> {
         "a name is given to one container only: a link cannot be made twice",
     )
     .command(|c: &Context| {
-        let link = paths::names().join(c.name.as_deref().unwrap_or_default());
+        let link = paths::names().join(c.name.as_deref().unwrap_or(TWO_WORDS));
         vec![format!(
             "mkdir -p {} && ln -s ../containers/{} {}",
             quote(&paths::names().display().to_string()),
@@ -324,10 +355,30 @@ fn name_step() -> Step<Context> {
     })
     .look(|_| format!("ls -l {}", quote(&paths::names().display().to_string())))
     .apply(|c| match &c.name {
-        Some(name) => container::give_name(name, &c.id),
-        None => Ok(()),
+        Some(name) => names::give_name(name, &c.id),
+        None => {
+            c.name = Some(names::give_any_name(&c.id)?);
+            Ok(())
+        }
     })
-    .undo(|c| container::take_names(&c.id))
+    .undo(|c| names::take_names(&c.id))
+}
+
+fn cidfile_step(file: PathBuf) -> Step<Context> {
+    let shown = quote(&file.display().to_string());
+    let (look, made) = (format!("cat {shown}"), file.clone());
+    Step::new("snap.cidfile", "who asked for it finds the id in a file")
+        .command(move |c: &Context| vec![format!("printf %s {} > {shown}", c.id)])
+        .look(move |_| look.clone())
+        .apply(move |c| {
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&file)
+                .and_then(|mut open| open.write_all(c.id.as_str().as_bytes()))
+                .doing(|| format!("write {}", file.display()))
+        })
+        .undo(move |_| tree::remove_path(&made))
 }
 
 fn quota_step() -> Step<Context> {

@@ -1,12 +1,15 @@
 //! `mount`, `unmount` and `delete`: a container's root comes, goes, and goes for good.
 
+use std::fs;
+use std::path::PathBuf;
+
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
 
 use crate::container::{self, Folder, Snap};
 use crate::driver::Driver;
 use crate::volume::{Request, Volume};
-use crate::{STAGE, btrfs, overlay, tree};
+use crate::{STAGE, btrfs, names, overlay, tree};
 
 struct Context {
     id: Id,
@@ -117,9 +120,7 @@ fn mount_step() -> Step<Context> {
 pub(crate) fn unmount(call: &mut Call) -> Result<()> {
     let force = options(call, None)?;
     tear_down(call, force, |document, id| {
-        let handed_over = Folder::of(id).is_handed_over();
-        let failed = document.error().is_some() && document.value("/bocker/exit").is_none();
-        match failed && !handed_over {
+        match has_failed(document) && !Folder::of(id).is_handed_over() {
             true => Extent::All,
             false => Extent::Root,
         }
@@ -134,6 +135,11 @@ pub(crate) fn delete(call: &mut Call) -> Result<()> {
         true => Extent::All,
         false => Extent::Container,
     })
+}
+
+/// Whether nothing came of it.
+fn has_failed(document: &Document) -> bool {
+    document.error().is_some() && document.value("/bocker/exit").is_none()
 }
 
 /// How much of a container goes.
@@ -201,6 +207,11 @@ fn tear_down(
         if context.with_volumes && !context.anonymous().is_empty() {
             steps.push(volumes_step());
         }
+        // Of one that has run the id may still be asked for.
+        let file = context.folder().snap().ok().and_then(|snap| snap.cidfile);
+        if let Some(file) = file.filter(|_| has_failed(document)) {
+            steps.push(cidfile_step(file));
+        }
         // The name goes after what it leads to, so that one that is killed can be told to go on by name.
         steps.extend([folder_step(), name_step(), release_step()]);
     }
@@ -241,8 +252,18 @@ fn name_step() -> Step<Context> {
                 quote(&format!("../containers/{}", c.id))
             )]
         })
-        .apply(|c| container::take_names(&c.id))
+        .apply(|c| names::take_names(&c.id))
         .last()
+}
+
+fn cidfile_step(file: PathBuf) -> Step<Context> {
+    let shown = quote(&file.display().to_string());
+    Step::new("snap.cidfile", "the id that it holds is nobody's")
+        .command(move |c: &Context| vec![format!("grep -qx {} {shown} && rm {shown}", c.id)])
+        .apply(move |c| match fs::read(&file) {
+            Ok(held) if held == c.id.as_str().as_bytes() => tree::remove_path(&file),
+            _ => Ok(()),
+        })
 }
 
 fn folder_step() -> Step<Context> {

@@ -7,9 +7,9 @@ use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::{Call, Id, Result, containers, lock, paths};
 use serde::Serialize;
 
-use crate::container::{self, Folder};
+use crate::container::Folder;
 use crate::parts::{self, Part, Parts};
-use crate::{garbage, image, layers, volume};
+use crate::{garbage, image, layers, names, volume};
 
 /// What is summed up together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -290,7 +290,7 @@ fn containers(measured: &mut Measured, users: &mut BTreeMap<Id, Vec<Id>>) -> Res
             own: vec![folder.path().to_owned()],
             below,
             what: Some(What::Container {
-                names: container::names_of(&id)?,
+                names: names::names_of(&id)?,
                 image,
                 running,
                 id,

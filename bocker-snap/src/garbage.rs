@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::container::{self, Folder};
 use crate::layers::{self, Keep};
 use crate::tree::remove_path;
-use crate::{STAGE, image, pool, quota, volume};
+use crate::{STAGE, image, names, pool, quota, volume};
 
 /// How long a container's folder in which things still turn up is removed again and again.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -152,7 +152,7 @@ pub(crate) fn gc(call: &mut Call) -> Result<()> {
     for claim in claim::sweep(grace, &listed, dry_run)? {
         call.line(&Removed::at("claim", claim))?;
     }
-    for name in container::take_dead_names(&listed, dry_run)? {
+    for name in names::take_dead_names(&listed, dry_run)? {
         call.line(&Removed::at("name", name))?;
     }
     let abandoned = volume::abandoned()?.into_iter();
@@ -216,7 +216,7 @@ fn remove(id: &Id, folder: &Folder) -> Result<bool> {
             result => break result?,
         }
     }
-    container::take_names(id)?;
+    names::take_names(id)?;
     container::release(id)?;
     Ok(true)
 }
@@ -330,7 +330,7 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
             let folder = Folder::of(id);
             folder.unmount()?;
             folder.remove()?;
-            container::take_names(id)?;
+            names::take_names(id)?;
             container::release(id)?;
         }
         call.line(&Removed::of("container", id))?;

@@ -32,11 +32,13 @@ mod ioctl;
 mod layers;
 mod loop_device;
 mod mount_points;
+mod names;
 mod overlay;
 mod pack;
 mod parts;
 mod pool;
 mod quota;
+mod rename;
 mod report;
 mod source;
 mod stack;
@@ -45,6 +47,7 @@ mod tree;
 mod unpack;
 mod view;
 mod volume;
+mod words;
 mod writeback;
 
 use bocker_pipe::{Tool, Verb, VerbKind, tar};
@@ -82,6 +85,11 @@ pub static TOOL: Tool = Tool {
             name: "delete",
             kind: VerbKind::Deletes,
             run: delete::delete,
+        },
+        Verb {
+            name: "rename",
+            kind: VerbKind::Reports,
+            run: rename::rename,
         },
         Verb {
             name: "commit",

@@ -6,9 +6,9 @@ use bocker_pipe::layout::{Digest, Layout};
 use bocker_pipe::{Call, Id, Result, containers, paths};
 use serde::Serialize;
 
-use crate::container::{self, Folder};
+use crate::container::Folder;
 use crate::driver::Driver;
-use crate::{layers, overlay, pool};
+use crate::{layers, names, overlay, pool};
 
 /// One container, as `list` prints it.
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
             None => (None, None, Vec::new()),
         };
         call.line(&Container {
-            names: container::names_of(&id)?,
+            names: names::names_of(&id)?,
             mounted: folder.is_mounted(),
             id,
             driver,

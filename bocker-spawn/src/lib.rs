@@ -9,6 +9,7 @@ mod child;
 mod container;
 mod create;
 mod exec;
+mod files;
 mod holders;
 mod keys;
 mod log;

@@ -240,7 +240,11 @@ fn record_unseen(mut container: Container, state: State) -> Result<Document> {
     let member = &mut container.member;
     let was_killed = member.boot_id == claim::boot_id().ok();
     record::end(&mut container.document, member, &exit);
-    record::write_end(&container.document, &exit, &paths::container(&container.id))?;
+    record::write_end(
+        &mut container.document,
+        &exit,
+        &paths::container(&container.id),
+    )?;
     if was_killed {
         say(format_args!(
             "{} lost its supervisor: {}, exit code {}",

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use bocker_pipe::document::ExitMember;
 use bocker_pipe::state::State;
-use bocker_pipe::{Document, Doing, Result, containers, files};
+use bocker_pipe::{Document, Doing, Result, containers};
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use crate::process;
 use crate::requested::Requested;
 
@@ -81,13 +82,30 @@ pub(crate) fn end(document: &mut Document, member: &mut SpawnMember, exit: &Exit
     document.set_member("spawn", member);
 }
 
-/// Writes the end, and the document that tells it, into the container's folder.
-pub(crate) fn write_end(document: &Document, exit: &ExitMember, folder: &Path) -> Result<()> {
+/// Takes the name that the container has by now from the document that is kept of it: `bocker-snap rename` writes it there.
+pub(crate) fn take_name(document: &mut Document, kept: Option<&[u8]>) {
+    #[derive(Deserialize)]
+    struct Kept {
+        bocker: Named,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    if let Some(Ok(kept)) = kept.map(serde_json::from_slice::<Kept>) {
+        document.set_member("name", &kept.bocker.name);
+    }
+}
+
+/// Writes the end, and the document that tells it, into the container's folder, for one who holds the lock of its verbs.
+pub(crate) fn write_end(document: &mut Document, exit: &ExitMember, folder: &Path) -> Result<()> {
     let status = serde_json::to_vec(exit)
         .map_err(std::io::Error::from)
         .doing(|| "write the status".into())?;
     files::replace(&folder.join(containers::STATUS), &status)?;
-    files::replace(&folder.join(containers::CONFIG), &bytes(document)?)
+    let config = folder.join(containers::CONFIG);
+    take_name(document, files::read(&config)?.as_deref());
+    files::replace(&config, &bytes(document)?)
 }
 
 /// How it ended, as [`write_end`] wrote it first.

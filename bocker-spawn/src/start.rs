@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bocker_pipe::lock::{self, Alive, Lock};
 use bocker_pipe::state::State;
 use bocker_pipe::{
-    Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, files, paths, time,
+    Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, paths, time,
 };
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -20,7 +20,7 @@ use crate::serve::Server;
 use crate::socket::{Hello, Size};
 use crate::streams::{Input, Streams};
 use crate::sys::{self, Side};
-use crate::{STAGE, cgroups, child, procfs, seal, show, spec, tty};
+use crate::{STAGE, cgroups, child, files, procfs, seal, show, spec, tty};
 
 /// What the steps work on.
 pub(crate) struct Context {
@@ -462,6 +462,7 @@ fn keep(context: &mut Context) -> Result<()> {
         (config.clone(), files::read(&config)?),
         (status.clone(), files::read(&status)?),
     ];
+    record::take_name(&mut context.document, before[0].1.as_deref());
     context.before = Some(before);
     let bytes = record::bytes(&context.document)?;
     let result = files::remove(&status)

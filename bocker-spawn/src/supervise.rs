@@ -140,7 +140,13 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
     record::end(&mut context.document, &mut context.member, exit);
     // What the next stages remove is not written to the disk before: two files and two names less, which wait for its journal.
     if !(is_foreground && context.document.is_removed_at_its_end()) {
-        complain(record::write_end(&context.document, exit, &context.folder));
+        // A rename in between would be lost, or what is written here.
+        let _lock = context.id().and_then(lock::verbs).ok();
+        complain(record::write_end(
+            &mut context.document,
+            exit,
+            &context.folder,
+        ));
     }
     if let Some(alive) = &context.alive {
         complain(alive.ended());

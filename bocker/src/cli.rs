@@ -74,6 +74,9 @@ pub(crate) enum Verb {
     Login(verbs::login::Args),
     Logout(verbs::login::OutArgs),
     Run(Box<verbs::run::Args>),
+    Create(Box<verbs::create::Args>),
+    #[command(subcommand)]
+    Container(verbs::container::Verb),
     Ps(verbs::ps::Args),
     Port(verbs::port::Args),
     Exec(verbs::exec::Args),
@@ -90,6 +93,7 @@ pub(crate) enum Verb {
     Pause(verbs::pause::Args),
     Unpause(verbs::pause::UnpauseArgs),
     Kill(verbs::kill::Args),
+    Rename(verbs::rename::Args),
     Rm(verbs::rm::Args),
     Inspect(verbs::inspect::Args),
     #[command(subcommand)]
@@ -116,6 +120,20 @@ pub(crate) fn command() -> clap::Command {
 
 /// What the caller asked for, or what is wrong with it, on one line.
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
+    let cli = parse_as_typed(args)?;
+    let Some(Verb::Container(verbs::container::Verb::Same(words))) = &cli.verb else {
+        return Ok(cli);
+    };
+    let plain = verbs::container::plain(words).map_err(Refusal::Wrong)?;
+    let program = args.first().cloned();
+    let plain: Vec<OsString> = program.into_iter().chain(plain).collect();
+    Ok(Cli {
+        verb: parse_as_typed(&plain)?.verb,
+        ..cli
+    })
+}
+
+fn parse_as_typed(args: &[OsString]) -> Result<Cli, Refusal> {
     Cli::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -255,6 +273,20 @@ mod tests {
             panic!()
         };
         assert_eq!(args.hostname.as_deref(), Some("box"));
+    }
+
+    #[test]
+    fn after_container_stand_the_verbs_themselves() {
+        let cli = parse(&words("bocker -x container ls -q")).unwrap();
+        assert!(cli.trace && matches!(cli.verb, Some(Verb::Ps(_))));
+        let cli = parse(&words("bocker container run --rm img ls")).unwrap();
+        let Some(Verb::Run(args)) = cli.verb else {
+            panic!()
+        };
+        assert_eq!(args.words, ["img", "ls"]);
+        assert!(refused("bocker container pull x").contains("no verb 'container pull'"));
+        assert!(refused("bocker container").contains("see 'bocker help container'"));
+        assert!(refused("bocker container ls --frob").contains("'--frob'"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::pipeline::{Pipeline, Stage};
 use crate::session::Session;
 use crate::tools::Piece;
+use crate::verbs::run::Pull;
 
 /// What an image id begins with.
 const PREFIX: &str = "img_";
@@ -30,28 +31,28 @@ pub(crate) fn has_entrypoint(image: &Image) -> Result<bool> {
     Ok(words.is_some_and(|words| !words.is_empty()))
 }
 
-/// Sees to it that the store holds the image.
-pub(crate) fn pull_if_missing(session: &Session, name: &str) -> Result<()> {
-    if find(name)?.is_some() {
-        return Ok(());
-    }
+/// Sees to it that the store holds the image that a container is to be made of.
+pub(crate) fn provide(session: &Session, name: &str, when: Pull, quiet: bool) -> Result<()> {
     // An id, of an image or a container, is no name to pull.
-    if Id::parse(name).is_ok() {
-        return Err(missing(name));
+    let is_name = Id::parse(name).is_err();
+    match (find(name)?, when) {
+        (Some(_), Pull::Missing | Pull::Never) => return Ok(()),
+        (Some(_), Pull::Always) if !is_name => return Ok(()),
+        (None, _) if !is_name => return Err(missing(name)),
+        (None, Pull::Never) => {
+            return Err(missing(name).hint("with --pull never it is not looked for elsewhere"));
+        }
+        (_, Pull::Always) | (None, Pull::Missing) => {}
     }
-    match session.run(&pull(session, name)?.discarded())? {
+    let stage = session.stage(Piece::Pull, "pull")?.flag("--quiet", quiet);
+    match session.run(&fetch(session, stage.arg(name))?.discarded())? {
         0 => Ok(()),
         EXIT_FAILED => Err(missing(name).hint("and it could not be pulled")),
         status => Err(Error::new(Kind::Passed(status), "the pull has failed")),
     }
 }
 
-/// Fetches an image into the store.
-pub(crate) fn pull(session: &Session, reference: &str) -> Result<Pipeline> {
-    fetch(session, session.stage(Piece::Pull, "pull")?.arg(reference))
-}
-
-/// The same by a stage that is told more than the name.
+/// Fetches an image into the store, by a stage that says which.
 pub(crate) fn fetch(session: &Session, stage: Stage) -> Result<Pipeline> {
     Ok(Pipeline::new([
         stage,

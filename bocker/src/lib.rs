@@ -78,7 +78,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         explain: cli.explain,
         tools: Tools::new(cli.with),
         limits: match verb {
-            Verb::Run(_) => Limits::new(cli.cpu_share, cli.mem_limit)?,
+            Verb::Run(_) | Verb::Create(_) => Limits::new(cli.cpu_share, cli.mem_limit)?,
             _ => Limits::default(),
         },
     };
@@ -108,6 +108,10 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Load(args) => verbs::load::run(session, &args),
         Verb::Login(args) => verbs::login::run(session, &args),
         Verb::Logout(args) => verbs::login::out(session, &args),
+        Verb::Create(words) => {
+            with_what_is_left(session, verbs::create::run(session, &words, args)?)
+        }
+        Verb::Container(verb) => verbs::container::run(&verb),
         Verb::Run(words) => with_what_is_left(session, verbs::run::run(session, &words, args)?),
         Verb::Ps(args) => verbs::ps::run(session, &args),
         Verb::Port(args) => verbs::port::run(session, &args),
@@ -125,6 +129,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Pause(args) => verbs::pause::run(session, &args),
         Verb::Unpause(args) => verbs::pause::unpause(session, &args),
         Verb::Kill(args) => verbs::kill::run(session, &args),
+        Verb::Rename(args) => verbs::rename::run(session, &args),
         Verb::Rm(args) => verbs::rm::run(session, &args),
         Verb::Inspect(args) => verbs::inspect::run(session, &args),
         Verb::Network(verb) => verbs::network::run(session, &verb),

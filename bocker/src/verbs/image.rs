@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::outcome::{Outcome, each};
 use super::system::Force;
-use super::{image_inspect, images, load, pull, push, rmi, save, tag};
+use super::{exists, history, image_inspect, images, import, load, pull, push, rmi, save, tag};
 use crate::container::{self, Container};
 use crate::session::{Session, not_understood, say};
 use crate::table::visible;
@@ -24,6 +24,9 @@ pub(crate) enum Verb {
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
     Inspect(image_inspect::Args),
+    Exists(exists::Args),
+    History(history::Args),
+    Import(import::Args),
     Prune(Prune),
     Pull(pull::Args),
     Push(push::Args),
@@ -59,6 +62,9 @@ pub(crate) fn run(session: &Session, verb: &Verb) -> Result<u8> {
         Verb::Ls(args) => images::run(session, args),
         Verb::Rm(args) => rmi::run(session, args),
         Verb::Inspect(args) => image_inspect::run(session, args),
+        Verb::Exists(args) => exists::image(args),
+        Verb::History(args) => history::run(session, args),
+        Verb::Import(args) => import::run(session, args),
         Verb::Prune(args) => prune(session, args),
         Verb::Pull(args) => pull::run(session, args),
         Verb::Push(args) => push::run(session, args),

@@ -2,10 +2,13 @@
 
 pub(crate) mod cleanup;
 pub(crate) mod commit;
+pub(crate) mod container;
 pub(crate) mod cp;
+pub(crate) mod create;
 pub(crate) mod df;
 pub(crate) mod diff;
 pub(crate) mod exec;
+pub(crate) mod exists;
 pub(crate) mod export;
 pub(crate) mod format;
 pub(crate) mod help;
@@ -29,6 +32,7 @@ pub(crate) mod port;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod rename;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod rmi;

@@ -27,7 +27,7 @@ const METACHARACTERS: &[u8] = b"|&;<>()$`\\\"'*?[]#~={}!";
     override_usage = "bocker run [OPTIONS] IMAGE [COMMAND [ARG]...]\n       bocker run [OPTIONS] --rootfs DIR [COMMAND [ARG]...]"
 )]
 pub(crate) struct Args {
-    /// Call the container so, beside its id
+    /// Call the container so, beside its id (default: two words)
     #[arg(long)]
     name: Option<String>,
     /// Leave it running, and print its id
@@ -133,6 +133,18 @@ pub(crate) struct Args {
     /// Set a label, as NAME=VALUE
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
+    /// Set the labels of a file, a NAME=VALUE each line
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<OsString>,
+    /// Write the id to a file that must not be there yet
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<OsString>,
+    /// When to pull the image: always, missing or never
+    #[arg(long, value_name = "WHEN", default_value = "missing")]
+    pull: Pull,
+    /// Show no progress of a pull
+    #[arg(short, long)]
+    quiet: bool,
     /// Use a view of this directory instead of an image
     #[arg(long, value_name = "DIR")]
     rootfs: Option<OsString>,
@@ -144,6 +156,15 @@ pub(crate) struct Args {
     pub(crate) words: Vec<OsString>,
 }
 
+/// When an image is pulled before a container is made of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pull {
+    Always,
+    #[default]
+    Missing,
+    Never,
+}
+
 /// What the container is made from.
 enum Root<'a> {
     Image(&'a str),
@@ -151,34 +172,66 @@ enum Root<'a> {
 }
 
 pub(crate) fn run(session: &Session, args: &Args, line: &[OsString]) -> Result<u8> {
-    let (root, words) = args.root()?;
-    refuse_half_a_terminal(args.interactive && !args.detach, args.tty)?;
-    let environment = environment(&args.env, &args.env_file)?;
-    if let Some(name) = args
-        .name
-        .as_deref()
-        .filter(|name| !containers::is_name(name))
-    {
-        return Err(Error::new(
-            Kind::Invalid,
-            format!("'{name}' is no name for a container"),
-        )
-        .hint("use two or more of a-z, A-Z, 0-9, _ . -, the first a letter or digit"));
-    }
-    if let Root::Image(name) = root {
-        image::pull_if_missing(session, name)?;
-    }
-    let words = match words {
-        [line] if is_shell_line(line) && !args.has_entrypoint(&root)? => {
-            vec!["/bin/sh".into(), "-c".into(), line.clone()]
-        }
-        words => words.to_vec(),
+    let plan = args.plan(session, line, "run")?;
+    let way = Way {
+        detach: args.detach,
+        interactive: args.interactive,
+        rm: args.rm,
     };
-    let pipeline = args.pipeline(session, &root, words, environment, line)?;
+    let mut pipeline = way.pipeline(session, plan.stages, plan.spawn, &plan.words)?;
+    pipeline.document = Some(plan.document);
     session.run(&pipeline)
 }
 
+/// What the options of `run` and `create` come to.
+pub(crate) struct Plan {
+    /// The first document: what no stage knows by itself.
+    pub(crate) document: String,
+    /// Those that make what the container runs in.
+    pub(crate) stages: Vec<Stage>,
+    /// The verb of bocker-spawn, without the command.
+    pub(crate) spawn: Stage,
+    /// The command.
+    pub(crate) words: Vec<OsString>,
+}
+
 impl Args {
+    /// Whether nobody waits for the container's end.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.detach
+    }
+
+    /// Checks what can be checked here, sees to it that the image is there, and says what the stages are to do.
+    pub(crate) fn plan(&self, session: &Session, line: &[OsString], verb: &str) -> Result<Plan> {
+        let (root, words) = self.root()?;
+        refuse_half_a_terminal(self.interactive && !self.detach && verb == "run", self.tty)?;
+        let environment = environment(&self.env, &self.env_file)?;
+        let labels = labels(&self.label, &self.label_file)?;
+        let is_name = |name: &&String| !containers::is_name(name);
+        if let Some(name) = self.name.as_ref().filter(is_name) {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("'{name}' is no name for a container"),
+            )
+            .hint("use two or more of a-z, A-Z, 0-9, _ . -, the first a letter or digit"));
+        }
+        if let Root::Image(name) = root {
+            image::provide(session, name, self.pull, self.quiet)?;
+        }
+        let words = match words {
+            [line] if is_shell_line(line) && !self.has_entrypoint(&root)? => {
+                vec!["/bin/sh".into(), "-c".into(), line.clone()]
+            }
+            words => words.to_vec(),
+        };
+        Ok(Plan {
+            document: self.document(session.limits, labels, line, verb),
+            stages: self.stages(session, &root)?,
+            spawn: self.spawn(session, verb, environment)?,
+            words,
+        })
+    }
+
     /// The image or directory, and the words of the command.
     fn root(&self) -> Result<(Root<'_>, &[OsString])> {
         if let Some(directory) = &self.rootfs {
@@ -207,14 +260,8 @@ impl Args {
         }
     }
 
-    fn pipeline(
-        &self,
-        session: &Session,
-        root: &Root<'_>,
-        words: Vec<OsString>,
-        environment: Vec<OsString>,
-        line: &[OsString],
-    ) -> Result<Pipeline> {
+    /// Root, network and cgroup.
+    fn stages(&self, session: &Session, root: &Root<'_>) -> Result<Vec<Stage>> {
         let snap = session
             .stage(Piece::Snap, "create")?
             .flag("--read-only", self.read_only)
@@ -225,6 +272,8 @@ impl Args {
             .options("--tmpfs", &self.tmpfs)
             .options("--volumes-from", &self.volumes_from)
             .options("--storage-opt", &self.storage_opt)
+            .flag("--generate-name", self.name.is_none())
+            .option("--cidfile", self.cidfile.as_ref())
             .arg("-");
         let snap = match root {
             Root::Image(name) => snap.arg(name),
@@ -244,24 +293,19 @@ impl Args {
             .options("--dns", &self.dns)
             .options("--dns-search", &self.dns_search)
             .options("--dns-option", &self.dns_option);
-        let stages = vec![snap, net, self.cg(session)?];
-        let spawn = session
-            .stage(Piece::Spawn, "run")?
+        Ok(vec![snap, net, self.cg(session)?])
+    }
+
+    fn spawn(&self, session: &Session, verb: &str, environment: Vec<OsString>) -> Result<Stage> {
+        Ok(session
+            .stage(Piece::Spawn, verb)?
             .flag("--tty", self.tty)
             .options("--env", environment)
             .option("--workdir", self.workdir.as_ref())
             .option("--user", self.user.as_ref())
             .option("--entrypoint", self.entrypoint.as_ref())
             .option("--stop-signal", self.stop_signal.as_ref())
-            .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string()));
-        let way = Way {
-            detach: self.detach,
-            interactive: self.interactive,
-            rm: self.rm,
-        };
-        let mut pipeline = way.pipeline(session, stages, spawn, &words)?;
-        pipeline.document = Some(self.document(session.limits, line));
-        Ok(pipeline)
+            .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string())))
     }
 
     fn cg(&self, session: &Session) -> Result<Stage> {
@@ -287,26 +331,25 @@ impl Args {
             ]))
     }
 
-    /// The first document: what no stage knows by itself.
-    fn document(&self, limits: Limits, line: &[OsString]) -> String {
+    fn document(
+        &self,
+        limits: Limits,
+        labels: Map<String, Value>,
+        line: &[OsString],
+        verb: &str,
+    ) -> String {
         let mut bocker = Map::new();
         bocker.insert("version".into(), bocker_pipe::document::VERSION.into());
         if let Some(name) = &self.name {
             bocker.insert("name".into(), name.as_str().into());
         }
-        if !self.label.is_empty() {
-            let labels: Map<String, Value> = self
-                .label
-                .iter()
-                .map(|label| label.split_once('=').unwrap_or((label, "")))
-                .map(|(name, value)| (name.to_owned(), value.into()))
-                .collect();
+        if !labels.is_empty() {
             bocker.insert("labels".into(), labels.into());
         }
         if self.rm {
             bocker.insert(bocker_pipe::document::RM.into(), true.into());
         }
-        bocker.insert("command".into(), as_typed(limits, line).into());
+        bocker.insert("command".into(), as_typed(limits, line, verb).into());
         json!({ "bocker": bocker }).to_string()
     }
 }
@@ -327,10 +370,6 @@ impl Way {
         spawn: Stage,
         words: &[OsString],
     ) -> Result<Pipeline> {
-        let with_command = |stage: Stage| match words.is_empty() {
-            true => stage,
-            false => stage.arg("--").args(words),
-        };
         if self.detach {
             let mut on_exit = session.tools.own_elsewhere().into_iter();
             let spawn = spawn
@@ -339,7 +378,7 @@ impl Way {
                 .options("--on-arg", on_exit)
                 .options("--on-arg", ["cleanup"])
                 .options("--on-arg", self.rm.then_some("--rm"));
-            stages.push(with_command(spawn));
+            stages.push(with_command(spawn, words));
             stages.push(session.own_stage("cleanup").arg("--unless-running"));
             return Ok(Pipeline::new(stages));
         }
@@ -348,7 +387,7 @@ impl Way {
             .option("--stdin", stdin)
             .arg("--stdout")
             .arg(STDOUT.to_string());
-        stages.push(with_command(spawn));
+        stages.push(with_command(spawn, words));
         stages.extend(cleanup::teardown(session, self.rm)?.stages);
         let mut pipeline = Pipeline::new(stages).discarded();
         pipeline.carries_stdin = self.interactive;
@@ -357,9 +396,17 @@ impl Way {
     }
 }
 
+/// A stage of bocker-spawn, with the container's command.
+pub(crate) fn with_command(spawn: Stage, words: &[OsString]) -> Stage {
+    match words.is_empty() {
+        true => spawn,
+        false => spawn.arg("--").args(words),
+    }
+}
+
 /// The command line from the verb on, with the limits that it depends on.
-fn as_typed(limits: Limits, line: &[OsString]) -> Vec<String> {
-    let from_verb = line.iter().skip(1).skip_while(|word| *word != "run");
+fn as_typed(limits: Limits, line: &[OsString], verb: &str) -> Vec<String> {
+    let from_verb = line.iter().skip(1).skip_while(|word| *word != verb);
     let words = from_verb.map(|word| word.to_string_lossy().into_owned());
     std::iter::once("bocker".to_owned())
         .chain(limits.as_options())
@@ -390,6 +437,18 @@ fn is_shell_line(word: &OsStr) -> bool {
 /// A name alone stands for the caller's variable, and for none when the caller has none, as in docker.
 pub(crate) fn environment(options: &[OsString], files: &[OsString]) -> Result<Vec<OsString>> {
     let mut variables = Vec::new();
+    for line in lines(files)? {
+        variables.extend(variable(&line)?);
+    }
+    for option in options {
+        variables.extend(variable(option)?);
+    }
+    Ok(variables)
+}
+
+/// The lines of files that are neither empty nor comments.
+fn lines(files: &[OsString]) -> Result<Vec<OsString>> {
+    let mut lines = Vec::new();
     for file in files {
         let text = fs::read(file).doing(|| format!("read {}", file.display()))?;
         for line in text
@@ -398,14 +457,31 @@ pub(crate) fn environment(options: &[OsString], files: &[OsString]) -> Result<Ve
         {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if !line.is_empty() && !line.starts_with(b"#") {
-                variables.extend(variable(&OsString::from_vec(line.to_vec()))?);
+                lines.push(OsString::from_vec(line.to_vec()));
             }
         }
     }
-    for option in options {
-        variables.extend(variable(option)?);
+    Ok(lines)
+}
+
+/// The labels of the files, then those of the options, each as NAME=VALUE or NAME: a later one wins.
+fn labels(options: &[String], files: &[OsString]) -> Result<Map<String, Value>> {
+    let mut labels = Map::new();
+    for line in lines(files)?
+        .iter()
+        .map(|line| line.to_string_lossy())
+        .chain(options.iter().map(Into::into))
+    {
+        let (name, value) = line.split_once('=').unwrap_or((&line, ""));
+        if name.trim().is_empty() {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("'{line}' is no label: its name is missing"),
+            ));
+        }
+        labels.insert(name.to_owned(), value.into());
     }
-    Ok(variables)
+    Ok(labels)
 }
 
 fn variable(text: &OsStr) -> Result<Option<OsString>> {
@@ -467,9 +543,21 @@ mod tests {
             "run",
         ]);
         assert_eq!(
-            as_typed(Limits::default(), &line),
+            as_typed(Limits::default(), &line, "run"),
             ["bocker", "run", "--rm", "img", "run"]
         );
+    }
+
+    #[test]
+    fn a_label_has_a_name_and_perhaps_a_value() {
+        let given = ["a=b=c", "d", "a=e"].map(str::to_owned);
+        assert_eq!(
+            Value::from(labels(&given, &[]).unwrap()),
+            json!({"a": "e", "d": ""})
+        );
+        for nameless in ["", "=x", " =x"] {
+            assert!(labels(&[nameless.to_owned()], &[]).is_err(), "{nameless:?}");
+        }
     }
 
     #[test]
