@@ -10,6 +10,9 @@ mod delete;
 pub mod extra;
 mod files;
 mod firewall;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
 mod host;
 mod inspect;

@@ -31,3 +31,29 @@ fn is_name(text: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
+
+/// A list reads back the same; a result says the same in every version; and names are such as can be part of paths.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    use serde_json::Value;
+
+    let _ = result::Refused::parse(bytes);
+    if let Ok(outcome) = result::Outcome::parse(bytes) {
+        for version in version::Version::ALL {
+            let Ok(again) = result::Outcome::of(outcome.in_version(version)) else {
+                panic!("a result cannot be read in {version}");
+            };
+            assert_eq!(again.addresses, outcome.addresses);
+            assert_eq!(again.routes, outcome.routes);
+        }
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
+        return;
+    };
+    if let Ok(list) = list::List::parse(value.clone()) {
+        let kinds = list.plugins.iter().map(|plugin| &plugin.kind);
+        assert!(kinds.chain([&list.name]).all(|name| is_name(name)));
+        assert_eq!(list::List::parse(list.source.clone()).ok(), Some(list));
+    }
+    plugin::fuzz(value);
+}

@@ -175,3 +175,11 @@ fn versions(input: &Value) -> Answer {
         supported_versions: Version::ALL.map(Version::as_str),
     })))
 }
+
+/// A configuration is taken, or refused with a code.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(input: Value) {
+    if let Ok(config) = Config::parse(input, &mut Version::LATEST.clone()) {
+        assert!(super::is_name(&config.name));
+    }
+}
