@@ -74,14 +74,6 @@ pub(crate) fn remove_empty(folder: &Path) -> Result<()> {
     }
 }
 
-/// Removes a file. Already gone is success.
-pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.doing(|| format!("remove {}", path.display())),
-    }
-}
-
 /// The bridges of which there are leases, or were: the folders beside the records of switches.
 pub(crate) fn bridges_with_leases() -> Result<Vec<String>> {
     let folder = folder();

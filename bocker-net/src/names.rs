@@ -243,7 +243,7 @@ impl Names {
         }
         // Nobody is about to while the lock is held.
         let _guard = self.lock()?;
-        host::remove_file(&new)
+        bocker_pipe::files::remove(&new)
     }
 
     /// Removes all of it, for one who knows that nobody is on any network.
@@ -314,7 +314,7 @@ impl Names {
             }
             let (path, new) = (self.folder.join(bridge), self.folder.join(NEW));
             match table.0.is_empty() {
-                true => host::remove_file(&path)?,
+                true => bocker_pipe::files::remove(&path)?,
                 false => fs::write(&new, table.text())
                     .and_then(|()| fs::rename(&new, &path))
                     .doing(|| format!("write {}", path.display()))?,

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::error::Failures;
-use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, files, paths};
 use serde::{Deserialize, Serialize};
 
 use crate::BRIDGE;
@@ -231,7 +231,7 @@ impl Network {
 
     /// Removes the definition. Already gone is success.
     pub(crate) fn forget(&self) -> Result<()> {
-        remove_file(&path(&self.name))?;
+        files::remove(&path(&self.name))?;
         tidy()
     }
 
@@ -249,16 +249,9 @@ impl Network {
     }
 }
 
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.doing(|| format!("remove {}", path.display())),
-    }
-}
-
 /// Removes what one has left who was killed as it wrote a definition, for one who holds the lock of all networks.
 pub(crate) fn tidy() -> Result<()> {
-    remove_file(&folder().join(NEW))?;
+    files::remove(&folder().join(NEW))?;
     // As long as there are definitions, it stays.
     let _ = fs::remove_dir(folder());
     Ok(())

@@ -171,17 +171,8 @@ struct Options {
 impl Options {
     fn read(call: &mut Call, allowed: &[&str]) -> Result<Options> {
         let mut options = Options::default();
-        while let Some(arg) = call.arg()? {
-            let option = match arg {
-                Arg::Value(word) => {
-                    let text = word.to_str().ok_or_else(|| call.unexpected(&word))?;
-                    options.names.push(text.to_owned());
-                    continue;
-                }
-                Arg::Option(option) => option,
-            };
-            match option.as_str() {
-                option if !allowed.contains(&option) => return Err(call.unknown(option)),
+        options.names = call.words(allowed, |call, option| {
+            match option {
                 "--subnet" => options.subnets.push(call.text()?.parse()?),
                 "--ip-range" => options.ranges.push(call.text()?.parse()?),
                 "--gateway" => options.gateways.push(gateway(&call.text()?)?),
@@ -197,7 +188,8 @@ impl Options {
                 "--ipv6" => options.ipv6 = true,
                 _ => options.force = true,
             }
-        }
+            Ok(())
+        })?;
         Ok(options)
     }
 

@@ -10,6 +10,7 @@ pub mod containers;
 pub mod document;
 pub mod error;
 pub mod events;
+pub mod files;
 #[cfg(all(any(test, fuzzing), feature = "layout"))]
 #[doc(hidden)]
 pub mod fuzz;

@@ -201,6 +201,26 @@ impl Call {
         }
     }
 
+    /// All arguments of a verb: it answers the words, and gives `take` each option, which has to be one of those allowed.
+    pub fn words(
+        &mut self,
+        allowed: &[&str],
+        mut take: impl FnMut(&mut Call, &str) -> Result<()>,
+    ) -> Result<Vec<String>> {
+        let mut words = Vec::new();
+        while let Some(arg) = self.arg()? {
+            match arg {
+                Arg::Value(word) => match word.to_str() {
+                    Some(text) => words.push(text.to_owned()),
+                    None => return Err(self.unexpected(&word)),
+                },
+                Arg::Option(option) if allowed.contains(&&*option) => take(self, &option)?,
+                Arg::Option(option) => return Err(self.unknown(&option)),
+            }
+        }
+        Ok(words)
+    }
+
     /// The arguments of a verb on one container: its id or name, if one is given, and `--force` where the verb knows it.
     pub fn container(&mut self, mut force: Option<&mut bool>) -> Result<Option<String>> {
         let mut found = None;

@@ -1,12 +1,12 @@
 //! A container's folder, `BOCKER_ROOT/containers/<id>`: what bocker-snap keeps in it, and the mount of its root.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::Digest;
-use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers, lock, paths};
+use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers, files, lock, paths};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 
@@ -112,18 +112,9 @@ impl Folder {
 
     /// Writes a file that others read only under its own name, so that they see all of it or nothing.
     fn replace(&self, name: &str, bytes: io::Result<Vec<u8>>) -> Result<()> {
-        let (path, new) = (self.0.join(name), self.0.join(format!("{name}.new")));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&bytes?)?;
-            fs::rename(&new, &path)
-        };
-        write().doing(|| format!("write {}", path.display()))
+        let path = self.0.join(name);
+        let bytes = bytes.doing(|| format!("write {}", path.display()))?;
+        files::replace(&path, &bytes)
     }
 
     /// Whether bocker-spawn has taken it over: then it is kept until somebody deletes it.

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use bocker_pipe::state::State;
 use bocker_pipe::{
-    Arg, Call, Document, Error, Id, Kind, Result, Step, claim, containers, lock, paths, time,
+    Arg, Call, Document, Error, Id, Kind, Result, Step, claim, containers, files, lock, paths, time,
 };
 
 use crate::options::{process_option, take_command};
 use crate::process::Request;
 use crate::record::{self, SpawnMember};
 use crate::requested::Requested;
-use crate::{STAGE, files, show, spec};
+use crate::{STAGE, show, spec};
 
 /// The host name of a container that nobody has given an id.
 const NAMELESS: &str = "bocker";

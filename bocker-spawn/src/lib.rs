@@ -9,7 +9,6 @@ mod child;
 mod container;
 mod create;
 mod exec;
-mod files;
 mod holders;
 mod keys;
 mod log;

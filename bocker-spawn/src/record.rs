@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 
 use bocker_pipe::document::ExitMember;
 use bocker_pipe::state::State;
-use bocker_pipe::{Document, Doing, Result, containers};
+use bocker_pipe::{Document, Doing, Result, containers, files};
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use crate::process;
 use crate::requested::Requested;
 

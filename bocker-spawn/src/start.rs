@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bocker_pipe::lock::{self, Alive, Lock};
 use bocker_pipe::state::State;
 use bocker_pipe::{
-    Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, paths, time,
+    Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, files, paths, time,
 };
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
@@ -20,7 +20,7 @@ use crate::serve::Server;
 use crate::socket::{Hello, Size};
 use crate::streams::{Input, Streams};
 use crate::sys::{self, Side};
-use crate::{STAGE, cgroups, child, files, procfs, seal, show, spec, tty};
+use crate::{STAGE, cgroups, child, procfs, seal, show, spec, tty};
 
 /// What the steps work on.
 pub(crate) struct Context {

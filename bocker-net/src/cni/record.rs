@@ -1,13 +1,12 @@
 //! What DEL needs, on disk before ADD begins: `/run/bocker/<id>/cni`. By it alone plugins are called that remove something, or
 //! after a restart of the machine by the document that bocker-spawn has stored; never by one that came down a pipe.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, containers, paths};
+use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, containers, files, paths};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use serde::{Deserialize, Serialize};
@@ -104,23 +103,15 @@ impl Kept {
 
     /// Writes it, whole or not at all.
     pub(crate) fn write(&self, id: &Id) -> Result<()> {
-        let (path, new) = (Kept::path(id), paths::claim(id).join(RECORD_NEW));
-        let write = || {
-            let mut options = OpenOptions::new();
-            let options = options.write(true).create(true).truncate(true).mode(0o600);
-            options.open(&new)?.write_all(&serde_json::to_vec(self)?)?;
-            fs::rename(&new, &path)
-        };
-        write().doing(|| format!("write {}", path.display()))
+        let path = Kept::path(id);
+        let bytes = serde_json::to_vec(self).doing(|| format!("write {}", path.display()))?;
+        files::replace(&path, &bytes)
     }
 
     /// Nothing is left to be removed. Already gone is success.
     pub(crate) fn remove(id: &Id) -> Result<()> {
         for path in [paths::claim(id).join(RECORD_NEW), Kept::path(id)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                result => result.doing(|| format!("remove {}", path.display()))?,
-            }
+            files::remove(&path)?;
         }
         Ok(())
     }

@@ -97,17 +97,8 @@ struct Options {
 impl Options {
     fn read(call: &mut Call, allowed: &[&str]) -> Result<Options> {
         let mut options = Options::default();
-        while let Some(arg) = call.arg()? {
-            let option = match arg {
-                Arg::Value(word) => {
-                    let text = word.to_str().ok_or_else(|| call.unexpected(&word))?;
-                    options.names.push(text.to_owned());
-                    continue;
-                }
-                Arg::Option(option) => option,
-            };
-            match option.as_str() {
-                option if !allowed.contains(&option) => return Err(call.unknown(option)),
+        options.names = call.words(allowed, |call, option| {
+            match option {
                 "--label" => {
                     let (name, value) = label(&call.text()?);
                     options.labels.insert(name, value);
@@ -116,7 +107,8 @@ impl Options {
                 "-a" | "--all" => options.all = true,
                 _ => options.force = true,
             }
-        }
+            Ok(())
+        })?;
         Ok(options)
     }
 

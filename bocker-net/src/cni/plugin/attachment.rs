@@ -1,12 +1,10 @@
 //! Which of our ids an attachment of another runtime has. Theirs are a container's id and an interface, too long for the names
 //! of our objects: ours is made of a hash of both and the network's name, and the claim says of what.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, paths};
+use bocker_pipe::{Doing, Error, Id, Kind, Result, claim, files, paths};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -81,14 +79,9 @@ impl Attachment {
 
     /// Says in the claim what it is for, whole or not at all.
     pub(super) fn write(&self, id: &Id) -> Result<()> {
-        let (path, new) = (path(id), paths::claim(id).join(RECORD_NEW));
-        let write = || {
-            let mut options = OpenOptions::new();
-            let options = options.write(true).create(true).truncate(true).mode(0o600);
-            options.open(&new)?.write_all(&serde_json::to_vec(self)?)?;
-            fs::rename(&new, &path)
-        };
-        write().doing(|| format!("write {}", path.display()))
+        let path = path(id);
+        let bytes = serde_json::to_vec(self).doing(|| format!("write {}", path.display()))?;
+        files::replace(&path, &bytes)
     }
 }
 
@@ -106,10 +99,7 @@ pub(crate) fn read(id: &Id) -> Option<Attachment> {
 pub(crate) fn forget(id: &Id) -> Result<()> {
     for name in [RECORD_NEW, RECORD] {
         let path = paths::claim(id).join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            result => result.doing(|| format!("remove {}", path.display()))?,
-        }
+        files::remove(&path)?;
     }
     Ok(())
 }

@@ -5,10 +5,10 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use bocker_pipe::{Doing, Result};
+use crate::{Doing, Result};
 
 /// Replaces `path`, readable by root only: written beside it, then renamed over it.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let doing = || format!("write {}", path.display());
@@ -31,7 +31,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Removes a file; gone already is success.
-pub(crate) fn remove(path: &Path) -> Result<()> {
+pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).doing(|| format!("remove {}", path.display()))
@@ -41,7 +41,7 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 }
 
 /// The content of a file that may not be there.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -50,7 +50,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 /// Puts back what [`read`] answered.
-pub(crate) fn restore(path: &Path, before: Option<&[u8]>) -> Result<()> {
+pub fn restore(path: &Path, before: Option<&[u8]>) -> Result<()> {
     match before {
         Some(bytes) => replace(path, bytes),
         None => remove(path),
