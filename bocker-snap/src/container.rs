@@ -6,7 +6,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::layout::Digest;
-use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers, files, lock, paths};
+use bocker_pipe::{
+    Document, Doing, Error, Id, Kind, Result, claim, containers, files, lock, paths,
+};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use serde::{Deserialize, Serialize};
 

@@ -16,6 +16,8 @@ use crate::tools::Piece;
 
 /// What it is called in the list of what is removed.
 const KIND: &str = "network";
+/// The one that is there for all that name no other.
+const DEFAULT: &str = "bridge";
 /// The only kind of networks that there is, in docker's word.
 const DRIVER: &str = "bridge";
 /// docker's own names for what bocker-net has options for.
@@ -311,9 +313,16 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
     objects::prune(session, prune, &names)
 }
 
-/// Those that nobody uses.
-pub(crate) fn unused(session: &Session) -> Result<Vec<String>> {
-    objects::unused(session, &stage(session, "prune")?, KIND)
+/// Those that nobody uses but containers which are about to go.
+pub(crate) fn unused(session: &Session, going: &[Id]) -> Result<Vec<String>> {
+    let (networks, _) = objects::read::<Network>(session, &stage(session, "list")?)?;
+    let goes = |id: &String| going.iter().any(|one| one.as_str() == id);
+    let networks = networks.into_iter();
+    let names = networks
+        .filter(|network| network.name != DEFAULT && network.used_by.iter().all(goes))
+        .map(|network| network.name)
+        .collect();
+    objects::listed(names, KIND)
 }
 
 /// Removes those of them that are still such.

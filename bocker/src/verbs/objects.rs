@@ -60,7 +60,11 @@ pub(crate) fn remove(session: &Session, stage: &Stage, names: &[String]) -> Resu
 pub(crate) fn unused(session: &Session, prune: &Stage, kind: &str) -> Result<Vec<String>> {
     let listed = session.read(&prune.clone().arg("--dry-run"))?;
     let names = listed.iter().filter_map(|line| line["name"].as_str());
-    let names: Vec<String> = names.map(str::to_owned).collect();
+    self::listed(names.map(str::to_owned).collect(), kind)
+}
+
+/// Says which of the `kind` are to be removed.
+pub(crate) fn listed(names: Vec<String>, kind: &str) -> Result<Vec<String>> {
     for name in &names {
         say(&format!("{kind}: {name}"))?;
     }

@@ -128,7 +128,8 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         true => volume::anonymous(session)?,
         false => Vec::new(),
     };
-    let networks = network::unused(session)?;
+    let going: Vec<Id> = dead.iter().map(|container| container.id.clone()).collect();
+    let networks = network::unused(session, &going)?;
     let is_clean = leftovers.is_empty()
         && dead.is_empty()
         && images.is_empty()
@@ -150,10 +151,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
             code = EXIT_FAILED;
         }
     }
-    let ids: Vec<String> = dead
-        .iter()
-        .map(|container| container.id.to_string())
-        .collect();
+    let ids: Vec<String> = going.iter().map(Id::to_string).collect();
     let worst = each(&ids, |name| {
         let id = Id::parse(name)?;
         let is_there = || containers::load(&id).is_ok();
