@@ -79,8 +79,8 @@ impl Client {
         };
         let hello = Hello {
             stdin: client.stdin.is_some(),
-            stdout: true,
-            stderr: true,
+            stdout: !options.no_stdout,
+            stderr: !options.no_stderr,
         };
         let size = client.size();
         Ok((client, theirs, hello, size))

@@ -80,6 +80,8 @@ pub(crate) enum Verb {
     Ps(verbs::ps::Args),
     Port(verbs::port::Args),
     Exec(verbs::exec::Args),
+    Attach(verbs::attach::Args),
+    Wait(verbs::wait::Args),
     Logs(verbs::logs::Args),
     Commit(verbs::commit::Args),
     Diff(verbs::diff::Args),

@@ -116,6 +116,8 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Ps(args) => verbs::ps::run(session, &args),
         Verb::Port(args) => verbs::port::run(session, &args),
         Verb::Exec(args) => verbs::exec::run(session, &args),
+        Verb::Attach(args) => verbs::attach::run(session, &args),
+        Verb::Wait(args) => verbs::wait::run(session, &args),
         Verb::Logs(args) => verbs::logs::run(session, &args),
         Verb::Commit(args) => verbs::commit::run(session, &args),
         Verb::Diff(args) => verbs::diff::run(session, &args),

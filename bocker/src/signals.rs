@@ -35,6 +35,14 @@ pub(crate) fn interrupted() -> Result<()> {
     }
 }
 
+/// From now on an ending signal does nothing to this process: for a stage of a pipeline that takes things down.
+pub(crate) fn ignore() -> Result<()> {
+    for signal in ENDING {
+        sys::ignore(signal).doing(|| "ignore a signal".into())?;
+    }
+    Ok(())
+}
+
 /// As long as it lives, an ending signal does not end this process.
 #[derive(Debug)]
 pub(crate) struct Watch {

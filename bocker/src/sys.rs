@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bocker_pipe::{Doing, Result};
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{ForkResult, Pid};
 
@@ -25,6 +25,12 @@ pub(crate) fn carry(from: impl AsFd, number: i32) -> Result<OwnedFd> {
     // SAFETY: no value of this program owns the number: it is called for 3 and 4 before a pipeline's own descriptors are
     // opened, none of which lives longer than the pipeline; what a caller left open there, nobody here owns.
     unsafe { nix::unistd::dup2_raw(from, number) }.doing(|| format!("open descriptor {number}"))
+}
+
+/// Ignores a signal; so do the programs that are started from here on.
+pub(crate) fn ignore(signal: Signal) -> nix::Result<()> {
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map(drop)
 }
 
 /// A signal that came.

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::terminal::Terminal;
+
 /// How long a program may take unless the test says otherwise. Only a hang takes as long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -75,6 +77,16 @@ impl Call {
     /// When it cannot be started.
     pub fn spawn(self) -> Running {
         self.spawn_with(|_| ())
+    }
+
+    /// Starts the program at a terminal of its own.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn at_terminal(self, rows: u16, columns: u16) -> Terminal {
+        let mut command = Command::new(&self.argv[0]);
+        command.args(&self.argv[1..]).env_clear().envs(&self.env);
+        Terminal::start(command, rows, columns)
     }
 
     /// The same, once `prepare` has had a look.

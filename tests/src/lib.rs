@@ -29,6 +29,7 @@ mod registry;
 mod root;
 mod session;
 mod steps;
+mod terminal;
 mod tree;
 
 pub use bins::bin_dir;
@@ -47,4 +48,5 @@ pub use registry::Registry;
 pub use root::{Container, Root};
 pub use session::Session;
 pub use steps::step_names;
+pub use terminal::Terminal;
 pub use tree::{assert_same_tree, tree};

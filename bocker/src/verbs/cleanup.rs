@@ -6,8 +6,10 @@ use std::io;
 use bocker_pipe::{Document, Id, Kind, Result, containers, lock, state};
 
 use super::outcome::{Outcome, each};
+use super::stop;
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
+use crate::signals;
 use crate::tools::Piece;
 
 /// Take down what a container that has ended left
@@ -26,6 +28,9 @@ pub(crate) struct Args {
     /// End 'run -d': print the id of a container that runs, remove one that could not be started
     #[arg(long, conflicts_with = "name")]
     unless_running: bool,
+    /// End 'run -t': wait until what the container has left is taken down, and give its exit status
+    #[arg(long, requires = "unless_running")]
+    status: bool,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
@@ -33,12 +38,21 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         let id = containers::resolve(name)?;
         return session.run(&of(session, &id, args.rm)?);
     }
+    // What the stages before have made is this one's to take down, whatever comes.
+    signals::ignore()?;
     if !args.unless_running {
         return session.run(&teardown(session, args.rm)?);
     }
     let document = Document::read(io::stdin().lock())?;
     if document.error().is_none() {
-        return say(document.id()?.as_str()).map(|()| 0);
+        let id = document.id()?;
+        match (args.status, document.exit()?) {
+            (false, _) => say(id.as_str())?,
+            (true, None) => return Ok(0),
+            // The supervisor does it.
+            (true, Some(_)) => stop::until_tidied(&id)?,
+        }
+        return Ok(document.status());
     }
     // What never began is not kept: bocker-snap unmount removes it, as nothing came of it and nobody knows its id.
     let mut pipeline = teardown(session, false)?;

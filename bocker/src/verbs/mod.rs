@@ -1,5 +1,6 @@
 //! One file for each verb: what can be typed after it, and the pipelines it stands for.
 
+pub(crate) mod attach;
 pub(crate) mod cleanup;
 pub(crate) mod commit;
 pub(crate) mod container;
@@ -43,3 +44,4 @@ pub(crate) mod stop;
 pub(crate) mod system;
 pub(crate) mod tag;
 pub(crate) mod volume;
+pub(crate) mod wait;

@@ -33,6 +33,11 @@ pub(crate) struct Args {
     /// Leave it running, and print its id
     #[arg(short, long)]
     detach: bool,
+    /// Stay with this stream only: stdin, stdout or stderr
+    #[arg(short, long, value_name = "STREAM", conflicts_with = "detach")]
+    attach: Vec<Stream>,
+    #[command(flatten)]
+    leaving: Leaving,
     /// Hand stdin to the command
     #[arg(short, long)]
     pub(crate) interactive: bool,
@@ -176,6 +181,9 @@ pub(crate) fn run(session: &Session, args: &Args, line: &[OsString]) -> Result<u
     let way = Way {
         detach: args.detach,
         interactive: args.interactive,
+        tty: args.tty,
+        attach: &args.attach,
+        leaving: &args.leaving,
         rm: args.rm,
     };
     let mut pipeline = way.pipeline(session, plan.stages, plan.spawn, &plan.words)?;
@@ -300,6 +308,7 @@ impl Args {
         Ok(session
             .stage(Piece::Spawn, verb)?
             .flag("--tty", self.tty)
+            .flag("--interactive", self.interactive && verb == "create")
             .options("--env", environment)
             .option("--workdir", self.workdir.as_ref())
             .option("--user", self.user.as_ref())
@@ -354,14 +363,66 @@ impl Args {
     }
 }
 
+/// One of a command's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+/// What one who stays with a container can do beside typing.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Leaving {
+    /// The keys that leave a container's terminal and let it go on (default: ctrl-p,ctrl-q; empty for none)
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// Pass signals on to the command; without, they end this program and let the container go on
+    #[arg(long, value_name = "true|false", default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+}
+
+impl Default for Leaving {
+    fn default() -> Leaving {
+        Leaving {
+            detach_keys: None,
+            sig_proxy: true,
+        }
+    }
+}
+
+impl Leaving {
+    /// The same for a verb of bocker-spawn.
+    pub(crate) fn of(&self, stage: Stage) -> Stage {
+        stage
+            .option("--detach-keys", self.detach_keys.as_ref())
+            .flag("--sig-proxy=false", !self.sig_proxy)
+    }
+}
+
 /// How a container is started, and what becomes of it at its end.
-pub(crate) struct Way {
+pub(crate) struct Way<'a> {
     pub(crate) detach: bool,
     pub(crate) interactive: bool,
+    /// It has a terminal of its own.
+    pub(crate) tty: bool,
+    /// The streams that are attached; all if none is named.
+    pub(crate) attach: &'a [Stream],
+    pub(crate) leaving: &'a Leaving,
     pub(crate) rm: bool,
 }
 
-impl Way {
+impl Way<'_> {
+    /// Whether the container has a supervisor beside the pipeline, be it that somebody is attached to it or not: nobody stays,
+    /// or whoever does may leave it.
+    fn is_supervised(&self) -> bool {
+        self.detach || self.tty || !self.leaving.sig_proxy || !self.attach.is_empty()
+    }
+
+    fn has(&self, stream: Stream) -> bool {
+        self.attach.is_empty() || self.attach.contains(&stream)
+    }
+
     /// The pipeline of the stages that make the container, bocker-spawn, and those that tear it down, be it by a supervisor.
     pub(crate) fn pipeline(
         &self,
@@ -370,29 +431,45 @@ impl Way {
         spawn: Stage,
         words: &[OsString],
     ) -> Result<Pipeline> {
-        if self.detach {
-            let mut on_exit = session.tools.own_elsewhere().into_iter();
-            let spawn = spawn
-                .arg("--detach")
-                .option("--on-exit", on_exit.next())
-                .options("--on-arg", on_exit)
-                .options("--on-arg", ["cleanup"])
-                .options("--on-arg", self.rm.then_some("--rm"));
-            stages.push(with_command(spawn, words));
-            stages.push(session.own_stage("cleanup").arg("--unless-running"));
-            return Ok(Pipeline::new(stages));
-        }
-        let stdin = self.interactive.then_some(STDIN.to_string());
+        let carries_stdin = self.interactive && !self.detach && self.has(Stream::Stdin);
         let spawn = spawn
-            .option("--stdin", stdin)
-            .arg("--stdout")
-            .arg(STDOUT.to_string());
-        stages.push(with_command(spawn, words));
-        stages.extend(cleanup::teardown(session, self.rm)?.stages);
-        let mut pipeline = Pipeline::new(stages).discarded();
-        pipeline.carries_stdin = self.interactive;
-        pipeline.carries_stdout = true;
+            .flag("--interactive", self.interactive && !carries_stdin)
+            .option("--stdin", carries_stdin.then_some(STDIN.to_string()))
+            .option("--stdout", (!self.detach).then_some(STDOUT.to_string()));
+        let mut pipeline = match self.is_supervised() {
+            true => {
+                let mut on_exit = session.tools.own_elsewhere().into_iter();
+                let spawn = self
+                    .attached(spawn.arg("--detach"))
+                    .option("--on-exit", on_exit.next())
+                    .options("--on-arg", on_exit)
+                    .options("--on-arg", ["cleanup"])
+                    .options("--on-arg", self.rm.then_some("--rm"));
+                stages.push(with_command(spawn, words));
+                let cleanup = session.own_stage("cleanup").arg("--unless-running");
+                stages.push(cleanup.flag("--status", !self.detach));
+                Pipeline::new(stages)
+            }
+            false => {
+                stages.push(with_command(spawn, words));
+                stages.extend(cleanup::teardown(session, self.rm)?.stages);
+                Pipeline::new(stages).discarded()
+            }
+        };
+        pipeline.carries_stdin = carries_stdin;
+        pipeline.carries_stdout = !self.detach;
         Ok(pipeline)
+    }
+
+    /// With the options of one who stays.
+    fn attached(&self, spawn: Stage) -> Stage {
+        if self.detach {
+            return spawn;
+        }
+        self.leaving
+            .of(spawn.arg("--attach"))
+            .flag("--no-stdout", !self.has(Stream::Stdout))
+            .flag("--no-stderr", !self.has(Stream::Stderr))
     }
 }
 

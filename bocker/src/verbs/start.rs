@@ -4,8 +4,8 @@ use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Error, Kind, Result, lock};
 
 use super::outcome::{Outcome, each};
-use super::run::Way;
-use super::{cleanup, stop};
+use super::run::{Leaving, Way, refuse_half_a_terminal};
+use super::{attach, cleanup, stop};
 use crate::container;
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
@@ -20,18 +20,20 @@ pub(crate) struct Args {
     /// Stay with it to its end, and give its exit status
     #[arg(short, long)]
     attach: bool,
-    /// Hand stdin to it; goes with -a
-    #[arg(short, long, requires = "attach")]
+    /// The same, and hand stdin to it
+    #[arg(short, long)]
     interactive: bool,
+    #[command(flatten)]
+    leaving: Leaving,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    if args.attach {
+    if args.attach || args.interactive {
         return match args.names.as_slice() {
-            [name] => attach(session, name, args.interactive),
+            [name] => attach(session, name, args),
             _ => Err(Error::new(
                 Kind::Usage,
-                "with -a one container is started, and several are named",
+                "with -a or -i one container is started, and several are named",
             )),
         };
     }
@@ -59,19 +61,21 @@ pub(crate) fn anew(session: &Session, name: &str) -> Result<Outcome> {
     ))
 }
 
-fn attach(session: &Session, name: &str, interactive: bool) -> Result<u8> {
+fn attach(session: &Session, name: &str, args: &Args) -> Result<u8> {
     let (id, _) = container::find(name)?;
     if lock::is_alive(&id) {
-        let what = format!("Container '{name}' is running");
-        return Err(Error::new(Kind::InUse, what));
+        return attach::to(session, &id, args.interactive, &args.leaving);
     }
-    let pipeline = again(session, name, Some(interactive))?;
+    let pipeline = again(session, name, Some(args))?;
     session.run(&pipeline)
 }
 
-/// The pipeline that makes everything of the container again, detached unless stdin is said to be its or not.
-fn again(session: &Session, name: &str, attached: Option<bool>) -> Result<Pipeline> {
+/// The pipeline that makes everything of the container again, detached unless somebody stays with it.
+fn again(session: &Session, name: &str, attached: Option<&Args>) -> Result<Pipeline> {
     let (id, document) = container::find(name)?;
+    let tty = document.get("/process/terminal")?.unwrap_or(false);
+    let interactive = attached.is_some_and(|args| args.interactive);
+    refuse_half_a_terminal(interactive, tty)?;
     stop::until_tidied(&id)?;
     // Of one that was only created, or whose cleanup was killed, there is something left.
     session.run(&cleanup::of(session, &id, false)?)?;
@@ -82,7 +86,10 @@ fn again(session: &Session, name: &str, attached: Option<bool>) -> Result<Pipeli
     ];
     let way = Way {
         detach: attached.is_none(),
-        interactive: attached.unwrap_or(false),
+        interactive,
+        tty,
+        attach: &[],
+        leaving: &attached.map_or_else(Leaving::default, |args| args.leaving.clone()),
         rm: document.is_removed_at_its_end(),
     };
     way.pipeline(session, stages, session.stage(Piece::Spawn, "run")?, &[])
