@@ -224,7 +224,7 @@ pub(crate) enum Event<'a> {
 }
 
 /// What an event means for the loop.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum After {
     /// Go on.
     Continue,
@@ -328,9 +328,9 @@ impl Streams {
                 return Ok(());
             }
             let mut after = After::Continue;
-            let mut tell = |event: Event, watch: &mut Watch| match on_event(event, watch) {
-                After::Continue => {}
-                other => after = other,
+            // Of several in one round the strongest counts.
+            let mut tell = |event: Event, watch: &mut Watch| {
+                after = after.max(on_event(event, watch));
             };
             while let Some(token) = watch.due(Instant::now()) {
                 tell(Event::Due(token), watch);
