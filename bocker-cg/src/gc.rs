@@ -110,7 +110,7 @@ fn collect(
         let takes = match state {
             State::Creating => claim.is_stale(boot_id, options.grace),
             State::Created => false,
-            State::Running | State::Paused => options.force,
+            State::Running | State::Paused | State::Restarting => options.force,
             State::Exited => claim::is_over(id, boot_id, options.grace),
             // Processes in a group that was never bocker-spawn's are somebody else's.
             State::Orphaned => options.force || paths::container(id).join(CONFIG).exists(),

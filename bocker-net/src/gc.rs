@@ -228,7 +228,7 @@ fn collectable(claim: &Claim, boot_id: &str, grace: Duration) -> bool {
         }
         State::Exited => claim.is_ours() && claim::is_over(&claim.id, boot_id, grace),
         State::Created => claim.is_of_another_boot(boot_id),
-        State::Running | State::Paused | State::Orphaned => false,
+        State::Running | State::Paused | State::Restarting | State::Orphaned => false,
     }
 }
 

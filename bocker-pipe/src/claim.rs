@@ -25,8 +25,9 @@ const RECORD: &str = "claim";
 /// The same before it is whole.
 const RECORD_NEW: &str = "claim.new";
 /// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
     lock::VERBS,
+    lock::RESTARTING,
     lock::STILL,
     SOCKET_NEW,
     SOCKET,

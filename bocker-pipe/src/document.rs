@@ -57,6 +57,9 @@ pub struct ExitMember {
     /// When it ended, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<String>,
+    /// Why it could not be begun again, where its supervisor was to do that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// One entry of the OCI `mounts`.

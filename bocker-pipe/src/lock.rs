@@ -23,6 +23,8 @@ pub(crate) const VERBS: &str = "lock";
 pub(crate) const ALIVE: &str = "alive";
 /// The same before it is locked.
 pub(crate) const ALIVE_NEW: &str = "alive.new";
+/// In a claim's folder: there between a container's end and its next run.
+pub(crate) const RESTARTING: &str = "restarting";
 /// In a claim's folder: there while a container stands still for some work, and locked as long as that goes on.
 pub(crate) const STILL: &str = "still";
 /// The byte of it that is locked as long as the container runs; those after it, as long as the supervisor does.
@@ -139,11 +141,26 @@ impl Alive {
         let folder = paths::claim(id);
         let (path, new) = (folder.join(ALIVE), folder.join(ALIVE_NEW));
         let doing = || format!("lock {}", path.display());
+        remove(&folder.join(RESTARTING))?;
         let file = open(&new).doing(doing)?;
         fcntl(&file, FcntlArg::F_OFD_SETLK(&lock_of(libc::F_WRLCK, 0, 0))).doing(doing)?;
         // Under its own name only when locked: unlocked, it would be that of a supervisor that was killed.
         fs::rename(&new, &path).doing(doing)?;
         Ok(Alive { file, path })
+    }
+
+    /// The container's process has ended, and another will follow: it is
+    /// [`State::Restarting`](crate::state::State::Restarting) until [`Alive::runs_again`].
+    pub fn restarts(&self) -> Result<()> {
+        let path = self.path.with_file_name(RESTARTING);
+        open(&path)
+            .map(drop)
+            .doing(|| format!("make {}", path.display()))
+    }
+
+    /// The next process runs, or there will be none.
+    pub fn runs_again(&self) -> Result<()> {
+        remove(&self.path.with_file_name(RESTARTING))
     }
 
     /// The container has ended: it is [`Supervisor::Tidies`] from now on.
@@ -167,7 +184,13 @@ impl Alive {
 /// Forgets a supervisor that was killed, for one who has done what it left undone and holds the lock of [`verbs`].
 pub fn forget(id: &Id) -> Result<()> {
     claim::forget_socket(id)?;
+    remove(&paths::claim(id).join(RESTARTING))?;
     remove(&paths::claim(id).join(ALIVE))
+}
+
+/// Whether its supervisor waits, or was killed while it did, until it begins the container again.
+pub fn is_between_runs(id: &Id) -> bool {
+    paths::claim(id).join(RESTARTING).exists()
 }
 
 fn remove(path: &Path) -> Result<()> {

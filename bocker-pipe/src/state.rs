@@ -21,6 +21,8 @@ pub enum State {
     Running,
     /// Running, and its cgroup is frozen.
     Paused,
+    /// Its process has ended, and its supervisor will make another.
+    Restarting,
     /// A process lives and no supervisor does.
     Orphaned,
     /// Its end is recorded, or it can no longer be running.
@@ -35,6 +37,7 @@ impl State {
             State::Created => "created",
             State::Running => "running",
             State::Paused => "paused",
+            State::Restarting => "restarting",
             State::Orphaned => "orphaned",
             State::Exited => "exited",
         }
@@ -46,6 +49,7 @@ impl State {
         let has = |name: &str| Path::new(&folder).join(name).exists();
         State::decide(
             lock::is_alive(id),
+            || lock::is_between_runs(id),
             has(containers::CONFIG),
             || has(containers::STATUS) || said(id).is_some_and(|state| state != State::Created),
             has_processes,
@@ -55,12 +59,14 @@ impl State {
 
     fn decide(
         alive: bool,
+        is_between_runs: impl Fn() -> bool,
         handed_over: bool,
         ended: impl Fn() -> bool,
         has_processes: impl Fn() -> bool,
         is_frozen: impl Fn() -> bool,
     ) -> State {
         match () {
+            () if alive && is_between_runs() => State::Restarting,
             () if alive && is_frozen() => State::Paused,
             () if alive => State::Running,
             () if has_processes() => State::Orphaned,
@@ -107,11 +113,13 @@ mod tests {
 
     #[test]
     fn the_kernel_decides_before_the_files() {
-        assert_eq!(State::decide(true, true, YES, YES, NO), State::Running);
-        assert_eq!(State::decide(true, true, NO, YES, YES), State::Paused);
-        assert_eq!(State::decide(false, true, YES, YES, NO), State::Orphaned);
-        assert_eq!(State::decide(false, true, YES, NO, NO), State::Exited);
-        assert_eq!(State::decide(false, true, NO, NO, NO), State::Created);
-        assert_eq!(State::decide(false, false, NO, NO, NO), State::Creating);
+        let decide = State::decide;
+        assert_eq!(decide(true, NO, true, YES, YES, NO), State::Running);
+        assert_eq!(decide(true, NO, true, NO, YES, YES), State::Paused);
+        assert_eq!(decide(true, YES, true, YES, NO, NO), State::Restarting);
+        assert_eq!(decide(false, YES, true, YES, YES, NO), State::Orphaned);
+        assert_eq!(decide(false, YES, true, YES, NO, NO), State::Exited);
+        assert_eq!(decide(false, NO, true, NO, NO, NO), State::Created);
+        assert_eq!(decide(false, NO, false, NO, NO, NO), State::Creating);
     }
 }

@@ -86,6 +86,10 @@ pub(crate) fn exec(call: &mut Call) -> Result<()> {
     let container = Container::find(&name)?;
     match container.state() {
         State::Running => {}
+        State::Restarting => {
+            let what = format!("Container '{name}' is between two runs");
+            return Err(Error::new(Kind::InUse, what).hint("try again in a moment"));
+        }
         State::Paused => {
             return Err(
                 Error::new(Kind::InUse, format!("Container '{name}' is paused"))

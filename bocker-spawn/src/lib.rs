@@ -23,6 +23,7 @@ mod reap;
 mod record;
 mod report;
 mod requested;
+mod restart;
 mod rooted;
 mod run;
 mod seal;

@@ -12,14 +12,13 @@ const V2: &str = "memory.events";
 const KEY: &str = "oom_kill ";
 
 /// Any kill counts, of process 1 or another. Without a memory cgroup there is nothing to know.
-pub(crate) fn happened(cgroups: &Cgroups) -> bool {
-    cgroups
-        .unique()
-        .into_iter()
-        .any(|path| [V1, V2].iter().any(|name| kills(&path.join(name)) > 0))
+pub(crate) fn kills(cgroups: &Cgroups) -> u64 {
+    let of = |path: &Path| -> u64 { [V1, V2].iter().map(|name| count(&path.join(name))).sum() };
+    // Controllers of v2 share one group, and those of v1 have no such file but one.
+    cgroups.unique().into_iter().map(of).sum()
 }
 
-fn kills(path: &Path) -> u64 {
+fn count(path: &Path) -> u64 {
     fs::read_to_string(path)
         .ok()
         .and_then(|text| {
@@ -39,9 +38,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memory");
         fs::write(&path, "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n").unwrap();
-        assert_eq!(kills(&path), 3);
+        assert_eq!(count(&path), 3);
         fs::write(&path, "low 0\noom 2\noom_kill 0\n").unwrap();
-        assert_eq!(kills(&path), 0);
-        assert_eq!(kills(Path::new("/nowhere")), 0);
+        assert_eq!(count(&path), 0);
+        assert_eq!(count(Path::new("/nowhere")), 0);
     }
 }

@@ -14,7 +14,7 @@ use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers, path
 use serde_json::json;
 
 use crate::container::Container;
-use crate::{STAGE, cgroups, oom, record, say, supervise};
+use crate::{STAGE, cgroups, oom, record, say, socket, supervise};
 
 /// An end that nobody saw: what docker records after its daemon was killed.
 const CODE_UNKNOWN: u8 = 255;
@@ -91,6 +91,13 @@ fn settle(container: Container) -> Result<Document> {
     match state {
         State::Exited | State::Orphaned if !container.is_recorded() => {
             record_unseen(container, state)
+        }
+        State::Exited if lock::is_between_runs(&container.id) => {
+            let id = &container.id;
+            say(format_args!(
+                "{id} lost its supervisor, and is not restarted; 'bocker start {id}' does"
+            ));
+            Ok(container.document)
         }
         _ => Ok(container.document),
     }
@@ -184,8 +191,8 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
     };
     let state = container.state();
     let action = match state {
-        State::Running | State::Paused if !force => return Ok(()),
-        State::Running | State::Paused | State::Orphaned => "ended",
+        State::Running | State::Paused | State::Restarting if !force => return Ok(()),
+        State::Running | State::Paused | State::Restarting | State::Orphaned => "ended",
         State::Exited if container.member.made_folder => "removed",
         State::Exited if !container.is_recorded() => "recorded",
         State::Exited | State::Creating | State::Created => return Ok(()),
@@ -193,7 +200,7 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
     if !call.dry_run() {
         match state {
             // Its supervisor records it.
-            State::Running | State::Paused => end(&container)?,
+            State::Running | State::Paused | State::Restarting => end(&container)?,
             _ => {
                 settle(container)?;
                 lock::forget(id)?;
@@ -212,11 +219,13 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
 /// Kills everything and waits until the kernel has let go of it.
 fn end(container: &Container) -> Result<()> {
     let deadline = Instant::now() + KILL_WAIT;
+    // Where there is a supervisor, it makes no other.
+    socket::stop(&container.id)?;
     loop {
         container.kill_all()?;
         if !matches!(
             container.state(),
-            State::Running | State::Paused | State::Orphaned
+            State::Running | State::Paused | State::Restarting | State::Orphaned
         ) {
             return Ok(());
         }
@@ -279,7 +288,8 @@ impl Container {
                 None => CODE_UNKNOWN,
             },
             signal,
-            oom: oom::happened(&self.cgroups),
+            oom: oom::kills(&self.cgroups) > 0,
+            error: None,
             started: self.member.started.clone(),
             finished: killed.then(|| time::now().to_string()),
         }

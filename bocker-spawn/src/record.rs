@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::process;
 use crate::requested::Requested;
+use crate::signals;
 
 /// `bocker.spawn`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +41,34 @@ pub(crate) struct SpawnMember {
     /// What was asked for, beside results, so that a later start can ask for it again.
     #[serde(default, skip_serializing_if = "Requested::is_empty")]
     pub(crate) request: Requested,
+    /// How often it was begun again since the user started it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) restarts: u64,
+    /// Whether the user has stopped it since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stopped: bool,
     /// Whether the container's folder is of this tool's making, and so its to remove.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) made_folder: bool,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out references"
+)]
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl SpawnMember {
+    /// What asks it to end. A name that means nothing is an image's: options are checked.
+    pub(crate) fn stop_signal(&self) -> i32 {
+        let named = self.stop_signal.as_deref();
+        named
+            .and_then(|name| signals::parse(name).ok())
+            .unwrap_or(libc::SIGTERM)
+    }
+
     /// Of a document, with what is asked for now.
     pub(crate) fn of(document: &Document, requested: &Requested) -> Result<SpawnMember> {
         let before: SpawnMember = document.member("spawn")?.unwrap_or_default();
@@ -56,6 +79,8 @@ impl SpawnMember {
                 None => process::stop_signal(document)?,
             },
             request,
+            restarts: 0,
+            stopped: false,
             ..before
         })
     }

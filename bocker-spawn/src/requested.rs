@@ -1,9 +1,15 @@
 //! `bocker.spawn.request`: what was asked of the supervisor when the container was made, kept so that each start asks for the same.
 
+use std::time::Duration;
+
 use bocker_pipe::{Call, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::restart::Restart;
 use crate::signals;
+
+/// As docker.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the options of `run` and `create` asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +24,12 @@ pub(crate) struct Requested {
     /// How many seconds it has to end in then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stop_timeout: Option<u64>,
+    /// Whether it is begun again when it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) restart: Option<Restart>,
+    /// After how many seconds each of its runs is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<u64>,
 }
 
 impl Requested {
@@ -30,6 +42,8 @@ impl Requested {
                 signals::parse(&text)?;
                 self.stop_signal = Some(text);
             }
+            "--restart" => self.restart = Some(Restart::parse(&call.text()?)?),
+            "--timeout" => self.timeout = Some(call.number()?),
             "--stop-timeout" => self.stop_timeout = Some(call.number()?),
             _ => return Ok(false),
         }
@@ -42,7 +56,19 @@ impl Requested {
             interactive: self.interactive || before.interactive,
             stop_signal: self.stop_signal.or(before.stop_signal),
             stop_timeout: self.stop_timeout.or(before.stop_timeout),
+            restart: self.restart.or(before.restart),
+            timeout: self.timeout.or(before.timeout),
         }
+    }
+
+    /// What is said of restarting; where nothing is, it is not.
+    pub(crate) fn restart(&self) -> Restart {
+        self.restart.unwrap_or_default()
+    }
+
+    /// How long it has to end in.
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        self.stop_timeout.map_or(STOP_TIMEOUT, Duration::from_secs)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -12,6 +12,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::attach::{self, Client, Ending};
 use crate::options::{self, Options};
+use crate::restart::through_all_runs;
 use crate::socket::Welcome;
 use crate::start::{First, abandon, begin};
 use crate::supervise::{self, finish, supervise};
@@ -32,6 +33,10 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         return detached(call, document, options);
     }
     let signals = signals::open()?;
+    if options.requested.restart().is_any() {
+        let what = "without --detach nobody is left to begin it again";
+        return Err(Error::new(Kind::Usage, what).hint("leave out --restart"));
+    }
     let mut context = begin(call, document, options, None)?;
     if dry_run {
         call.adopt(context.document);
@@ -122,7 +127,9 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
     drop((word, writer));
     let_go(&callers)?;
     // From here on there is nobody to return an error to: what fails is in the status, or at least ends the container.
-    let exit = match timing::measure(CONTAINER, || supervise(&mut context, &signals)) {
+    let engine = call.engine();
+    let run = || through_all_runs(&engine, &mut context, &signals);
+    let exit = match timing::measure(CONTAINER, run) {
         Ok(exit) => exit,
         Err(_) => {
             abandon(&mut context);

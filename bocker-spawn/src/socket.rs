@@ -358,8 +358,8 @@ mod tests {
             code: 137,
             signal: Some(9),
             oom: true,
-            started: None,
             finished: Some("then".into()),
+            ..ExitMember::default()
         };
         for answer in [
             Answer::Welcome(Welcome::default()),

@@ -35,6 +35,10 @@ pub(crate) struct Context {
     pub(crate) child: Option<Child>,
     pub(crate) streams: Streams,
     pub(crate) raw: Option<tty::Raw>,
+    /// Whether the supervisor was asked to end, and begins no other run.
+    pub(crate) is_ending: bool,
+    /// The kills for want of memory in the container's cgroup when its process began.
+    pub(crate) oom_kills: u64,
     /// Who is attached from the beginning, and the size of its terminal.
     pub(crate) first: Option<First>,
     /// What this very call has made, and takes back when it fails; a folder or claim from before is not.
@@ -114,6 +118,8 @@ pub(crate) fn begin(
         child: None,
         streams: Streams::default(),
         raw: None,
+        is_ending: false,
+        oom_kills: 0,
         first,
         claim_is_new: false,
         folder_is_new: false,
@@ -149,6 +155,14 @@ fn steps() -> Vec<Step<Context>> {
         .look(|cx| format!("ls {}", cx.folder.display()))
         .apply(take_claim)
         .undo(release_claim),
+    ];
+    steps.extend(steps_of_a_run());
+    steps
+}
+
+/// Those that are done again for each run.
+pub(crate) fn steps_of_a_run() -> Vec<Step<Context>> {
+    let mut steps = vec![
         Step::new(
             "spawn.namespaces",
             "a process with its own view of mounts, processes, host name and IPC",
@@ -467,13 +481,18 @@ fn keep(context: &mut Context) -> Result<()> {
     let bytes = record::bytes(&context.document)?;
     let result = files::remove(&status)
         .and_then(|()| files::replace(&config, &bytes))
-        .and_then(|()| Server::listen(context.id()?));
+        .and_then(|()| match context.streams.is_served() {
+            true => Ok(None),
+            false => Server::listen(context.id()?).map(Some),
+        });
     let server = result.inspect_err(|_| drop(forget(context)))?;
-    let first = context
-        .first
-        .take()
-        .map(|first| (first.socket, first.hello));
-    context.streams.serve(server, first);
+    if let Some(server) = server {
+        let first = context
+            .first
+            .take()
+            .map(|first| (first.socket, first.hello));
+        context.streams.serve(server, first);
+    }
     Ok(())
 }
 

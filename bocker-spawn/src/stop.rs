@@ -15,10 +15,8 @@ use rustix::process::Pid;
 use crate::container::Container;
 use crate::report::utf8;
 use crate::signals::{self, Attitude};
-use crate::{holders, say, sys};
+use crate::{holders, say, socket, sys};
 
-/// As docker.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what was killed may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 /// After so long it is looked whether it can be gone at all.
@@ -64,9 +62,15 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
         .map(|name| Container::find(name))
         .collect::<Result<_>>()?;
     for container in found {
+        let is_to_end = [libc::SIGKILL, libc::SIGTERM, container.member.stop_signal()];
+        if !call.dry_run() && is_to_end.contains(&signal) {
+            socket::stop(&container.id)?;
+        }
         let state = container.state();
         let process = match state {
             State::Running | State::Paused | State::Orphaned => container.process()?,
+            // It will not be: the signal has nobody to go to.
+            State::Restarting if is_to_end.contains(&signal) => continue,
             _ => return Err(container.not_running()),
         };
         if call.dry_run() {
@@ -152,6 +156,10 @@ enum Next {
 
 /// Asks a container to end, if it runs.
 fn ask(mut container: Container, options: &Options, dry_run: bool) -> Result<Stopping> {
+    if !dry_run && socket::stop(&container.id)? {
+        // Begun anew since, it has another process.
+        container = Container::load(container.id, &container.name)?;
+    }
     let mut process = container.process()?;
     if process.is_none() && lock::supervisor(&container.id) == Supervisor::Runs {
         // It is being started, or has ended a moment ago.
@@ -159,15 +167,10 @@ fn ask(mut container: Container, options: &Options, dry_run: bool) -> Result<Sto
         container = Container::load(container.id, &container.name)?;
         process = container.process()?;
     }
-    let request = &container.member;
-    let signal = options.signal.unwrap_or_else(|| {
-        let named = request.stop_signal.as_deref();
-        named
-            .and_then(|signal| signals::parse(signal).ok())
-            .unwrap_or(libc::SIGTERM)
-    });
-    let seconds = options.time.or(request.request.stop_timeout);
-    let patience = seconds.map_or(STOP_TIMEOUT, Duration::from_secs);
+    let member = &container.member;
+    let signal = options.signal.unwrap_or_else(|| member.stop_signal());
+    let own = member.request.stop_timeout();
+    let patience = options.time.map_or(own, Duration::from_secs);
     let mut stopping = Stopping {
         container,
         process,

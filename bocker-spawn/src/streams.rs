@@ -212,7 +212,7 @@ pub(crate) enum Event<'a> {
     /// A deadline has passed.
     Due(Token),
     /// There is something to read.
-    Readable(Token),
+    Readable(#[allow(dead_code, reason = "for what is to come")] Token),
     /// These bytes have reached the container's terminal.
     Typed(&'a [u8]),
     /// The terminal of one who is attached has this size.
@@ -590,8 +590,12 @@ impl Streams {
         }
     }
 
+    /// Whether others can be attached, or wait.
+    pub(crate) fn is_served(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Lets the pipes of a process go that has ended, and keeps the log and those who wait.
-    #[allow(dead_code, reason = "for what is to come")]
     pub(crate) fn begin_again(&mut self) {
         self.sources.clear();
         self.input = None;

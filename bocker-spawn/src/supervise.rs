@@ -38,8 +38,16 @@ fn accompany(
         }
         false => None,
     };
-    let child = context.child()?;
+    let stop_signal = context.member.stop_signal();
+    let request = &context.member.request;
+    let stop_timeout = request.stop_timeout();
     let mut watch = Watch::default();
+    let timeout = request.timeout.map(Duration::from_secs);
+    if let Some(then) = timeout.and_then(|time| Instant::now().checked_add(time)) {
+        watch.at(Token::Timeout, then);
+    }
+    let (mut stopped, mut is_ending) = (false, false);
+    let child = context.child()?;
     let mut judge = Judge::default();
     let mut killed_for = None;
     let mut end = |signal: i32| {
@@ -63,7 +71,18 @@ fn accompany(
                 }
                 After::Continue
             }
-            Event::Signal(signal) => {
+            Event::Signal(_) | Event::Due(Token::Timeout) => {
+                let signal = match event {
+                    Event::Signal(signal) => signal,
+                    _ => stop_signal,
+                };
+                if let Event::Due(_) = event {
+                    let then = Instant::now().checked_add(stop_timeout);
+                    then.into_iter()
+                        .for_each(|then| watch.at(Token::Kill, then));
+                }
+                // Whoever ends the supervisor wants no other run; it is not the user's stop.
+                is_ending |= matches!(event, Event::Signal(libc::SIGTERM));
                 let verdict = judge.decide(signal, status.as_deref(), Instant::now());
                 if verdict == Verdict::Kill {
                     end(signal);
@@ -99,7 +118,15 @@ fn accompany(
                 }
                 After::Continue
             }
-            Event::Stop | Event::Detached | Event::Readable(_) => After::Continue,
+            Event::Due(Token::Kill) => {
+                end(libc::SIGKILL);
+                After::Continue
+            }
+            Event::Stop => {
+                stopped = true;
+                After::Continue
+            }
+            Event::Due(Token::Restart) | Event::Detached | Event::Readable(_) => After::Continue,
         }
     })?;
     let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)
@@ -111,13 +138,16 @@ fn accompany(
     };
     context.raw = None;
     context.child = None;
-    let oom = oom::happened(&context.plan()?.cgroups);
+    context.member.stopped |= stopped;
+    context.is_ending |= is_ending;
+    let oom = oom::kills(&context.plan()?.cgroups) > context.oom_kills;
     Ok(ExitMember {
         code: code(status.exit_status(), signal),
         signal,
         oom,
         started: context.member.started.take(),
         finished: Some(time::now().to_string()),
+        error: None,
     })
 }
 

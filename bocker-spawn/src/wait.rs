@@ -131,7 +131,7 @@ pub(crate) fn recorded(id: &Id, name: &str) -> Result<u8> {
                 let exit = exit.unwrap_or_else(|| container.unrecorded_exit(state));
                 return Ok(exit.code);
             }
-            State::Running | State::Paused => {}
+            State::Running | State::Paused | State::Restarting => {}
         }
         // It was started again meanwhile.
         if let Some(connection) = connect(id)?

@@ -8,6 +8,12 @@ use std::time::Instant;
 pub(crate) enum Token {
     /// To look again at what a process does with a signal.
     Look,
+    /// A run has lasted as long as it may.
+    Timeout,
+    /// What was asked to end has had its time.
+    Kill,
+    /// The pause before the next run is over.
+    Restart,
 }
 
 /// The deadlines and descriptors of one loop.

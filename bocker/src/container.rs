@@ -1,5 +1,6 @@
 //! Containers as the reports of the tools and their documents show them.
 
+use bocker_pipe::document::ExitMember;
 use bocker_pipe::{Document, Id, Result, containers};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -126,15 +127,15 @@ impl Container {
             }
             "exited" => match self.document.exit() {
                 Ok(Some(exit)) => {
-                    let ago = exit
-                        .finished
-                        .as_deref()
-                        .and_then(time::since)
-                        .map_or(String::new(), |time| format!(" {time} ago"));
+                    let ago = ago(&exit);
                     let why = if exit.oom { ", out of memory" } else { "" };
                     format!("Exited ({}{why}){ago}", exit.code)
                 }
                 _ => "Exited".into(),
+            },
+            "restarting" => match self.document.exit() {
+                Ok(Some(exit)) => format!("Restarting ({}){}", exit.code, ago(&exit)),
+                _ => "Restarting".into(),
             },
             "created" => "Created".into(),
             other => other.to_owned(),
@@ -150,6 +151,12 @@ impl Container {
         let texts: Vec<String> = all.iter().map(Port::to_string).collect();
         texts.join(", ")
     }
+}
+
+/// How long it has ended, as ` 3 seconds ago`.
+fn ago(exit: &ExitMember) -> String {
+    let since = exit.finished.as_deref().and_then(time::since);
+    since.map_or(String::new(), |time| format!(" {time} ago"))
 }
 
 /// The container that a name, an id or a prefix means, of those that have a document.

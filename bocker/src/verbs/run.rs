@@ -62,6 +62,12 @@ pub(crate) struct Args {
     /// Seconds that it has to end in before it is killed (default: 10)
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u64>,
+    /// Begin it again when it has ended: no, on-failure[:TIMES], always or unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
+    /// End each of its runs after so long
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     /// Remove the container when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
@@ -213,6 +219,10 @@ impl Args {
     pub(crate) fn plan(&self, session: &Session, line: &[OsString], verb: &str) -> Result<Plan> {
         let (root, words) = self.root()?;
         refuse_half_a_terminal(self.interactive && !self.detach && verb == "run", self.tty)?;
+        if self.rm && self.restart.as_deref().is_some_and(|policy| policy != "no") {
+            let what = "--rm removes what --restart is to begin again";
+            return Err(Error::new(Kind::Usage, what).hint("give one of the two"));
+        }
         let environment = environment(&self.env, &self.env_file)?;
         let labels = labels(&self.label, &self.label_file)?;
         let is_name = |name: &&String| !containers::is_name(name);
@@ -314,7 +324,9 @@ impl Args {
             .option("--user", self.user.as_ref())
             .option("--entrypoint", self.entrypoint.as_ref())
             .option("--stop-signal", self.stop_signal.as_ref())
-            .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string())))
+            .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string()))
+            .option("--restart", self.restart.as_ref())
+            .option("--timeout", self.timeout.map(|n| n.to_string())))
     }
 
     fn cg(&self, session: &Session) -> Result<Stage> {

@@ -1,0 +1,304 @@
+//! Restart policies: who is begun again by the supervisor, how often and after what pauses, and what ends that.
+
+use std::fs;
+use std::path::PathBuf;
+
+use bocker_tests::{Fingerprint, Session};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// A machine on which a container has run, and a folder that containers have as `/shared`.
+fn prepared() -> (Session, Fingerprint) {
+    let s = Session::new();
+    fs::create_dir(s.host.scratch().join("shared")).expect("a folder");
+    s.run(&["--rm", "--name", "web", "-p", "8080:80"], &["true"])
+        .ok();
+    let before = s.host.fingerprint();
+    (s, before)
+}
+
+fn shared(s: &Session) -> PathBuf {
+    s.host.scratch().join("shared")
+}
+
+/// Leaves a script in the background, each of whose runs is a line of the file `runs` first.
+fn runs(s: &Session, policy: &str, options: &[&str], script: &str) {
+    let volume = format!("{}:/shared", shared(s).display());
+    let script = format!("echo run >> /shared/runs; {script}");
+    let usual = ["-d", "--name", "web", "--restart", policy, "-v", &volume];
+    s.run(&[&usual, options].concat(), &["sh", "-c", &script])
+        .ok();
+}
+
+fn count(s: &Session) -> usize {
+    let runs = fs::read_to_string(shared(s).join("runs")).unwrap_or_default();
+    runs.lines().count()
+}
+
+#[track_caller]
+fn wait_for_runs(s: &Session, least: usize) {
+    s.host
+        .wait_for("its runs", || (count(s) >= least).then_some(()));
+}
+
+fn status(s: &Session) -> String {
+    let line = s.bocker(&["ps", "-a", "--format", "{{.Status}}"]);
+    line.text().trim_end().to_owned()
+}
+
+#[track_caller]
+fn wait_for_status(s: &Session, wanted: &str) {
+    s.host
+        .wait_for(wanted, || status(s).starts_with(wanted).then_some(()));
+}
+
+/// After the fifth run the pause takes 1.6 seconds.
+#[track_caller]
+fn meet_in_the_pause(s: &Session) {
+    wait_for_runs(s, 5);
+    wait_for_status(s, "Restarting (5)");
+}
+
+fn spawn_member(s: &Session) -> Value {
+    s.bocker(&["inspect", "web"]).ok().json()[0]["bocker"]["spawn"].clone()
+}
+
+fn process_1(s: &Session) -> Pid {
+    let pid = spawn_member(s)["pid"].as_i64().expect("a pid");
+    Pid::from_raw(i32::try_from(pid).expect("a pid"))
+}
+
+/// The supervisor: who holds the lock of a container that has no process just now.
+fn supervisor(s: &Session, id: &str) -> Pid {
+    let found = s.host.run(&["fuser", &format!("/run/bocker/{id}/alive")]);
+    let pid = found
+        .stdout
+        .split_whitespace()
+        .next()
+        .expect("a supervisor");
+    Pid::from_raw(pid.parse().expect("a pid"))
+}
+
+fn id(s: &Session) -> String {
+    let output = s.bocker(&["inspect", "--format", "{{.bocker.id}}", "web"]);
+    output.text().trim().to_owned()
+}
+
+#[test]
+fn a_failure_is_tried_again_so_many_times_with_its_log_going_on() {
+    let (s, before) = prepared();
+    runs(&s, "on-failure:2", &[], "echo said; exit 3");
+    wait_for_status(&s, "Exited (3)");
+    assert_eq!(count(&s), 3);
+    assert_eq!(s.bocker(&["logs", "web"]).text(), "said\nsaid\nsaid\n");
+    assert_eq!(spawn_member(&s)["restarts"], 2);
+    // Started by hand it has all its tries again.
+    s.bocker(&["start", "web"]).ok();
+    wait_for_runs(&s, 6);
+    wait_for_status(&s, "Exited (3)");
+    assert_eq!(spawn_member(&s)["restarts"], 2);
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn success_is_the_end_of_on_failure_and_not_of_always() {
+    let (s, before) = prepared();
+    let second = "[ $(wc -l < /shared/runs) -lt 2 ]";
+    runs(
+        &s,
+        "on-failure",
+        &[],
+        &format!("{second} && exit 1; exit 0"),
+    );
+    wait_for_status(&s, "Exited (0)");
+    assert_eq!(count(&s), 2);
+    s.bocker(&["rm", "web"]).ok();
+    fs::remove_file(shared(&s).join("runs")).expect("runs");
+
+    runs(&s, "always", &[], "exit 0");
+    wait_for_runs(&s, 4);
+    s.bocker(&["rm", "-f", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn a_new_run_has_the_same_root_network_and_cgroup() {
+    let (s, before) = prepared();
+    let options = ["-p", "8080:80", "-e", "A=b", "--memory", "64m"];
+    runs(
+        &s,
+        "always",
+        &options,
+        "hostname -i >> /kept; exec sleep 1000",
+    );
+    let addresses = |runs: usize| {
+        s.host.wait_for("its addresses", || {
+            let kept = s.bocker(&["exec", "web", "cat", "/kept"]).stdout;
+            let lines: Vec<String> = kept.lines().map(str::to_owned).collect();
+            (lines.len() == runs).then_some(lines)
+        })
+    };
+    addresses(1);
+    let first = process_1(&s);
+    kill(first, Signal::SIGKILL).expect("kill");
+    let both = addresses(2);
+    assert_eq!(both[0], both[1]);
+    assert_ne!(process_1(&s), first);
+    assert_eq!(
+        s.bocker(&["exec", "web", "sh", "-c", "echo $A"]).text(),
+        "b\n"
+    );
+    assert_eq!(
+        s.bocker(&["port", "web"]).text(),
+        "80/tcp -> 0.0.0.0:8080\n"
+    );
+    assert!(status(&s).starts_with("Up"));
+    s.bocker(&["rm", "-f", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn in_the_pause_it_is_restarting_and_a_stop_ends_it_at_once() {
+    let (s, before) = prepared();
+    runs(&s, "always", &[], "exit 5");
+    meet_in_the_pause(&s);
+    s.bocker(&["exec", "web", "true"])
+        .exits(125)
+        .says("is between two runs");
+    s.bocker(&["pause", "web"]).exits(125);
+    assert_eq!(s.bocker(&["start", "web"]).text(), "web\n");
+    assert_eq!(s.bocker(&["stop", "web"]).text(), "web\n");
+    let ran = count(&s);
+    assert!(status(&s).starts_with("Exited (5)"));
+    assert_eq!(spawn_member(&s)["stopped"], true);
+    assert_eq!(count(&s), ran);
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn kill_and_a_removal_by_force_end_it_whenever_they_come() {
+    let (s, before) = prepared();
+    for way in [&["kill", "web"][..], &["rm", "-f", "web"]] {
+        runs(&s, "always", &[], "exit 5");
+        wait_for_runs(&s, 2);
+        s.bocker(way).ok();
+        if way[0] == "kill" {
+            wait_for_status(&s, "Exited");
+            s.bocker(&["rm", "web"]).ok();
+        }
+        s.host.assert_same(&before);
+        fs::remove_file(shared(&s).join("runs")).expect("runs");
+    }
+}
+
+#[test]
+fn one_that_is_stopped_or_killed_while_it_runs_stays_so_until_it_is_started() {
+    let (s, before) = prepared();
+    for way in [
+        &["stop", "web"][..],
+        &["kill", "web"],
+        &["kill", "-s", "TERM", "web"],
+    ] {
+        runs(&s, "unless-stopped", &[], "exec sleep 1000");
+        wait_for_runs(&s, 1);
+        s.bocker(way).ok();
+        wait_for_status(&s, "Exited (137)");
+        assert_eq!(spawn_member(&s)["stopped"], true);
+        s.bocker(&["start", "web"]).ok();
+        wait_for_runs(&s, 2);
+        assert_eq!(spawn_member(&s).get("stopped"), None);
+        // The policy is as before.
+        kill(process_1(&s), Signal::SIGKILL).expect("kill");
+        wait_for_runs(&s, 3);
+        s.bocker(&["rm", "-f", "web"]).ok();
+        fs::remove_file(shared(&s).join("runs")).expect("runs");
+        s.host.assert_same(&before);
+    }
+}
+
+#[test]
+fn a_supervisor_that_is_killed_in_the_pause_is_named_once_and_the_container_starts_again() {
+    let (s, before) = prepared();
+    runs(&s, "always", &["-p", "8080:80"], "exit 5");
+    meet_in_the_pause(&s);
+    let id = id(&s);
+    kill(supervisor(&s, &id), Signal::SIGKILL).expect("kill");
+    s.host.wait_for("its end", || {
+        let state = s.host.run(&["bocker-spawn", "state", &id]).ok().json();
+        (state["status"] == "exited").then_some(())
+    });
+    let ran = count(&s);
+    let said = s.bocker(&["images"]).ok().stderr;
+    let expected = format!(
+        "bocker-spawn: {id} lost its supervisor, and is not restarted; 'bocker start {id}' does\n"
+    );
+    assert_eq!(said, expected);
+    let again = s.bocker(&["ps", "--format", "{{.Status}}"]).ok();
+    assert!(
+        again.stdout.starts_with("Exited (5)") && again.stderr.is_empty(),
+        "{again}"
+    );
+    assert_eq!(count(&s), ran);
+    s.bocker(&["start", "web"]).ok();
+    wait_for_runs(&s, ran + 2);
+    s.bocker(&["rm", "-f", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn what_cannot_be_begun_again_ends_with_the_reason() {
+    let (s, before) = prepared();
+    let volume = format!("{}:/shared", shared(&s).display());
+    fs::copy("/bin/busybox", shared(&s).join("busybox")).expect("busybox-static");
+    let command = ["/shared/busybox", "sh", "-c", "rm /shared/busybox; exit 1"];
+    let options = ["-d", "--name", "web", "--restart", "always", "-v", &volume];
+    s.run(&options, &command).ok();
+    wait_for_status(&s, "Exited (127)");
+    let document = s.bocker(&["inspect", "web"]).ok().json()[0].clone();
+    let error = document["bocker"]["exit"]["error"].as_str().expect("why");
+    assert!(error.contains("/shared/busybox"), "{error}");
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn each_run_ends_when_its_time_is_over() {
+    let (s, before) = prepared();
+    let trap = "trap 'exit 4' USR1; while :; do sleep 0.02; done";
+    let options = ["--timeout", "1", "--stop-signal", "USR1"];
+    runs(&s, "on-failure:1", &options, trap);
+    let deaf = "trap '' TERM; while :; do sleep 0.02; done";
+    let options = [
+        "-d",
+        "--name",
+        "deaf",
+        "--timeout",
+        "1",
+        "--stop-timeout",
+        "0",
+    ];
+    s.run(&options, &["sh", "-c", deaf]).ok();
+    let codes = s.host.run(&["bocker-spawn", "wait", "deaf", "web"]);
+    assert_eq!((codes.text().as_str(), count(&s)), ("137\n4\n", 2));
+    s.bocker(&["rm", "web", "deaf"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn policies_that_are_none_or_contradict_are_refused_before_anything_is_made() {
+    let (s, before) = prepared();
+    let refused = |options: &[&str], why: &str| s.run(options, &["true"]).exits(125).says(why);
+    refused(
+        &["-d", "--rm", "--restart", "always"],
+        "--rm removes what --restart",
+    );
+    refused(
+        &["-d", "--restart", "sometimes"],
+        "'sometimes' is not a restart policy",
+    );
+    refused(&["-d", "--restart", "always:3"], "takes no number of times");
+    s.host.assert_same(&before);
+}
