@@ -10,6 +10,7 @@ use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
+use rustix::process::{PidfdFlags, getppid, pidfd_open};
 
 use crate::container::Container;
 use crate::keys::Keys;
@@ -100,6 +101,11 @@ impl Client {
             Some(stdin) if welcome.terminal => tty::Raw::new(stdin.as_fd())?,
             _ => None,
         };
+        // When a shell's job has been killed around us the terminal is the shell's.
+        let parent = match (&raw, getppid()) {
+            (Some(_), Some(parent)) => pidfd_open(parent, PidfdFlags::empty()).ok(),
+            _ => None,
+        };
         let mut typed = Typed::default();
         let mut packet = [0; PACKET];
         let mut unwritten: (Stream, Range<usize>) = (Stream::Stdout, 0..0);
@@ -121,6 +127,11 @@ impl Client {
                 },
             ];
             fds.extend(stdin.map(|stdin| PollFd::new(stdin, PollFlags::IN)));
+            fds.extend(
+                parent
+                    .iter()
+                    .map(|parent| PollFd::new(parent, PollFlags::IN)),
+            );
             rustix::io::retry_on_intr(|| poll(&mut fds, None))
                 .doing(|| "wait for the container".into())?;
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -149,7 +160,13 @@ impl Client {
                     None => return Ok(Ending::Lost),
                 }
             }
-            if ready.get(2) == Some(&true)
+            let others = &ready[2..];
+            if parent.is_some() && others.last() == Some(&true) {
+                return Ok(Ending::Gone(libc::SIGHUP));
+            }
+            if wants
+                && self.stdin.is_some()
+                && others.first() == Some(&true)
                 && let Some(ending) = self.read_typed(&mut typed, raw.is_some())?
             {
                 return Ok(ending);
@@ -184,7 +201,7 @@ impl Client {
             Err(Errno::INTR | Errno::AGAIN) => Ok(None),
             // A raw terminal has no end of file: it has hung up.
             Ok(0) if is_raw => self.hang_up(false).map(Some),
-            // The terminal is another's now, because the shell's job was killed around us.
+            // The terminal is another's now.
             Err(Errno::IO) if is_raw => Ok(Some(Ending::Gone(libc::SIGHUP))),
             Ok(0) | Err(_) => {
                 self.stdin = None;

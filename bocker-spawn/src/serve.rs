@@ -57,6 +57,8 @@ struct Client {
     /// What it wants to have written.
     input: Option<Vec<u8>>,
     input_over: bool,
+    /// It is to be told that its input is taken, and its socket has had no room for that.
+    untold: bool,
     gone: bool,
 }
 
@@ -75,13 +77,18 @@ impl Client {
     }
 
     fn has_pending(&self) -> bool {
-        self.pending != [0, 0]
+        self.pending != [0, 0] || self.untold
     }
 
     /// Until when it has to do what it has left undone.
     fn deadline(&self) -> Option<Instant> {
         let owes = self.has_pending() || self.hello.is_none();
         (owes && !self.began).then_some(self.since + PATIENCE)
+    }
+
+    fn tell_taken(&mut self) {
+        let told = socket::answer(self.socket.as_fd(), &Answer::Taken);
+        self.untold = told == Err(Errno::AGAIN);
     }
 
     /// Gives it as much of a stream as its socket takes. `all` is what is in the stream's buffer.
@@ -96,13 +103,21 @@ impl Client {
                     self.since = now;
                 }
                 Err(Errno::AGAIN | Errno::NOBUFS) => return,
-                Err(_) => self.leave(),
+                Err(_) => self.closes_its_ears(),
             }
         }
     }
 
+    /// It reads no more. What it said before that is still to be heard.
+    fn closes_its_ears(&mut self) {
+        self.pending = [0, 0];
+        if let Some(hello) = &mut self.hello {
+            (hello.stdout, hello.stderr) = (false, false);
+        }
+    }
+
     fn leave(&mut self) {
-        self.gone = true;
+        (self.gone, self.untold) = (true, false);
         self.pending = [0, 0];
         self.input = None;
     }
@@ -178,6 +193,7 @@ impl Server {
             since: Instant::now(),
             input: None,
             input_over: false,
+            untold: false,
             gone: false,
         }
     }
@@ -246,9 +262,8 @@ impl Server {
                     None if client.is_attached() => client.tell_last(&Answer::LetGo(NOT_RUNNING)),
                     welcome => {
                         let answer = Answer::Welcome(welcome.unwrap_or_default());
-                        if socket::answer(client.socket.as_fd(), &answer).is_err() {
-                            client.leave();
-                        }
+                        // One that has gone is found to have in a moment.
+                        let _ = socket::answer(client.socket.as_fd(), &answer);
                     }
                 }
             }
@@ -269,10 +284,8 @@ impl Server {
 
     /// What a client asked for with [`Said::Stop`] is done.
     pub(crate) fn answer_stop(&mut self, index: usize) {
-        if let Some(client) = self.clients.get_mut(index)
-            && socket::answer(client.socket.as_fd(), &Answer::Stopping).is_err()
-        {
-            client.leave();
+        if let Some(client) = self.clients.get(index) {
+            let _ = socket::answer(client.socket.as_fd(), &Answer::Stopping);
         }
     }
 
@@ -291,6 +304,9 @@ impl Server {
     /// The same for one that can take more.
     pub(crate) fn give(&mut self, index: usize, stream: Stream, all: &[u8]) {
         if let Some(client) = self.clients.get_mut(index) {
+            if client.untold {
+                client.tell_taken();
+            }
             client.give(stream, all, Instant::now());
         }
     }
@@ -324,10 +340,8 @@ impl Server {
     /// What a client wanted to have written is, or never will be.
     pub(crate) fn taken(&mut self, serial: u32) {
         let mut all = self.clients.iter_mut();
-        if let Some(client) = all.find(|client| client.serial == serial)
-            && socket::answer(client.socket.as_fd(), &Answer::Taken).is_err()
-        {
-            client.leave();
+        if let Some(client) = all.find(|client| client.serial == serial) {
+            client.tell_taken();
         }
     }
 

@@ -197,7 +197,12 @@ pub(crate) fn receive(
         false => RecvFlags::TRUNC | RecvFlags::DONTWAIT,
     };
     let space = buffer.len();
-    let (_, length) = rustix::io::retry_on_intr(|| recv(socket, &mut *buffer, flags))?;
+    let mut take = || rustix::io::retry_on_intr(|| recv(socket, &mut *buffer, flags));
+    let (_, length) = match take() {
+        // Said once, when the other side has gone without having heard all of ours: what it said comes after it.
+        Err(Errno::CONNRESET) => take(),
+        result => result,
+    }?;
     match length > space {
         true => Err(Errno::MSGSIZE),
         false => Ok(length),
@@ -264,7 +269,7 @@ impl Connection {
     pub(crate) fn hear<'a>(&self, buffer: &'a mut [u8; PACKET]) -> Result<Option<Answer<'a>>> {
         let doing = || "hear from the supervisor".to_owned();
         match receive(self.as_fd(), buffer, true) {
-            Ok(0) | Err(Errno::CONNRESET) => Ok(None),
+            Ok(0) => Ok(None),
             Ok(length) => match Answer::parse(&buffer[..length]) {
                 Some(answer) => Ok(Some(answer)),
                 None => Err(Error::new(
@@ -407,6 +412,19 @@ mod tests {
         drop(theirs);
         assert!(!ours.say(&Request::Stop).unwrap());
         assert_eq!(ours.hear(&mut buffer).unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_said_before_one_went_is_heard() {
+        let (ours, theirs) = Connection::pair().unwrap();
+        assert!(ours.say(&Request::Signal(1)).unwrap());
+        // It goes without hearing this.
+        answer(theirs.as_fd(), &Answer::Taken).unwrap();
+        drop(ours);
+        let mut buffer = [0; PACKET];
+        let length = receive(theirs.as_fd(), &mut buffer, false).unwrap();
+        assert_eq!(Request::parse(&buffer[..length]), Some(Request::Signal(1)));
+        assert_eq!(receive(theirs.as_fd(), &mut buffer, false), Ok(0));
     }
 
     proptest! {

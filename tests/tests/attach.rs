@@ -1,8 +1,23 @@
 //! Who talks to the supervisor of a container: those who attach to it, and those who wait for its end.
 
 use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use bocker_tests::{Session, Terminal};
+use bocker_tests::{Host, Session, Terminal};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
+};
+use nix::unistd::Pid;
+
+/// The process that keeps a container company.
+fn supervisor(host: &Host, name: &str) -> Pid {
+    let pid = host.run(&["bocker-spawn", "state", name]).ok().json()["pid"].clone();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let fields = stat.rsplit_once(')').expect("a name").1;
+    let parent = fields.split_ascii_whitespace().nth(1).expect("a parent");
+    Pid::from_raw(parent.parse().expect("a pid"))
+}
 
 fn detached(s: &Session, options: &[&str], command: &[&str]) -> String {
     let output = s.run(&[&["-d"], options].concat(), command);
@@ -166,4 +181,342 @@ fn a_terminal_begun_with_nobody_at_it_can_be_attached_to_and_shared() {
     assert_eq!(one.wait().0, 0);
     two.types("exit 3\n");
     assert_eq!(two.wait().0, 3);
+}
+
+/// The processes with these words in their command lines, the pattern's own aside.
+fn found(host: &Host, words: &str) -> Vec<Pid> {
+    let listed = host.run(&["ps", "-eo", "pid=,args="]).text();
+    let pid = |line: &str| {
+        let (pid, args) = line.trim().split_once(' ')?;
+        pid.parse().ok().filter(|_| args.contains(words))
+    };
+    listed.lines().filter_map(pid).map(Pid::from_raw).collect()
+}
+
+/// A shell of the machine at a terminal, as a person has it: what it starts is a job.
+fn person(s: &Session) -> Terminal {
+    let call = s.host.call(&["busybox", "sh", "-i"]).env("PS1", "host> ");
+    let terminal = call.env("TERM", "xterm").at_terminal(24, 80);
+    terminal.shows("host> ");
+    terminal
+}
+
+#[test]
+fn a_client_or_a_front_end_that_is_killed_leaves_the_container_running() {
+    let s = Session::new();
+    for killed in ["bocker run -it", "bocker-spawn run --tty"] {
+        let terminal = person(&s);
+        let rootfs = &s.rootfs;
+        terminal.types(&format!(
+            "bocker run -it --name box --rootfs {rootfs} /bin/sh\n"
+        ));
+        terminal.shows("/ # ");
+        let victims = found(&s.host, &format!("{killed} "));
+        // The supervisor has its caller's words.
+        let supervisor = supervisor(&s.host, "box");
+        let victims: Vec<Pid> = victims
+            .into_iter()
+            .filter(|pid| *pid != supervisor)
+            .collect();
+        assert_eq!(victims.len(), 1, "{killed}");
+        kill(victims[0], Signal::SIGKILL).expect("kill");
+        terminal.types("\n");
+        s.host.wait_for("its clients have gone", || {
+            let left = found(&s.host, "bocker-spawn run --tty ");
+            (left == [supervisor]).then_some(())
+        });
+        assert_eq!(state(&s, "box"), "running", "{killed}");
+        let again = at_terminal(&s, &["attach", "box"]);
+        again.types("exit 4\n");
+        assert_eq!(again.wait().0, 4);
+        s.bocker(&["rm", "box"]).ok();
+    }
+}
+
+#[test]
+fn a_window_that_is_closed_takes_its_own_container_along_and_no_other() {
+    let s = Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let mut own = shell(&s, &["--rm", "--name", "box"]);
+    let mut other = at_terminal(&s, &["attach", "box"]);
+    other.types("echo to=$((40+2))\n");
+    other.shows("to=42");
+    other.close();
+    assert_eq!(other.wait().0, 128 + Signal::SIGHUP as i32);
+    own.types("echo still=$((40+2))\n");
+    own.shows("still=42");
+    own.close();
+    own.wait();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn output_that_nobody_reads_ends_the_run_and_never_what_was_there_before() {
+    let s = Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let floods = "while echo flood; do :; done";
+    let line = |words: &str| format!("bocker {words} | head -n 1");
+    let run = format!("run -t --rm --rootfs {} sh -c '{floods}'", s.rootfs);
+    let output = s.host.sh(&line(&run));
+    assert_eq!(output.stdout.trim(), "flood", "{output}");
+    s.host.assert_same(&before);
+    detached(
+        &s,
+        &["--name", "box"],
+        &["sh", "-c", &format!("trap '' PIPE HUP; {floods}")],
+    );
+    let output = s.host.sh(&line("attach --no-stdin box"));
+    assert_eq!(output.stdout, "flood\n", "{output}");
+    assert_eq!(state(&s, "box"), "running");
+    s.bocker(&["rm", "-f", "box"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn without_sig_proxy_a_signal_ends_the_client_alone() {
+    let s = Session::new();
+    let words = [
+        "run",
+        "--sig-proxy=false",
+        "--name",
+        "box",
+        "--rootfs",
+        &s.rootfs,
+    ];
+    let words = [&["bocker"], &words[..], &["sleep", "1000"]].concat();
+    let running = s.host.spawn(&words);
+    s.host
+        .wait_for("it runs", || (state(&s, "box") == "running").then_some(()));
+    running.signal_group(Signal::SIGTERM);
+    running.wait();
+    assert_eq!(state(&s, "box"), "running");
+    // Passed on, it ends one that has no handler for it.
+    let attached = s.host.spawn(&["bocker", "attach", "--no-stdin", "box"]);
+    let id = s.bocker(&["ps", "-q"]).text();
+    wait_for_clients(&s, id.trim(), 1);
+    attached.signal(Signal::SIGTERM);
+    attached.wait().exits(143);
+}
+
+#[test]
+fn a_stdin_that_was_left_open_is_written_to_by_one_after_the_other() {
+    let s = Session::new();
+    let id = detached(&s, &["-i", "--name", "box"], &["cat"]);
+    for text in ["first\n", "second\n"] {
+        let mut client = s
+            .host
+            .call(&["bocker", "attach", "box"])
+            .stdin(text)
+            .spawn();
+        s.host.wait_for("it came back", || {
+            s.bocker(&["logs", "box"])
+                .text()
+                .ends_with(text)
+                .then_some(())
+        });
+        assert!(!client.has_ended(), "it stays for the output");
+        client.signal(Signal::SIGKILL);
+        client.wait().exits(137);
+        wait_for_clients(&s, &id, 0);
+    }
+    assert_eq!(s.bocker(&["logs", "box"]).text(), "first\nsecond\n");
+    s.bocker(&["stop", "box"]).ok();
+    // One that is begun attached ends with its client's input.
+    let again = s
+        .host
+        .call(&["bocker", "start", "-i", "box"])
+        .stdin("third\n");
+    assert_eq!(again.run().text(), "third\n");
+}
+
+#[test]
+fn only_the_streams_that_are_asked_for_are_attached() {
+    let s = Session::new();
+    let script = "echo out; echo err >&2; exit 3";
+    for (streams, out, err) in [
+        (&["-a", "stdout"][..], "out\n", ""),
+        (&["-a", "stderr"], "", "err\n"),
+        (&["-a", "stdout", "-a", "stderr"], "out\n", "err\n"),
+    ] {
+        let output = s.run(&[streams, &["--rm"]].concat(), &["sh", "-c", script]);
+        assert_eq!(
+            (&*output.stdout, &*output.stderr),
+            (out, err),
+            "{streams:?}"
+        );
+        output.exits(3);
+    }
+}
+
+#[test]
+fn what_cannot_be_attached_to_says_so() {
+    let s = Session::new();
+    s.bocker(&["create", "--name", "new", "--rootfs", &s.rootfs, "true"])
+        .ok();
+    s.run(&["--name", "over"], &["true"]).ok();
+    for name in ["new", "over"] {
+        let said = format!("Container '{name}' exists but is not running");
+        s.bocker(&["attach", name]).exits(125).says(&said);
+        s.host
+            .run(&["bocker-spawn", "attach", name])
+            .exits(125)
+            .says(&said);
+    }
+    s.sleeping("box");
+    s.bocker(&["pause", "box"]).ok();
+    s.bocker(&["attach", "box"]).exits(125).says("is paused");
+    s.bocker(&["attach", "--detach-keys", "ctrl-", "box"])
+        .exits(125)
+        .says("is not a key");
+    s.bocker(&["attach", "nobody"])
+        .exits(125)
+        .says("No container named 'nobody' exists");
+    s.bocker(&["unpause", "box"]).ok();
+}
+
+#[test]
+fn wait_is_told_the_end_of_one_that_is_removed_and_of_one_that_loses_its_supervisor() {
+    let s = Session::new();
+    let go = "mkfifo /go; read line < /go; exit 5";
+    let removed = detached(&s, &["--rm"], &["sh", "-c", go]);
+    let lost = detached(&s, &["--name", "lost"], &["sleep", "1000"]);
+    s.bocker(&["create", "--name", "new", "--rootfs", &s.rootfs, "true"])
+        .ok();
+    let words = ["bocker", "wait", &removed, "lost", "new", "nobody"];
+    let waiting = s.host.spawn(&words);
+    wait_for_clients(&s, &removed, 1);
+    wait_for_clients(&s, &lost, 1);
+    kill(supervisor(&s.host, "lost"), Signal::SIGKILL).expect("kill");
+    let write = "until test -p /go; do sleep 0.01; done; echo > /go";
+    s.host
+        .run(&["bocker-spawn", "exec", &removed, "sh", "-c", write])
+        .ok();
+    let output = waiting.wait().exits(125);
+    assert_eq!(output.stdout, "5\n255\n0\n", "{output}");
+    output.says("No container named 'nobody' exists");
+    s.bocker(&["ps"]).ok().says("lost its supervisor");
+}
+
+/// A socket that is connected to a supervisor and says these packets.
+fn rude(id: &str, packets: &[&[u8]]) -> OwnedFd {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
+    let path = format!("/run/bocker/{id}/socket");
+    let address = UnixAddr::new(path.as_str()).expect("an address");
+    connect(fd.as_raw_fd(), &address).expect("connect");
+    for packet in packets {
+        // It may have been let go after one of them.
+        _ = send(fd.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL);
+    }
+    fd
+}
+
+/// All packets up to the end.
+fn packets(fd: &OwnedFd) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let mut buffer = vec![0; 1 << 17];
+    while let Ok(length @ 1..) = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+        all.push(buffer[..length].to_vec());
+    }
+    all
+}
+
+const ATTACHED: &[u8] = br#"h{"stdin":true,"stdout":true}"#;
+
+#[test]
+fn clients_that_do_not_keep_to_the_messages_are_let_go_and_do_no_harm() {
+    let s = Session::new();
+    let id = detached(&s, &["-i", "--name", "box"], &["cat"]);
+    let long = vec![b'i'; 1 << 16];
+    for wrong in [
+        &[&b"?"[..]][..],
+        &[b"h"],
+        &[b"h{\"stdout\":"],
+        &[b"i before anything"],
+        &[ATTACHED, ATTACHED],
+        &[ATTACHED, b"k0"],
+        &[ATTACHED, b"w{\"rows\":-1}"],
+        &[ATTACHED, &long],
+        &[ATTACHED, b"e", b"i after the end"],
+    ] {
+        let said = packets(&rude(&id, wrong));
+        let last = String::from_utf8_lossy(said.last().expect("a packet")).into_owned();
+        assert_eq!(last, "Git said what is no message", "{wrong:?}");
+    }
+    let many: Vec<OwnedFd> = (0..300).map(|_| rude(&id, &[])).collect();
+    let refused = many.iter().skip(128).map(packets);
+    for said in refused {
+        assert_eq!(said, [b"Gtoo many are connected"]);
+    }
+    let process = supervisor(&s.host, "box");
+    let open = fs::read_dir(format!("/proc/{process}/fd"))
+        .expect("fd")
+        .count();
+    assert!(open < 160, "{open} descriptors");
+    s.bocker(&["wait", "box"])
+        .exits(125)
+        .says("too many are connected");
+    drop(many);
+    wait_for_clients(&s, &id, 0);
+    let client = s.host.call(&["bocker", "attach", "box"]).stdin("goes on\n");
+    let client = client.spawn();
+    s.host.wait_for("it goes on", || {
+        (s.bocker(&["logs", "box"]).text() == "goes on\n").then_some(())
+    });
+    drop(client);
+}
+
+#[test]
+fn one_who_came_later_and_takes_nothing_is_let_go_and_told_why() {
+    let s = Session::new();
+    let flood = "until test -e /go; do sleep 0.01; done; yes | head -c 3000000; echo; echo whole";
+    let id = detached(&s, &["--name", "box"], &["sh", "-c", flood]);
+    let lazy = rude(&id, &[br#"h{"stdout":true}"#]);
+    let mute = rude(&id, &[]);
+    wait_for_clients(&s, &id, 2);
+    s.bocker(&["exec", "box", "touch", "/go"]).ok();
+    assert_eq!(s.bocker(&["wait", "box"]).text(), "0\n");
+    let log = s.bocker(&["logs", "box"]).text();
+    assert!(log.ends_with("\nwhole\n") && log.len() > 3_000_000);
+    let said = packets(&lazy);
+    let last = said
+        .last()
+        .map(|last| String::from_utf8_lossy(last).into_owned());
+    assert_eq!(
+        last.as_deref(),
+        Some("Git has taken nothing for 10 seconds")
+    );
+    let taken: usize = said.iter().map(Vec::len).sum();
+    assert!(taken > 100_000 && taken < 1_000_000, "{taken}");
+    assert_eq!(
+        packets(&mute),
+        [b"Git has not said for 10 seconds what it wants"]
+    );
+}
+
+#[test]
+fn one_who_has_not_read_for_a_while_can_type_again_afterwards() {
+    let s = Session::new();
+    let script = "read a; yes | head -c 1000000 & read b; echo got $b >&2; wait";
+    let id = detached(&s, &["-i", "--name", "box"], &["sh", "-c", script]);
+    let slow = rude(&id, &[br#"h{"stdin":true,"stdout":true}"#, b"ione\n"]);
+    let mut buffer = vec![0; 1 << 17];
+    let mut next = || {
+        let length = recv(slow.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("a packet");
+        assert_ne!(length, 0, "it was let go");
+        buffer[0]
+    };
+    while next() != b'T' {}
+    let log = s.host.root().join("containers").join(&id).join("log");
+    s.host.wait_for("its socket is full", || {
+        fs::metadata(&log).ok().filter(|log| log.len() > 1 << 20)
+    });
+    send(slow.as_raw_fd(), b"itwo\n", MsgFlags::empty()).expect("type");
+    s.host.wait_for("its input is taken", || {
+        let log = s.bocker(&["logs", "box"]);
+        log.stderr.contains("got two").then_some(())
+    });
+    while next() != b'T' {}
 }
