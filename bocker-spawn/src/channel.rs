@@ -3,7 +3,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::io::Errno;
@@ -13,6 +13,8 @@ use rustix::net::{
     send, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::sys;
 
 /// More than any message: an error's two texts are cut so that they fit, each character escaped to six bytes.
 const MAX_MESSAGE: usize = 8192;
@@ -80,6 +82,13 @@ impl Channel {
         )
         .doing(|| "make a socket pair".into())?;
         Ok((Channel(a), Channel(b)))
+    }
+
+    /// The end that the program before this one in the process has handed on under this number.
+    pub(crate) fn inherited(number: RawFd) -> Result<Channel> {
+        let end = sys::duplicate(number).doing(|| format!("use descriptor {number}"))?;
+        sys::close(number);
+        Ok(Channel(end))
     }
 
     fn send(&self, wire: &Wire, fd: Option<BorrowedFd>) -> Result<()> {

@@ -19,7 +19,7 @@ use crate::mounts::{self, NODEV, NOEXEC, NOSUID, Options, RDONLY};
 use crate::plan::{Cgroups, Plan};
 use crate::privileges::{self, Stdio};
 use crate::rooted::{Make, Root};
-use crate::{cgroups, spec, sys, tty};
+use crate::{cgroups, init, spec, sys, tty};
 
 /// The nodes of every container (runtime-spec, config-linux.md, default devices): name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -53,17 +53,25 @@ pub(crate) const PARTS: [&str; 7] = [
     "spawn.privileges",
 ];
 
-/// Sets everything up, waits for the word, and executes the command. Never returns.
+/// Sets everything up, waits for the word, and executes the command, or the init that does. Never returns.
 pub(crate) fn enter(
     plan: &Plan,
     channel: &Channel,
     stdio: Option<Stdio>,
     joins: &[OwnedFd],
     born_in_cgroup: bool,
+    init: Option<&OwnedFd>,
 ) -> ! {
     let mut parts = 0;
     let result = set_up(plan, channel, stdio, joins, born_in_cgroup, &mut parts);
-    if let Err(error) = result {
+    let result = result.and_then(|()| {
+        let program = &plan.program;
+        Err(match init {
+            Some(file) => init::execute(file.as_fd(), program, channel),
+            None => privileges::execute(&program.args, &program.env, &program.path),
+        })
+    });
+    if let Err::<(), _>(error) = result {
         // Without a supervisor there is nobody to tell.
         let _ = channel.failed(parts, &error);
     }
@@ -124,7 +132,7 @@ fn set_up(
     if !channel.wait() {
         sys::exit(1);
     }
-    Err(privileges::execute(&plan.program))
+    Ok(())
 }
 
 /// Does the next part, and counts it once it is done.

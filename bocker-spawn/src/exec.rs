@@ -336,5 +336,9 @@ fn inside(
     if !channel.wait() {
         sys::exit(1);
     }
-    Err(privileges::execute(program))
+    Err(privileges::execute(
+        &program.args,
+        &program.env,
+        &program.path,
+    ))
 }

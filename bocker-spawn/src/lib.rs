@@ -10,6 +10,7 @@ mod container;
 mod create;
 mod exec;
 mod holders;
+mod init;
 mod keys;
 mod log;
 mod mounts;
@@ -54,6 +55,14 @@ const STAGE: &str = "spawn";
 fn say(what: impl Display) {
     let line = format!("bocker-spawn: {what}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// The program's `main`.
+pub fn main() -> u8 {
+    match init::is_called() {
+        true => init::main(),
+        false => bocker_pipe::tool::main(&TOOL),
+    }
 }
 
 const fn verb(name: &'static str, kind: VerbKind, run: fn(&mut Call) -> Result<()>) -> Verb {

@@ -2,4 +2,4 @@
 
 #![no_main]
 
-bocker_pipe::program!(|| bocker_pipe::tool::main(&bocker_spawn::TOOL));
+bocker_pipe::program!(bocker_spawn::main);

@@ -145,25 +145,25 @@ fn is_inside() -> Result<()> {
 }
 
 /// Executes the command; returns only why it could not. Words without a slash are searched in the container's PATH.
-pub(crate) fn execute(program: &Program) -> Error {
-    let Some(command) = program.args.first() else {
+pub(crate) fn execute(args: &[CString], env: &[CString], path: &str) -> Error {
+    let Some(command) = args.first() else {
         return Error::new(Kind::Document, "the document's process.args is empty");
     };
     let name = command.to_string_lossy();
     let mut worst = Errno::NOENT;
-    for candidate in candidates(&name, &program.path) {
-        let Ok(path) = c_string(&candidate) else {
+    for candidate in candidates(&name, path) {
+        let Ok(file) = c_string(&candidate) else {
             continue;
         };
-        let error = sys::execve(&path, &program.args, &program.env);
+        let error = sys::execve(&file, args, env);
         match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::NOTDIR) if !exists(&path) => {}
+            Some(Errno::NOENT | Errno::NOTDIR) if !exists(&file) => {}
             // What is found and cannot be executed is told, unless a later directory has one that can.
             Some(errno) => worst = errno,
             None => {}
         }
     }
-    explain(&name, &candidates(&name, &program.path), worst)
+    explain(&name, &candidates(&name, path), worst)
 }
 
 fn candidates(name: &str, path: &str) -> Vec<String> {

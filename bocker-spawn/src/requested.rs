@@ -18,6 +18,9 @@ pub(crate) struct Requested {
     /// Whether its stdin can be written to, be it later.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) interactive: bool,
+    /// Whether its process 1 is an init of ours, which starts the command.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) init: bool,
     /// What asks it to end, in place of what the image names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal: Option<String>,
@@ -37,6 +40,7 @@ impl Requested {
     pub(crate) fn option(&mut self, call: &mut Call, name: &str) -> Result<bool> {
         match name {
             "-i" | "--interactive" => self.interactive = true,
+            "--init" => self.init = true,
             "--stop-signal" => {
                 let text = call.text()?;
                 signals::parse(&text)?;
@@ -54,6 +58,7 @@ impl Requested {
     pub(crate) fn or(self, before: Requested) -> Requested {
         Requested {
             interactive: self.interactive || before.interactive,
+            init: self.init || before.init,
             stop_signal: self.stop_signal.or(before.stop_signal),
             stop_timeout: self.stop_timeout.or(before.stop_timeout),
             restart: self.restart.or(before.restart),

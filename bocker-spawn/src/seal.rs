@@ -3,10 +3,11 @@
 //!
 //! `exec` meets processes that are already there and waiting, so it executes itself once more from a read-only view of
 //! its file that is mounted nowhere: no descriptor leads from there to a writable one. `run` is alone in the container; it
-//! looks at what process 1 has become, and ends it when that is this program again, before anything else can run there.
+//! looks at what process 1 has become, and ends it when that is this program again, before anything else can run there. The
+//! init that it can be told to put there is executed from such a view, too, as whatever it starts finds it.
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -24,9 +25,8 @@ const NAME: &std::ffi::CStr = c"bocker-spawn";
 
 /// Returns at once in a process that is sealed, and in it only.
 pub(crate) fn seal() -> Result<()> {
-    let doing = || "seal the program against the container".to_owned();
     let is_read_only = rustix::fs::statvfs(SELF)
-        .doing(doing)?
+        .doing(sealing)?
         .f_flag
         .contains(StatVfsMountFlags::RDONLY);
     if is_read_only {
@@ -34,8 +34,7 @@ pub(crate) fn seal() -> Result<()> {
         let _ = rustix::thread::set_name(NAME);
         return Ok(());
     }
-    let tree = mounts::clone_tree(Path::new(SELF), false).doing(doing)?;
-    sys::mount_setattr(tree.as_fd(), false, RDONLY, 0).doing(doing)?;
+    let tree = read_only()?;
     let strings = |words: Vec<Vec<u8>>| -> Result<Vec<CString>> {
         words
             .into_iter()
@@ -48,7 +47,18 @@ pub(crate) fn seal() -> Result<()> {
             .map(|(name, value)| [name.into_vec(), value.into_vec()].join(&b'='))
             .collect(),
     )?;
-    Err(sys::execute_descriptor(tree.as_fd(), &args, &env)).doing(doing)
+    Err(sys::execute_descriptor(tree.as_fd(), &args, &env)).doing(sealing)
+}
+
+fn sealing() -> String {
+    "seal the program against the container".into()
+}
+
+/// This program's file on a mount of its own, which is nowhere and cannot be written to.
+pub(crate) fn read_only() -> Result<OwnedFd> {
+    let tree = mounts::clone_tree(Path::new(SELF), false).doing(sealing)?;
+    sys::mount_setattr(tree.as_fd(), false, RDONLY, 0).doing(sealing)?;
+    Ok(tree)
 }
 
 /// Fails with [`Kind::CannotExecute`] when the process executes this very file, as seen by the host: an image's command

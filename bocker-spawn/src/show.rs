@@ -225,6 +225,8 @@ pub(crate) fn exec(cx: &Context) -> Lines {
             .chain(env)
             .chain(args)
             .collect();
-        vec![words.join(" ")]
+        let init = "# process 1 is bocker-init, which executes it as a child:";
+        let init = cx.member.request.init.then(|| init.to_owned());
+        init.into_iter().chain([words.join(" ")]).collect()
     })
 }

@@ -287,6 +287,10 @@ fn start(context: &mut Context) -> Result<()> {
                 .doing(|| format!("open the {} namespace {}", join.kind, join.path.display()))
         })
         .collect::<Result<_>>()?;
+    let init = match context.member.request.init {
+        true => Some(seal::read_only()?),
+        false => None,
+    };
     let (here, there) = Channel::pair()?;
     // A lock that is inherited is held by both, and would outlive a supervisor that is killed.
     let locks = (context.alive.take(), context.lock.take());
@@ -294,7 +298,7 @@ fn start(context: &mut Context) -> Result<()> {
     match cgroups::clone(&plan.cgroups, plan.new) {
         Ok((Side::Child, born_in_cgroup)) => {
             drop((locks, here, ends));
-            child::enter(plan, &there, stdio, &joins, born_in_cgroup)
+            child::enter(plan, &there, stdio, &joins, born_in_cgroup, init.as_ref())
         }
         Err(error) => {
             (context.alive, context.lock) = locks;

@@ -172,6 +172,15 @@ pub(crate) fn set_stdio(fd: BorrowedFd, number: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into())
 }
 
+/// dup2(2) onto a number under which the program finds it that is executed next.
+pub(crate) fn hand_on(fd: BorrowedFd, number: RawFd) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        return Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?);
+    }
+    // SAFETY: takes integers. Whatever had the number before is closed by execve(2) anyway, and not used until then.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into())
+}
+
 /// Gives every signal its default disposition and lets all through: what a parent ignores is not the container's matter.
 pub(crate) fn reset_signals() {
     // SAFETY: a structure for which all zeroes is SIG_DFL, no flags and an empty mask.

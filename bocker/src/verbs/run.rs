@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// What asks it to end (default: what the image names, else TERM)
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
+    /// Process 1 is a small init, which starts the command, passes signals on to it and reaps orphans
+    #[arg(long)]
+    init: bool,
     /// Seconds that it has to end in before it is killed (default: 10)
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u64>,
@@ -323,6 +326,7 @@ impl Args {
             .option("--workdir", self.workdir.as_ref())
             .option("--user", self.user.as_ref())
             .option("--entrypoint", self.entrypoint.as_ref())
+            .flag("--init", self.init)
             .option("--stop-signal", self.stop_signal.as_ref())
             .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string()))
             .option("--restart", self.restart.as_ref())
