@@ -110,6 +110,11 @@ impl Document {
         let tree: Value = serde_json::from_slice(bytes).map_err(|error| {
             Error::new(Kind::Document, format!("the document is not JSON: {error}"))
         })?;
+        Document::from_tree(tree)
+    }
+
+    /// The same of a tree that was parsed already, or of parts of one.
+    pub fn from_tree(tree: Value) -> Result<Document> {
         if !tree.is_object() {
             return Err(Error::new(
                 Kind::Document,

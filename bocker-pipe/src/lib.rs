@@ -20,6 +20,7 @@ pub mod incoming;
 pub mod layout;
 pub mod listed;
 pub mod lock;
+pub mod part;
 pub mod paths;
 pub mod pool;
 pub mod program;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::id::Id;
 use crate::lock::Supervisor;
+use crate::part::Parts;
 use crate::{claim, containers, lock, paths};
 
 /// Where a container is in its life.
@@ -101,7 +102,9 @@ pub fn abandoned() -> Result<Vec<Id>> {
 /// What its document says. That it runs or has run, without a recorded end, is of a supervisor that was killed, or of
 /// another boot.
 fn said(id: &Id) -> Option<State> {
-    containers::load(id).ok()?.member("state").ok().flatten()
+    let state = Parts::of(["/bocker/version", "/bocker/state"]);
+    let document = containers::load_parts(id, &state).ok()?;
+    document.member("state").ok().flatten()
 }
 
 #[cfg(test)]

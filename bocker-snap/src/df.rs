@@ -55,6 +55,9 @@ struct Line<'a> {
     shared: u64,
     /// What comes back when it alone goes.
     unique: u64,
+    /// Of a container what it has written and the layers that it stands on.
+    #[serde(rename = "virtual", skip_serializing_if = "Option::is_none")]
+    whole: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -173,6 +176,8 @@ fn line<'a>(
     let all: HashSet<&Part> = parts_of(measured, holder.paths())
         .map(|(part, _)| part)
         .collect();
+    let is_container = matches!(what, What::Container { .. });
+    let whole = is_container.then(|| all.iter().map(|part| held[*part].bytes).sum());
     let alone = all.into_iter().filter(|part| held[part].holders == 1);
     let written = holder.written(measured);
     let size: u64 = written.iter().map(|part| held[part].bytes).sum();
@@ -182,6 +187,7 @@ fn line<'a>(
         size,
         shared: shared.map(|part| held[part].bytes).sum(),
         unique: alone.map(|part| held[part].bytes).sum(),
+        whole,
     }
 }
 

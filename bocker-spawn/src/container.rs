@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use bocker_pipe::part::Parts;
 use bocker_pipe::state::State;
 use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -29,6 +30,17 @@ impl Container {
     /// Of an id.
     pub(crate) fn load(id: Id, name: &str) -> Result<Container> {
         let document = containers::load(&id)?;
+        Container::new(id, name, document)
+    }
+
+    /// Of an id, with some parts of its document.
+    pub(crate) fn load_parts(id: Id, parts: &Parts) -> Result<Container> {
+        let document = containers::load_parts(&id, parts)?;
+        let name = id.to_string();
+        Container::new(id, &name, document)
+    }
+
+    fn new(id: Id, name: &str, document: Document) -> Result<Container> {
         Ok(Container {
             name: name.to_owned(),
             member: document.member("spawn")?.unwrap_or_default(),

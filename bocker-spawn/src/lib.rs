@@ -12,6 +12,7 @@ mod exec;
 mod holders;
 mod init;
 mod keys;
+mod list;
 mod log;
 mod mounts;
 mod oom;
@@ -85,7 +86,7 @@ pub static TOOL: Tool = Tool {
         verb("state", VerbKind::Reports, report::state),
         verb("kill", VerbKind::Reports, stop::kill),
         verb("stop", VerbKind::Reports, stop::stop),
-        verb("list", VerbKind::Reports, report::list),
+        verb("list", VerbKind::Reports, list::list),
         verb("logs", VerbKind::Reports, report::logs),
         verb("gc", VerbKind::Reports, reap::gc),
     ],

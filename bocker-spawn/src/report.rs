@@ -61,33 +61,6 @@ fn state_of(call: &Call, name: &str) -> Result<()> {
     call.line(&answer)
 }
 
-/// `list`: a line for every container that was handed to this tool.
-pub(crate) fn list(call: &mut Call) -> Result<()> {
-    call.no_more_args()?;
-    for id in containers::list()? {
-        // One that is being made, or is damaged, must not hide the others.
-        let found = Container::load(id.clone(), id.as_str()).and_then(Container::observe);
-        let Ok((container, state)) = found else {
-            continue;
-        };
-        let document = &container.document;
-        let alive = matches!(state, State::Running | State::Paused | State::Orphaned);
-        call.line(&json!({
-            "id": id,
-            "name": document.value("/bocker/name"),
-            "image": document.value("/bocker/image/reference"),
-            "command": document.value("/process/args"),
-            "state": state,
-            "pid": container.member.pid.filter(|_| alive),
-            "created": container.member.created,
-            "started": container.member.started.as_ref().filter(|_| alive),
-            "exit": document.value("/bocker/exit"),
-            "log": container.member.log,
-        }))?;
-    }
-    Ok(())
-}
-
 /// `logs`: what the container wrote, each stream to ours.
 pub(crate) fn logs(call: &mut Call) -> Result<()> {
     let id = containers::resolve(&one_name(call)?)?;

@@ -5,10 +5,27 @@ use bocker_pipe::{Document, Id, Result, containers};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::pipeline::Stage;
 use crate::ports::{self, Port};
 use crate::session::{Session, not_understood};
 use crate::time;
 use crate::tools::Piece;
+
+/// What lists of containers show of their documents.
+pub(crate) const SHOWN: &[&str] = &[
+    "/process/args",
+    "/bocker/command",
+    "/bocker/exit",
+    "/bocker/image/config/ExposedPorts",
+    "/bocker/image/digest",
+    "/bocker/image/id",
+    "/bocker/image/reference",
+    "/bocker/labels",
+    "/bocker/name",
+    "/bocker/net/attachments",
+    "/bocker/snap/rootfs",
+    "/bocker/snap/volumes",
+];
 
 /// One line of `bocker-spawn list`, as far as it is read here.
 #[derive(Debug, Deserialize)]
@@ -24,31 +41,38 @@ struct Listed {
 pub(crate) struct Container {
     pub(crate) id: Id,
     pub(crate) state: String,
-    created: Option<String>,
+    pub(crate) created: Option<String>,
     started: Option<String>,
     /// What bocker-spawn said of it.
     pub(crate) line: Value,
+    /// As much of its document as was asked for.
     pub(crate) document: Document,
 }
 
-/// Every container that was handed to bocker-spawn, running or not; the newest first.
+/// Every container that was handed to bocker-spawn, running or not, the newest first, with all that lists show.
 pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
-    let stage = session.tool(Piece::Spawn, "list")?;
+    list(session, |stage| stage.options("--with", SHOWN))
+}
+
+/// Those and as much of them as the stage is made to list.
+pub(crate) fn list(session: &Session, ask: impl FnOnce(Stage) -> Stage) -> Result<Vec<Container>> {
+    let stage = ask(session.tool(Piece::Spawn, "list")?);
     let lines: Vec<Value> = session.read(&stage)?;
-    let mut all = Vec::new();
-    for line in lines {
+    let mut all = Vec::with_capacity(lines.len());
+    for mut line in lines {
         let listed = Listed::deserialize(&line).map_err(|error| not_understood(&stage, &error))?;
-        // One that was removed since has no document.
-        if let Ok(document) = containers::load(&listed.id) {
-            all.push(Container {
-                id: listed.id,
-                state: listed.state,
-                created: listed.created,
-                started: listed.started,
-                line,
-                document,
-            });
-        }
+        let document = line
+            .as_object_mut()
+            .and_then(|line| line.shift_remove("document"))
+            .unwrap_or_else(|| json!({}));
+        all.push(Container {
+            id: listed.id,
+            state: listed.state,
+            created: listed.created,
+            started: listed.started,
+            line,
+            document: Document::from_tree(document)?,
+        });
     }
     // Times in RFC 3339 sort as text.
     all.sort_by(|a, b| b.created.cmp(&a.created));
@@ -63,6 +87,9 @@ impl Container {
 
     /// What lists and templates show, under docker's names.
     pub(crate) fn record(&self) -> Value {
+        let networks = self.networks();
+        let mounts: Vec<&str> = self.volumes().map(Volume::shown).collect();
+        let is_local = |volume: &Volume| volume.kind == "volume";
         json!({
             "ID": self.id,
             "Command": self.command(),
@@ -72,12 +99,61 @@ impl Container {
             "State": self.state,
             "Status": self.status(),
             "Ports": self.ports(),
-            "Names": self.text("/bocker/name").unwrap_or_default(),
-            "Labels": self.document.value("/bocker/labels").cloned().unwrap_or_else(|| json!({})),
+            "Names": self.name(),
+            "Labels": self.labels().cloned().unwrap_or_else(|| json!({})),
+            "Networks": networks.join(","),
+            "Mounts": mounts.join(","),
+            "LocalVolumes": self.volumes().filter(is_local).count(),
         })
     }
 
-    fn text(&self, pointer: &str) -> Option<&str> {
+    /// The name that it goes by, beside its id.
+    pub(crate) fn name(&self) -> &str {
+        self.text("/bocker/name").unwrap_or_default()
+    }
+
+    pub(crate) fn labels(&self) -> Option<&Value> {
+        self.document.value("/bocker/labels")
+    }
+
+    /// The names of the networks that it is on.
+    pub(crate) fn networks(&self) -> Vec<&str> {
+        let attachments = self.array("/bocker/net/attachments");
+        attachments
+            .filter_map(|one| one["network"].as_str())
+            .collect()
+    }
+
+    /// The volumes, paths and filesystems in memory that were asked for.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = Volume<'_>> {
+        self.array("/bocker/snap/volumes").map(|request| {
+            let text = |key: &str| request[key].as_str().unwrap_or_default();
+            Volume {
+                kind: text("type"),
+                source: text("source"),
+                destination: text("destination"),
+            }
+        })
+    }
+
+    fn array(&self, pointer: &str) -> impl Iterator<Item = &Value> {
+        let items = self.document.value(pointer).and_then(Value::as_array);
+        items.into_iter().flatten()
+    }
+
+    /// What its health check says: `starting`, `healthy`, `unhealthy`, or nothing where there is none.
+    pub(crate) fn health(&self) -> Option<&str> {
+        self.line["health"]["status"].as_str()
+    }
+
+    /// The exit code of one that has ended.
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        let exit = self.document.exit().ok().flatten();
+        exit.filter(|_| self.state == "exited")
+            .map(|exit| exit.code)
+    }
+
+    pub(crate) fn text(&self, pointer: &str) -> Option<&str> {
         self.document.value(pointer)?.as_str()
     }
 
@@ -92,7 +168,7 @@ impl Container {
 
     /// The command's words joined by single spaces. A line that was typed as one word is shown as that word, though a shell
     /// of the image runs it.
-    fn command(&self) -> String {
+    pub(crate) fn command(&self) -> String {
         let args = self.words("/process/args");
         let typed = self.words("/bocker/command");
         match (args.as_slice(), typed.as_slice()) {
@@ -103,7 +179,7 @@ impl Container {
         }
     }
 
-    fn image(&self) -> String {
+    pub(crate) fn image(&self) -> String {
         self.text("/bocker/image/reference")
             .or_else(|| self.text("/bocker/image/id"))
             .or_else(|| self.text("/bocker/snap/rootfs"))
@@ -119,10 +195,11 @@ impl Container {
                     .as_deref()
                     .and_then(time::since)
                     .map_or("Up".into(), |time| format!("Up {time}"));
-                if self.state == "paused" {
-                    format!("{up} (Paused)")
-                } else {
-                    up
+                match self.health() {
+                    _ if self.state == "paused" => format!("{up} (Paused)"),
+                    Some("starting") => format!("{up} (health: starting)"),
+                    Some(health) => format!("{up} ({health})"),
+                    None => up,
                 }
             }
             "exited" => match self.document.exit() {
@@ -157,6 +234,24 @@ impl Container {
 fn ago(exit: &ExitMember) -> String {
     let since = exit.finished.as_deref().and_then(time::since);
     since.map_or(String::new(), |time| format!(" {time} ago"))
+}
+
+/// One of the things that a container has mounted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Volume<'a> {
+    kind: &'a str,
+    pub(crate) source: &'a str,
+    pub(crate) destination: &'a str,
+}
+
+impl<'a> Volume<'a> {
+    /// The name of a volume, the path of a bind mount; of what is in memory where it is.
+    fn shown(self) -> &'a str {
+        match self.source {
+            "" => self.destination,
+            source => source,
+        }
+    }
 }
 
 /// The container that a name, an id or a prefix means, of those that have a document.
@@ -216,6 +311,35 @@ mod tests {
         );
         assert_eq!(container("created", json!({})).status(), "Created");
         assert_eq!(container("orphaned", json!({})).status(), "orphaned");
+    }
+
+    #[test]
+    fn the_status_says_what_the_supervisor_knows() {
+        let status = |state: &str, line: Value| {
+            let mut container = container(state, json!({}));
+            container.line = line;
+            container.status()
+        };
+        for (state, line, expected) in [
+            ("running", json!({}), "Up"),
+            (
+                "paused",
+                json!({"health": {"status": "healthy"}}),
+                "Up (Paused)",
+            ),
+            (
+                "running",
+                json!({"health": {"status": "healthy"}}),
+                "Up (healthy)",
+            ),
+            (
+                "running",
+                json!({"health": {"status": "starting"}}),
+                "Up (health: starting)",
+            ),
+        ] {
+            assert_eq!(status(state, line), expected);
+        }
     }
 
     #[test]

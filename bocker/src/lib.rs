@@ -5,6 +5,7 @@
 mod cli;
 mod container;
 mod execute;
+mod filter;
 mod image;
 mod limits;
 mod pipeline;

@@ -82,6 +82,11 @@ impl Port {
         }
     }
 
+    /// Each port of the container's alone, and its protocol.
+    pub(crate) fn inner(&self) -> impl Iterator<Item = (u16, &str)> {
+        self.each().map(|(inner, _)| (inner.number, inner.protocol))
+    }
+
     /// Each port alone: the container's, and the host's, as `0.0.0.0:8080`.
     pub(crate) fn each(&self) -> impl Iterator<Item = (Inner<'_>, String)> {
         (0..self.range).map(|offset| {

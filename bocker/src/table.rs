@@ -37,6 +37,17 @@ pub(crate) struct Format {
     /// Leave the headings out
     #[arg(long, visible_alias = "no-heading")]
     noheading: bool,
+    /// Show long lines whole
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+}
+
+impl Format {
+    /// Whether a template shows this field.
+    pub(crate) fn shows(&self, field: &str) -> bool {
+        let template = self.format.as_deref().unwrap_or_default();
+        template.contains(&format!(".{field}"))
+    }
 }
 
 /// A list.
@@ -62,10 +73,10 @@ impl List {
 
     fn print_or(&self, format: &Format, in_a_pipe: impl Fn(&List, &Cells) -> String) -> Result<u8> {
         let stdout = io::stdout();
-        let width = if stdout.is_terminal() {
-            Some(width(&stdout))
-        } else {
-            None
+        let width = match stdout.is_terminal() {
+            true if format.no_trunc => Some(u16::MAX),
+            true => Some(width(&stdout)),
+            false => None,
         };
         let template = format.format.as_deref();
         let text = match template.map(|template| (template, template.strip_prefix(TABLE))) {

@@ -20,9 +20,6 @@ const SHOWN: usize = 45;
 pub(crate) struct Args {
     /// The image: id, unique beginning of it, or name
     image: String,
-    /// Show long lines whole
-    #[arg(long)]
-    no_trunc: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -48,7 +45,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         .map_err(|error| not_understood(&stage, &error))?;
     let mut rows: Vec<Value> = steps
         .iter()
-        .map(|step| record(step, args.no_trunc))
+        .map(|step| record(step, args.format.no_trunc))
         .collect();
     if let Some(newest) = rows.first_mut() {
         newest["ID"] = json!(image.id);

@@ -30,7 +30,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let all = container::all(session)?;
+    let all = container::list(session, |stage| stage.args(["--with", ""]))?;
     let mut found = Vec::new();
     let mut code = 0;
     for name in &args.names {

@@ -1,10 +1,50 @@
 //! `ps`: every container, running or not.
 
-use bocker_pipe::Result;
+use std::collections::HashMap;
 
-use crate::container::{self, Container};
+use bocker_pipe::Result;
+use serde_json::{Value, json};
+
+use crate::container::{self, Container, SHOWN};
+use crate::filter::{self, Filter};
 use crate::session::Session;
-use crate::table::{Format, List};
+use crate::table::{Format, List, size};
+use crate::tools::Piece;
+
+type Column = (&'static str, &'static str);
+
+const USUAL: [Column; 7] = [
+    ("CONTAINER_ID", "ID"),
+    ("COMMAND", "Command"),
+    ("IMAGE", "Image"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+];
+const WITH_SIZE: [Column; 8] = [
+    USUAL[0],
+    USUAL[1],
+    USUAL[2],
+    USUAL[3],
+    USUAL[4],
+    USUAL[5],
+    USUAL[6],
+    ("SIZE", "Size"),
+];
+/// As podman shows them.
+const NAMESPACES: [Column; 10] = [
+    ("ID", "ID"),
+    ("NAMES", "Names"),
+    ("PID", "Pid"),
+    ("CGROUPNS", "cgroup"),
+    ("IPC", "ipc"),
+    ("MNT", "mnt"),
+    ("NET", "net"),
+    ("PIDNS", "pid"),
+    ("USERNS", "user"),
+    ("UTS", "uts"),
+];
 
 /// List containers, running or not
 #[derive(Debug, clap::Args)]
@@ -12,27 +52,79 @@ pub(crate) struct Args {
     /// Accepted for those used to it: all are listed anyway
     #[arg(short, long)]
     all: bool,
+    /// Only those of which this holds, as name=REGEX, status=running, label=NAME[=VALUE]
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = Filter::parse)]
+    filter: Vec<Filter>,
+    /// Only the N made last
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "latest")]
+    last: Option<usize>,
+    /// Only the one made last
+    #[arg(short, long)]
+    latest: bool,
+    /// Show how much each has written, and how large it is with its image
+    #[arg(short, long)]
+    size: bool,
+    /// Show the namespaces of process 1
+    #[arg(long, conflicts_with = "size")]
+    ns: bool,
     #[command(flatten)]
     format: Format,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let containers = container::all(session)?;
-    let list = List {
-        columns: &[
-            ("CONTAINER_ID", "ID"),
-            ("COMMAND", "Command"),
-            ("IMAGE", "Image"),
-            ("CREATED", "RunningFor"),
-            ("STATUS", "Status"),
-            ("PORTS", "Ports"),
-            ("NAMES", "Names"),
-        ],
-        rows: containers.iter().map(Container::record).collect(),
-        lines: containers
-            .into_iter()
-            .map(|container| container.line)
-            .collect(),
+    let needs_documents = !args.format.quiet || !args.filter.is_empty();
+    let shown = if needs_documents { SHOWN } else { &[] };
+    let mut containers = container::list(session, |stage| {
+        stage.options("--with", shown).flag("--namespaces", args.ns)
+    })?;
+    filter::keep(&mut containers, &args.filter)?;
+    if let Some(last) = args.last.or(args.latest.then_some(1)) {
+        containers.truncate(last);
+    }
+    let has_size = args.size || args.format.shows("Size");
+    let sizes = if has_size {
+        sizes(session)?
+    } else {
+        HashMap::new()
     };
-    list.print(&args.format)
+    let record = |one: &Container| {
+        let mut record = one.record();
+        if let Some(size) = sizes.get(one.id.as_str()) {
+            record["Size"] = size.as_str().into();
+        }
+        if args.ns {
+            record["Pid"] = one.line["pid"].clone();
+            let namespaces = one.line["namespaces"].as_object();
+            for (name, number) in namespaces.into_iter().flatten() {
+                record[name] = number.clone();
+            }
+        }
+        record
+    };
+    let rows = match needs_documents {
+        true => containers.iter().map(record).collect(),
+        false => containers.iter().map(|one| json!({"ID": one.id})).collect(),
+    };
+    let lines = containers.into_iter().map(|one| one.line).collect();
+    let list = |columns| List {
+        columns,
+        rows,
+        lines,
+    };
+    match (args.ns, args.size) {
+        (true, _) => list(&NAMESPACES).print_all(&args.format),
+        (_, true) => list(&WITH_SIZE).print_all(&args.format),
+        _ => list(&USUAL).print(&args.format),
+    }
+}
+
+/// What each has written, and in brackets what it is with what it stands on, by its id.
+fn sizes(session: &Session) -> Result<HashMap<String, String>> {
+    let lines = session.read(&session.tool(Piece::Snap, "df")?)?;
+    let size_of = |line: &Value| {
+        let (written, whole) = (line["size"].as_u64()?, line["virtual"].as_u64()?);
+        let shown = format!("{} (virtual {})", size(written), size(whole));
+        Some((line["id"].as_str()?.to_owned(), shown))
+    };
+    Ok(lines.iter().filter_map(size_of).collect())
 }

@@ -1,0 +1,127 @@
+//! `list`: a line for every container that was handed to this tool, with the members of its document that are asked for.
+
+use std::fs;
+use std::io::{BufWriter, Write};
+
+use bocker_pipe::part::Parts;
+use bocker_pipe::state::State;
+use bocker_pipe::{Arg, Call, Doing, Id, Result, containers, paths};
+use serde_json::{Map, Value, json};
+
+use crate::container::Container;
+use crate::report::utf8;
+
+/// What the lines and the state of a container are made of.
+const NEEDED: [&str; 9] = [
+    "/bocker/version",
+    "/bocker/name",
+    "/bocker/image/reference",
+    "/bocker/state",
+    "/bocker/exit",
+    "/bocker/spawn",
+    "/bocker/cg/path",
+    "/bocker/cg/paths",
+    "/process/args",
+];
+/// In a claim's folder, while the container lives: what the supervisor notes for those who look.
+const NOTES: [&str; 2] = ["health", "lost"];
+/// The namespaces of process 1 (proc(5), /proc/PID/ns).
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
+#[derive(Default)]
+struct Options {
+    /// Pointers to members of the documents that are to be shown.
+    with: Vec<String>,
+    namespaces: bool,
+    /// Of all, if none is named.
+    names: Vec<String>,
+}
+
+/// The verb.
+pub(crate) fn list(call: &mut Call) -> Result<()> {
+    let mut options = Options::default();
+    while let Some(arg) = call.arg()? {
+        match arg {
+            Arg::Option(option) => match option.as_str() {
+                "--with" => options.with.push(call.text()?),
+                "--namespaces" => options.namespaces = true,
+                _ => return Err(call.unknown(&option)),
+            },
+            Arg::Value(word) => options.names.push(utf8(word)?),
+        }
+    }
+    let mut parts = Parts::of(NEEDED);
+    options.with.iter().for_each(|pointer| parts.add(pointer));
+    let wanted = Parts::of(options.with.iter().map(String::as_str));
+    let ids = match options.names.as_slice() {
+        [] => containers::list()?,
+        names => {
+            let ids = names.iter().map(|name| containers::resolve(name));
+            ids.collect::<Result<_>>()?
+        }
+    };
+    let mut stdout = BufWriter::new(std::io::stdout().lock());
+    for id in ids {
+        // One that is being made, or is damaged, must not hide the others.
+        let found = Container::load_parts(id.clone(), &parts).and_then(Container::observe);
+        let Ok((container, state)) = found else {
+            continue;
+        };
+        let mut line = line(&container, state, options.namespaces);
+        if !options.with.is_empty() {
+            line["document"] = wanted.of_value(container.document.tree());
+        }
+        serde_json::to_writer(&mut stdout, &line)
+            .map_err(std::io::Error::from)
+            .and_then(|()| stdout.write_all(b"\n"))
+            .doing(|| "write to stdout".into())?;
+    }
+    stdout.flush().doing(|| "write to stdout".into())
+}
+
+fn line(container: &Container, state: State, namespaces: bool) -> Value {
+    let document = &container.document;
+    let is_over = matches!(state, State::Creating | State::Created | State::Exited);
+    let pid = container.member.pid.filter(|_| !is_over);
+    let mut line = json!({
+        "id": container.id,
+        "name": document.value("/bocker/name"),
+        "image": document.value("/bocker/image/reference"),
+        "command": document.value("/process/args"),
+        "state": state,
+        "pid": pid,
+        "created": container.member.created,
+        "started": container.member.started.as_ref().filter(|_| !is_over),
+        "exit": document.value("/bocker/exit"),
+        "log": container.member.log,
+    });
+    if !is_over {
+        for name in NOTES {
+            if let Some(note) = note(&container.id, name) {
+                line[name] = note;
+            }
+        }
+    }
+    if let Some(pid) = pid.filter(|_| namespaces) {
+        let of = |name: &str| Some((name.to_owned(), namespace(pid, name)?));
+        line["namespaces"] = NAMESPACES
+            .into_iter()
+            .filter_map(of)
+            .collect::<Map<_, _>>()
+            .into();
+    }
+    line
+}
+
+/// What the supervisor has noted, if it has, and all of it.
+fn note(id: &Id, name: &str) -> Option<Value> {
+    let bytes = fs::read(paths::claim(id).join(name)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// The number by which a namespace is told from others, as `readlink` shows it: `net:[4026531840]`.
+fn namespace(pid: i32, name: &str) -> Option<Value> {
+    let link = fs::read_link(format!("/proc/{pid}/ns/{name}")).ok()?;
+    let number = link.to_str()?.split(['[', ']']).nth(1)?;
+    Some(number.into())
+}
