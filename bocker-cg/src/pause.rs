@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use bocker_pipe::error::EXIT_SIGNAL;
+use bocker_pipe::events::Event;
 use bocker_pipe::lock::Still;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, Step, containers};
@@ -77,7 +78,8 @@ pub(crate) fn freeze(call: &mut Call) -> Result<()> {
             let what = format!("Container '{name}' exists but is not running");
             return Err(Error::new(Kind::Invalid, what));
         }
-        return stop(call, &mut context);
+        stop(call, &mut context)?;
+        return tell(call, &context, "pause");
     };
     if !context.runs() {
         // What has ended stands still by itself.
@@ -111,7 +113,20 @@ pub(crate) fn thaw(call: &mut Call) -> Result<()> {
     if !call.dry_run() {
         context.still = Still::forgotten(&context.id)?;
     }
-    call.engine().tear_down(&mut context, vec![thaw_step()])
+    let was_paused = context.still.is_none() && context.runs() && context.is_frozen();
+    call.engine().tear_down(&mut context, vec![thaw_step()])?;
+    match was_paused {
+        true => tell(call, &context, "unpause"),
+        false => Ok(()),
+    }
+}
+
+/// That it was paused on purpose, or goes on. For a command it stands still unsaid, as with docker.
+fn tell(call: &Call, context: &Context, action: &str) -> Result<()> {
+    if !call.dry_run() {
+        Event::of(&containers::load(&context.id)?, action).record();
+    }
+    Ok(())
 }
 
 /// Lets a container go on that stands still for nobody, for `gc`. Whether there was one.

@@ -18,7 +18,7 @@ use crate::ports::Ports;
 use crate::publish::Wanted;
 use crate::resolve::{self, Reach};
 use crate::steps::{self, Bridged, Container, Joined};
-use crate::{MEMBER, cni, files};
+use crate::{MEMBER, cni, files, told};
 
 /// What `--network` begins with when it names another container, or somebody's namespace.
 const CONTAINER: &str = "container:";
@@ -467,6 +467,7 @@ fn on_networks(
     if networks.iter().any(|network| !network.is_default()) {
         steps.push(steps::names_step());
     }
+    told::tells(call);
     call.create(context, steps, |document, context| {
         finish(document, &context.container, context.attachments()?);
         Ok(())

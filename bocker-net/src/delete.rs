@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use bocker_pipe::events::Event;
 use bocker_pipe::{Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use crate::names::Names;
 use crate::nft::Family;
 use crate::publish::Publish;
 use crate::route::Route;
-use crate::{MEMBER, STAGE, cni, files, gc, host, lease, netns, ruleset};
+use crate::{MEMBER, STAGE, cni, files, gc, host, lease, netns, ruleset, told};
 
 /// Where our member is.
 const POINTER: &str = "/bocker/net";
@@ -224,7 +225,13 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         gc::search(&mut remains)?;
     }
     let steps = remains.steps();
+    let was_there = netns::path(&remains.id).exists();
     call.delete(remains, steps, |document, remains| {
+        if was_there {
+            told::events(document, "disconnect")
+                .into_iter()
+                .for_each(Event::record);
+        }
         strip(document, &remains.id);
         Ok(())
     })

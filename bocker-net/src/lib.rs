@@ -37,6 +37,7 @@ mod shared;
 mod steps;
 mod subnet;
 mod sysctl;
+mod told;
 mod used;
 
 use bocker_pipe::{Tool, Verb, VerbKind};

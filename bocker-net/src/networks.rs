@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use bocker_pipe::error::Failures;
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::id::Prefix;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step, paths};
@@ -320,6 +321,9 @@ fn create(call: &mut Call) -> Result<()> {
     network.check()?;
     let mut creation = Creation { network, guard };
     call.run_steps(&mut creation, vec![create_step()])?;
+    if !call.dry_run() {
+        tell("create", &creation.network);
+    }
     call.line(&creation.network)
 }
 
@@ -544,7 +548,15 @@ fn take_away(call: &Call, network: Network) -> Result<String> {
     };
     let steps = removal.steps()?;
     call.engine().tear_down(&mut removal, steps)?;
+    if !call.dry_run() {
+        tell("destroy", &removal.network);
+    }
     Ok(name)
+}
+
+fn tell(action: &str, network: &Network) {
+    let event = Event::new(Type::Network, action, &network.id);
+    event.name(&network.name).with("type", "bridge").record();
 }
 
 impl Removal {

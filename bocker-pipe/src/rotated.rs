@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
 /// The `n`th of the old files.
-fn old(path: &Path, n: usize) -> PathBuf {
+pub fn old(path: &Path, n: usize) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{n}"));
     name.into()

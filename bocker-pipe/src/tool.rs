@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::document::Document;
 use crate::error::{Doing, EXIT_FAILED, EXIT_SIGNAL, Error, Kind, Result};
+use crate::events::Event;
 use crate::id::Id;
 use crate::incoming::Incoming;
 use crate::step::{Engine, Mode, Step};
@@ -86,6 +87,12 @@ enum Source {
     New,
 }
 
+/// What is told of a creating verb, by the document: that its work is done, and that this was taken back.
+struct Tells {
+    done: fn(&Document) -> Vec<Event>,
+    undone: fn(&Document) -> Vec<Event>,
+}
+
 /// One call of a verb.
 pub struct Call {
     tool: &'static Tool,
@@ -97,6 +104,7 @@ pub struct Call {
     help: bool,
     incoming: Option<Incoming>,
     document: Option<Document>,
+    tells: Option<Tells>,
     written: bool,
     exit_code: u8,
 }
@@ -113,6 +121,7 @@ impl Call {
             help: false,
             incoming: None,
             document: None,
+            tells: None,
             written: false,
             exit_code: 0,
         }
@@ -371,6 +380,26 @@ impl Call {
         }
     }
 
+    /// What [`Call::create`] records: `done` when the steps are, before the next stage can go on, and `undone` when nobody took
+    /// the document and all was taken back.
+    pub fn tells(
+        &mut self,
+        done: fn(&Document) -> Vec<Event>,
+        undone: fn(&Document) -> Vec<Event>,
+    ) {
+        self.tells = Some(Tells { done, undone });
+    }
+
+    /// Records what is told of the document. Whether there was something to tell.
+    fn tell(&self, which: impl Fn(&Tells) -> fn(&Document) -> Vec<Event>) -> bool {
+        let (Some(tells), Some(document), false) = (&self.tells, &self.document, self.mode.dry_run)
+        else {
+            return false;
+        };
+        which(tells)(document).into_iter().for_each(Event::record);
+        true
+    }
+
     /// Runs a creating verb's steps. When they are done, `finish` puts what came of them into the document, which is
     /// written. When a step fails, a signal came, or nobody reads the document any more, all of it is taken back;
     /// if that fails too, `finish` is called so that the document names what remains.
@@ -386,16 +415,21 @@ impl Call {
             None => Some(self.document()?.clone()),
         };
         let mut done = Vec::new();
+        let mut told = false;
         let work = || {
             engine.set_up(&mut context, steps, &mut done)?;
             let document = self.document()?;
             before.get_or_insert_with(|| document.clone());
             finish(document, &context)?;
+            told = self.tell(|tells| tells.done);
             self.write()
         };
         let Err(error) = work() else { return Ok(()) };
         match engine.take_back(&mut context, done) {
             Ok(()) => {
+                if told {
+                    self.tell(|tells| tells.undone);
+                }
                 self.document = before.or(self.document.take());
                 Err(error)
             }

@@ -29,6 +29,7 @@ use crate::archive::{
 use crate::list::Line;
 use crate::platform;
 use crate::resolve::DEPTH_MAX;
+use crate::tag::tell;
 
 /// How many files and links of an archive are kept in mind.
 const FILES_MAX: usize = 10_000;
@@ -93,6 +94,9 @@ pub(crate) fn load(call: &mut Call) -> Result<()> {
     call.run_steps(&mut load, vec![store(), read(), manifests(), index()])?;
     let tidied = call.engine().tear_down(&mut load, vec![blobs()]);
     for image in load.loaded {
+        if !call.dry_run() {
+            tell("load", &image);
+        }
         call.line(&Line::new(&load.layout, image))?;
     }
     tidied

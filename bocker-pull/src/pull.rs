@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::rc::Rc;
 
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::layout::{Descriptor, Digest, Image, Layout, Platform, Writer};
 use bocker_pipe::reference::{Reference, Version};
 use bocker_pipe::step::quote;
-use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, Step};
+use bocker_pipe::{Arg, Call, Document, Doing, Error, Id, Kind, Result, Step};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::runtime::{self, Runtime};
@@ -81,6 +82,10 @@ pub(crate) fn pull(call: &mut Call) -> Result<()> {
         verify::verify(program, &pull.reference, &pull.resolved)?;
     }
     let steps = pull.steps();
+    call.tells(
+        |document| tell(document, "pull"),
+        |document| tell(document, "delete"),
+    );
     call.create(pull, steps, |document, pull| {
         document.set_member(
             "image",
@@ -94,6 +99,13 @@ pub(crate) fn pull(call: &mut Call) -> Result<()> {
         );
         Ok(())
     })
+}
+
+fn tell(document: &Document, action: &str) -> Vec<Event> {
+    let text = |pointer: &str| document.value(pointer)?.as_str();
+    let id = text("/bocker/image/id").unwrap_or_default();
+    let name = text("/bocker/image/reference").unwrap_or_default();
+    vec![Event::new(Type::Image, action, id).name(name)]
 }
 
 /// Asks the registry what the reference means. Changes nothing on this machine.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::layout::{
     Descriptor, Digest, Image, ImageIndex, Layout, MANIFEST_MAX, Manifest, Writer,
 };
@@ -92,6 +93,8 @@ pub(crate) fn push(call: &mut Call) -> Result<()> {
     if call.dry_run() {
         return Ok(());
     }
+    let event = Event::new(Type::Image, "push", &image.id);
+    event.name(push.target.to_string()).record();
     call.line(&Pushed {
         reference: push.target.to_string(),
         tag: push.target.version().to_string(),

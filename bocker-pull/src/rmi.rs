@@ -1,5 +1,6 @@
 //! The verb `rmi`: a name goes, and with the last one the image and its blobs. What was unpacked of it is bocker-snap's.
 
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::layout::{Change, Index, Layout, Removal, WHY_BLOBS, Writer};
 use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, Step};
 use serde::Serialize;
@@ -12,6 +13,19 @@ struct Removed {
     reference: Option<String>,
     /// Whether the image is gone, and not just one of its names.
     removed: bool,
+}
+
+impl Removed {
+    fn tell(&self) {
+        let name = self.reference.as_deref().unwrap_or_default();
+        let event = |action| Event::new(Type::Image, action, &self.id).name(name);
+        if self.reference.is_some() {
+            event("untag").record();
+        }
+        if self.removed {
+            event("delete").record();
+        }
+    }
 }
 
 struct Remove {
@@ -51,6 +65,9 @@ pub(crate) fn rmi(call: &mut Call) -> Result<()> {
         call.run_steps(&mut remove, vec![index()])?;
         let tidied = call.engine().tear_down(&mut remove, vec![blobs()]);
         for removed in remove.removed {
+            if !call.dry_run() {
+                removed.tell();
+            }
             call.line(&removed)?;
         }
         tidied?;

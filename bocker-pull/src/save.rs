@@ -23,6 +23,7 @@ use crate::archive::{
     BLOBS, CONTAINERD_NAME, INDEX_FILE, LAYOUT, LAYOUT_FILE, MANIFEST_FILE, REF_NAME, Saved,
     has_tag,
 };
+use crate::tag::tell;
 
 /// How much is copied before somebody looks whether a signal came, in bytes.
 const PIECE: u64 = 64 << 20;
@@ -81,7 +82,13 @@ pub(crate) fn save(call: &mut Call) -> Result<()> {
         images,
         output,
     };
-    call.run_steps(&mut save, vec![archive()])
+    call.run_steps(&mut save, vec![archive()])?;
+    if !call.dry_run() {
+        for (image, _) in save.images.values() {
+            tell("save", image);
+        }
+    }
+    Ok(())
 }
 
 fn archive() -> Step<Save> {

@@ -1,5 +1,6 @@
 //! The verb `tag`: one more name for an image.
 
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::layout::{Change, Image, Layout};
 use bocker_pipe::reference::{Reference, Version};
 use bocker_pipe::{Call, Error, Kind, Result, Step};
@@ -35,8 +36,19 @@ pub(crate) fn tag(call: &mut Call) -> Result<()> {
     call.run_steps(&mut tag, vec![index()])?;
     match call.dry_run() {
         true => Ok(()),
-        false => call.line(&Line::new(&tag.layout, tag.tagged)),
+        false => {
+            tell("tag", &tag.tagged);
+            call.line(&Line::new(&tag.layout, tag.tagged))
+        }
     }
+}
+
+/// What has happened to an image, by the name that it happened to.
+pub(crate) fn tell(action: &str, image: &Image) {
+    let name = image.reference.as_deref().unwrap_or_default();
+    Event::new(Type::Image, action, &image.id)
+        .name(name)
+        .record();
 }
 
 struct Tag {

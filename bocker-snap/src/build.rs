@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::layout::{
     Change, Descriptor, Digest, Image, Index, Layout, OCI_CONFIG, OCI_MANIFEST, WHY_BLOBS, Writer,
 };
@@ -343,6 +344,18 @@ impl Content {
     }
 }
 
+/// That a container became an image, or something from elsewhere.
+fn tell(content: &Content, image: &Image) {
+    let name = image.reference.clone().unwrap_or_default();
+    match content {
+        Content::Container { document, .. } => Event::of(document, "commit")
+            .with("imageID", &image.id)
+            .with("imageRef", name),
+        _ => Event::new(Type::Image, "import", &image.id).name(name),
+    }
+    .record();
+}
+
 /// A blob of JSON.
 struct Blob {
     descriptor: Descriptor,
@@ -416,6 +429,7 @@ impl Build {
         }
         let tidied = call.engine().tear_down(&mut self, after);
         if let Some(image) = self.made {
+            tell(&self.content, &image);
             call.line(&Made {
                 id: image.id,
                 reference: image.reference,

@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{self, Path, PathBuf};
 
+use bocker_pipe::events::Event;
 use bocker_pipe::layout::{Image, Layout};
 use bocker_pipe::step::quote;
 use bocker_pipe::{
@@ -79,6 +80,10 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
     let document = call.document()?;
     let context = plan(options, document)?;
     let steps = steps(&context, document.id().is_ok());
+    call.tells(
+        |document| vec![Event::of(document, "create")],
+        |document| vec![Event::of(document, "destroy")],
+    );
     call.create(context, steps, finish)
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use bocker_pipe::events::Event;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Document, Id, Kind, Result, Step, claim, containers, lock, paths};
 
@@ -217,6 +218,9 @@ fn tear_down(
     }
     call.delete(context, steps, |document, context| {
         if goes {
+            if context.driver.is_some() {
+                Event::of(document, "destroy").record();
+            }
             forget(document, context);
         }
         Ok(())

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bocker_pipe::claim::{self, DEFAULT_GRACE};
 use bocker_pipe::error::Failures;
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::layout::{DOCKER_INDEX, Layout, OCI_INDEX};
 use bocker_pipe::listed::Listed;
 use bocker_pipe::lock::Supervisor;
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, containers, lock, paths};
+use bocker_pipe::{events, rotated};
 use nix::errno::Errno;
 use serde::Serialize;
 
@@ -218,6 +220,7 @@ fn remove(id: &Id, folder: &Folder) -> Result<bool> {
     }
     names::take_names(id)?;
     container::release(id)?;
+    Event::new(Type::Container, "destroy", id).record();
     Ok(true)
 }
 
@@ -348,6 +351,8 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
         call.line(&Removed::at("claim", claim))?;
     }
     for folder in [
+        events::path(),
+        rotated::old(&events::path(), 1),
         paths::containers(),
         paths::names(),
         paths::layers(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bocker_pipe::events::Event;
 use bocker_pipe::state::State;
 use bocker_pipe::{
     Arg, Call, Document, Error, Id, Kind, Result, Step, claim, containers, files, lock, paths, time,
@@ -104,6 +105,13 @@ pub(crate) fn create(call: &mut Call) -> Result<()> {
     .look(|cx| format!("cat {}", cx.folder.join(containers::CONFIG).display()))
     .apply(keep)
     .undo(forget);
+    let claim_is_new = claim::read(&context.id).is_none();
+    if claim_is_new {
+        call.tells(
+            |document| vec![Event::of(document, "create")],
+            |document| vec![Event::of(document, "destroy")],
+        );
+    }
     call.create(context, vec![step], |document, context| {
         *document = context.document.clone();
         Ok(())

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bocker_pipe::claim::{self, Claim};
 use bocker_pipe::document::{ExitMember, VERSION};
 use bocker_pipe::error::Failures;
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::listed::Listed;
 use bocker_pipe::lock::{self, Supervisor};
 use bocker_pipe::state::State;
@@ -207,6 +208,7 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
             }
         }
         if action == "removed" {
+            Event::new(Type::Container, "destroy", id).record();
             record::remove_made_folder(&paths::container(id))?;
         }
         if state == State::Exited {
@@ -248,6 +250,7 @@ fn record_unseen(mut container: Container, state: State) -> Result<Document> {
     let exit = container.unrecorded_exit(state);
     let member = &mut container.member;
     let was_killed = member.boot_id == claim::boot_id().ok();
+    supervise::tell_end(&container.document, &exit);
     record::end(&mut container.document, member, &exit);
     record::write_end(
         &mut container.document,

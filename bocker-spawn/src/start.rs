@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use bocker_pipe::events::Event;
 use bocker_pipe::lock::{self, Alive, Lock};
 use bocker_pipe::state::State;
 use bocker_pipe::{
@@ -512,7 +513,14 @@ fn execute(context: &mut Context) -> Result<()> {
     let child = context.child()?;
     child.channel.go()?;
     match child.channel.receive()? {
-        Message::Closed => seal::refuse_own_program(child.pid),
+        Message::Closed => {
+            seal::refuse_own_program(child.pid)?;
+            if context.claim_is_new {
+                Event::of(&context.document, "create").record();
+            }
+            Event::of(&context.document, "start").record();
+            Ok(())
+        }
         Message::Failed(_, error) => Err(error),
         _ => Err(died(context)),
     }

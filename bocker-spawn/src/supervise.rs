@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use bocker_pipe::document::ExitMember;
+use bocker_pipe::events;
 use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, lock, time};
 use nix::sys::signalfd::SignalFd;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -141,14 +142,29 @@ fn accompany(
     context.member.stopped |= stopped;
     context.is_ending |= is_ending;
     let oom = oom::kills(&context.plan()?.cgroups) > context.oom_kills;
-    Ok(ExitMember {
+    let exit = ExitMember {
         code: code(status.exit_status(), signal),
         signal,
         oom,
         started: context.member.started.take(),
         finished: Some(time::now().to_string()),
         error: None,
-    })
+    };
+    tell_end(&context.document, &exit);
+    Ok(exit)
+}
+
+/// That it has ended, and how.
+pub(crate) fn tell_end(document: &Document, exit: &ExitMember) {
+    if exit.oom {
+        events::Event::of(document, "oom").record();
+    }
+    let event = events::Event::of(document, "die").with("exitCode", exit.code);
+    match exit.signal {
+        Some(signal) => event.with("signal", signal),
+        None => event,
+    }
+    .record();
 }
 
 /// The exit status as a shell sees it.
@@ -187,6 +203,7 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
     if let Ok(id) = context.id().cloned() {
         // What nobody else began leaves nothing, as unshare(1) would.
         if is_foreground && context.member.made_folder {
+            events::Event::of(&context.document, "destroy").record();
             complain(start::remove_folder(context));
             context.document.remove_member("spawn");
         }

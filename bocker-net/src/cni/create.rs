@@ -21,6 +21,7 @@ use crate::ports::Ports;
 use crate::publish::{Publish, Wanted};
 use crate::resolve::{self, Asked, Reach};
 use crate::steps::{self, Container};
+use crate::told;
 
 /// Of which a plugin of the list has to ask for what is asked for here; the name of one is what a list says `true` to.
 const PORTS: &str = "portMappings";
@@ -200,6 +201,7 @@ pub(crate) fn run(
         turn: None,
         remains: false,
     };
+    told::tells(call);
     call.create(context, steps, move |document, wired| {
         finish(document, &wired.container, Vec::new());
         let attachments = wired.chains.iter().zip(&requests);

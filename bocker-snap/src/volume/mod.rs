@@ -17,6 +17,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::paths::VOLUME_DATA;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
@@ -178,11 +179,17 @@ impl Volume {
                         remove_path(&self.hidden())?;
                     }
                     if made? {
+                        self.tell("create");
                         return Ok(true);
                     }
                 }
             }
         }
+    }
+
+    fn tell(&self, action: &str) {
+        let event = Event::new(Type::Volume, action, &self.name);
+        event.with("driver", "local").record();
     }
 
     /// Makes the hidden folder.
@@ -315,7 +322,9 @@ impl Volume {
                 Err(Errno::EXIST) => {}
                 renamed => {
                     renamed.doing(|| format!("remove the volume {}", self.name))?;
-                    return remove_path(&hidden).map(|()| true);
+                    remove_path(&hidden)?;
+                    self.tell("destroy");
+                    return Ok(true);
                 }
             }
         }
