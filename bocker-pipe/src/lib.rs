@@ -36,6 +36,7 @@ pub mod tar;
 pub mod time;
 pub mod timing;
 pub mod tool;
+pub mod watch;
 #[cfg(feature = "archive")]
 mod zstd;
 

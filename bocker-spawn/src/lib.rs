@@ -87,7 +87,7 @@ pub static TOOL: Tool = Tool {
         verb("kill", VerbKind::Reports, stop::kill),
         verb("stop", VerbKind::Reports, stop::stop),
         verb("list", VerbKind::Reports, list::list),
-        verb("logs", VerbKind::Reports, report::logs),
+        verb("logs", VerbKind::Reports, log::logs),
         verb("gc", VerbKind::Reports, reap::gc),
     ],
     default_verb: None,

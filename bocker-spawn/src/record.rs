@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use bocker_pipe::document::ExitMember;
 use bocker_pipe::state::State;
-use bocker_pipe::{Document, Doing, Result, containers, files};
+use bocker_pipe::{Document, Doing, Result, containers, files, rotated};
 use serde::{Deserialize, Serialize};
 
+use crate::log::Lost;
 use crate::process;
 use crate::requested::Requested;
 use crate::signals;
@@ -29,6 +30,9 @@ pub(crate) struct SpawnMember {
     /// Where its output is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log: Option<PathBuf>,
+    /// What of its output could not be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost: Option<Lost>,
     /// When the document was handed to this tool first, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) created: Option<String>,
@@ -153,7 +157,9 @@ pub(crate) fn make_folder(folder: &Path) -> Result<bool> {
 
 /// Removes what this tool writes into a container's folder, and the folder if nothing else is in it.
 pub(crate) fn remove_made_folder(folder: &Path) -> Result<()> {
-    for name in [containers::STATUS, containers::LOG, containers::CONFIG] {
+    let log = folder.join(containers::LOG);
+    rotated::remove(&log).doing(|| format!("remove {}", log.display()))?;
+    for name in [containers::STATUS, containers::CONFIG] {
         files::remove(&folder.join(name))?;
     }
     match fs::remove_dir(folder) {

@@ -6,7 +6,7 @@ use bocker_pipe::{Call, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::restart::Restart;
-use crate::signals;
+use crate::{log, signals};
 
 /// As docker.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,6 +33,9 @@ pub(crate) struct Requested {
     /// After how many seconds each of its runs is ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
+    /// What is asked of its log.
+    #[serde(skip_serializing_if = "log::Request::is_empty")]
+    pub(crate) log: log::Request,
 }
 
 impl Requested {
@@ -49,7 +52,7 @@ impl Requested {
             "--restart" => self.restart = Some(Restart::parse(&call.text()?)?),
             "--timeout" => self.timeout = Some(call.number()?),
             "--stop-timeout" => self.stop_timeout = Some(call.number()?),
-            _ => return Ok(false),
+            name => return self.log.option(call, name),
         }
         Ok(true)
     }
@@ -63,6 +66,7 @@ impl Requested {
             stop_timeout: self.stop_timeout.or(before.stop_timeout),
             restart: self.restart.or(before.restart),
             timeout: self.timeout.or(before.timeout),
+            log: self.log.or(before.log),
         }
     }
 

@@ -12,7 +12,7 @@ use bocker_pipe::{
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::channel::{Channel, Message};
-use crate::log::{Log, Stream};
+use crate::log::{self, Log, Stream};
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::privileges::Stdio;
@@ -214,7 +214,8 @@ fn complete(context: &mut Context) -> Result<()> {
         id.as_str(),
         context.dry_run,
     )?;
-    context.member.log = Some(context.folder.join(containers::LOG));
+    let log = context.folder.join(containers::LOG);
+    context.member.log = context.member.request.log.is_kept().then_some(log);
     context.plan = Some(Plan::of(&context.document)?);
     Ok(())
 }
@@ -330,8 +331,12 @@ struct Ends {
 
 impl Ends {
     fn connect(self, context: &mut Context) -> Result<()> {
-        let path = context.folder.join(containers::LOG);
-        context.streams.record(Log::open(&path)?);
+        let member = &context.member;
+        if let Some(path) = &member.log {
+            let shown = paths::claim(context.id()?).join(log::LOST);
+            let log = Log::open(path, &member.request.log, member.lost.clone(), shown)?;
+            context.streams.record(log);
+        }
         if let Some(input) = self.input {
             context.streams.input(input);
         }

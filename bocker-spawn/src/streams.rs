@@ -13,8 +13,7 @@ use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, read, write};
 
 use crate::keys::Keys;
-use crate::log::{Log, Stream};
-use crate::say;
+use crate::log::{Log, Lost, Stream};
 use crate::serve::{Said, Server};
 use crate::socket::{Hello, Size, Welcome};
 use crate::watch::{Token, Watch};
@@ -396,6 +395,11 @@ impl Streams {
         }
     }
 
+    /// What of all that was to be recorded could not be, for one that has ended.
+    pub(crate) fn lost(&mut self) -> Option<Lost> {
+        self.log.as_mut().and_then(Log::lost)
+    }
+
     /// What poll(2) is asked, and whose each is.
     fn interests<'a>(
         &'a self,
@@ -467,12 +471,8 @@ impl Streams {
         if !source.fill() {
             return;
         }
-        if let Some(log) = &mut self.log
-            && let Err(error) = log.write(source.stream, source.filled())
-        {
-            // A full disk does not end the container.
-            say(format_args!("{error}; the container goes on without a log"));
-            self.log = None;
+        if let Some(log) = &mut self.log {
+            log.write(source.stream, source.filled());
         }
         if let Some(server) = &mut self.server {
             server.offer(source.stream, source.filled());

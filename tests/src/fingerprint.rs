@@ -34,7 +34,7 @@ impl Fingerprint {
             ("/run/bocker", files(Path::new("/run/bocker"))),
             ("/run/netns", files(Path::new("/run/netns"))),
             ("leases", contents(Path::new("/run/bocker/net"))),
-            ("BOCKER_ROOT", files(&host.root())),
+            ("BOCKER_ROOT", without_events(files(&host.root()))),
             ("TMPDIR", files(&host.temporary())),
             ("loop devices", loop_devices(host)),
         ]);
@@ -99,6 +99,14 @@ impl std::fmt::Display for Fingerprint {
         }
         Ok(())
     }
+}
+
+/// What has happened stays written down, whatever came of it.
+fn without_events(mut files: Vec<String>) -> Vec<String> {
+    files.retain(|line| {
+        !["events", "events.1"].contains(&line.rsplit(' ').next().unwrap_or_default())
+    });
+    files
 }
 
 /// The lines of `these` that `others` has not, each as often as it is missing there (mounts can be stacked).

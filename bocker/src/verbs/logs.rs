@@ -9,11 +9,34 @@ use crate::tools::Piece;
 /// Print what a container wrote
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Go on with what it writes, until it has ended
+    #[arg(short, long)]
+    follow: bool,
+    /// Print so many lines at the end, or 'all'
+    #[arg(short = 'n', long, value_name = "LINES", allow_hyphen_values = true)]
+    tail: Option<String>,
+    /// Print what was written from a time on, as 2026-11-21T14:30:00Z, or 10m for ten minutes ago
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Print what was written before a time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Print before each line when it was written
+    #[arg(short, long)]
+    timestamps: bool,
     /// Id or name
     name: String,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let (id, _) = container::find(&args.name)?;
-    session.become_stage(&session.stage(Piece::Spawn, "logs")?.arg(id.as_str()))
+    let stage = session
+        .stage(Piece::Spawn, "logs")?
+        .flag("--follow", args.follow)
+        .option("--tail", args.tail.as_ref())
+        .option("--since", args.since.as_ref())
+        .option("--until", args.until.as_ref())
+        .flag("--timestamps", args.timestamps)
+        .arg(id.as_str());
+    session.become_stage(&stage)
 }

@@ -71,6 +71,12 @@ pub(crate) struct Args {
     /// End each of its runs after so long
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Keep a log of what it writes: k8s-file (default), or none
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<String>,
+    /// Limit the log, as max-size=10m and max-file=3
+    #[arg(long, value_name = "OPTION=VALUE")]
+    log_opt: Vec<String>,
     /// Remove the container when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
@@ -330,7 +336,9 @@ impl Args {
             .option("--stop-signal", self.stop_signal.as_ref())
             .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string()))
             .option("--restart", self.restart.as_ref())
-            .option("--timeout", self.timeout.map(|n| n.to_string())))
+            .option("--timeout", self.timeout.map(|n| n.to_string()))
+            .option("--log-driver", self.log_driver.as_ref())
+            .options("--log-opt", &self.log_opt))
     }
 
     fn cg(&self, session: &Session) -> Result<Stage> {
