@@ -83,6 +83,7 @@ pub(crate) enum Verb {
     Attach(verbs::attach::Args),
     Wait(verbs::wait::Args),
     Logs(verbs::logs::Args),
+    Events(verbs::events::Args),
     Commit(verbs::commit::Args),
     Diff(verbs::diff::Args),
     Cp(verbs::cp::Args),

@@ -120,6 +120,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Attach(args) => verbs::attach::run(session, &args),
         Verb::Wait(args) => verbs::wait::run(session, &args),
         Verb::Logs(args) => verbs::logs::run(session, &args),
+        Verb::Events(args) => verbs::events::run(&args),
         Verb::Commit(args) => verbs::commit::run(session, &args),
         Verb::Diff(args) => verbs::diff::run(session, &args),
         Verb::Cp(args) => verbs::cp::run(session, &args),
