@@ -111,6 +111,16 @@ fn set(names: &[String]) -> Result<CapabilitySet> {
 }
 
 impl Sets {
+    /// All that this process has.
+    pub(crate) fn held() -> Result<Sets> {
+        let held = rustix::thread::capabilities(None).doing(|| "read the capabilities".into())?;
+        Ok(Sets {
+            bounding: held.permitted,
+            effective: held.permitted,
+            permitted: held.permitted,
+        })
+    }
+
     /// Bounds what any later program can have. Needs CAP_SETPCAP, so it comes before a change of user.
     pub(crate) fn bound(&self) -> Result<()> {
         for bit in 0..u64::BITS {

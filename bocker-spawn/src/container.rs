@@ -137,7 +137,7 @@ impl Container {
 }
 
 /// A pidfd is readable once its process has ended, reaped or not (pidfd_open(2)).
-fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let now = Timespec {
         tv_sec: 0,

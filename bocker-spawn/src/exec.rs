@@ -7,14 +7,17 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result};
+use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result, events};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitId, WaitIdOptions, setsid, waitid};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, setsid, waitid};
 use rustix::thread::ThreadNameSpaceType;
 
+use crate::caps::Sets;
 use crate::channel::{Channel, Message};
-use crate::container::Container;
+use crate::container::{Container, has_ended};
+use crate::keys::Keys;
 use crate::log::Stream;
 use crate::options::process_option;
 use crate::plan::Program;
@@ -26,16 +29,21 @@ use crate::streams::{After, Event, Input, Streams};
 use crate::supervise;
 use crate::sys::{self, Side};
 use crate::watch::Watch;
-use crate::{cgroups, child, seal, signals, tty};
+use crate::{cgroups, child, run, seal, signals, tty};
 
 /// The devpts of a container, as every one of ours has it.
 const PTS: &str = "/dev/pts";
 const PTMX: &str = "ptmx";
+/// How much is read at once of what nobody wants.
+const PIECE: usize = 4096;
 
 #[derive(Default)]
 struct Options {
     request: Request,
     interactive: bool,
+    detach: bool,
+    privileged: bool,
+    keys: Keys,
     name: Option<String>,
 }
 
@@ -45,6 +53,9 @@ fn options(call: &mut Call) -> Result<Options> {
         match arg {
             Arg::Option(name) => match name.as_str() {
                 "-i" | "--interactive" => options.interactive = true,
+                "-d" | "--detach" => options.detach = true,
+                "--privileged" => options.privileged = true,
+                "--detach-keys" => options.keys = Keys::parse(&call.text()?)?,
                 "--entrypoint" => return Err(call.unknown(&name)),
                 name => {
                     if !process_option(call, name, &mut options.request)? {
@@ -74,9 +85,13 @@ fn options(call: &mut Call) -> Result<Options> {
 pub(crate) fn exec(call: &mut Call) -> Result<()> {
     let options = options(call)?;
     let usage = |what: &str| {
-        Error::new(Kind::Usage, what).hint("exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] ID COMMAND")
+        Error::new(Kind::Usage, what)
+            .hint("exec [-d] [-i] [-t] [-e K=V] [-w DIR] [-u USER] [--privileged] ID COMMAND")
     };
-    let name = options.name.ok_or_else(|| usage("no container is given"))?;
+    let name = options
+        .name
+        .clone()
+        .ok_or_else(|| usage("no container is given"))?;
     if options.request.command.is_empty() {
         return Err(usage("no command is given"));
     }
@@ -101,12 +116,16 @@ pub(crate) fn exec(call: &mut Call) -> Result<()> {
     let (pid, target) = container
         .process()?
         .ok_or_else(|| container.not_running())?;
-    let program = program(&container, &options.request, pid.as_raw_nonzero().get())?;
+    let mut program = program(&container, &options.request, pid.as_raw_nonzero().get())?;
+    if options.privileged {
+        program.capabilities = Sets::held()?;
+        program.no_new_privileges = false;
+    }
     if call.dry_run() {
         return Ok(());
     }
     let signals = signals::open()?;
-    let code = attach(&container, &target, &program, options.interactive, &signals)?;
+    let code = attach(&container, &target, &program, options, &signals)?;
     call.set_exit_code(code);
     Ok(())
 }
@@ -125,19 +144,19 @@ fn attach(
     container: &Container,
     target: &OwnedFd,
     program: &Program,
-    interactive: bool,
+    options: Options,
     signals: &SignalFd,
 ) -> Result<u8> {
     let pipe =
         || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "make a pipe".into());
     let mut streams = Streams::default();
     let mut stdio = Stdio::default();
-    if !program.terminal {
+    if !program.terminal && !options.detach {
         let ((out_reader, out), (err_reader, err)) = (pipe()?, pipe()?);
         streams.output(out_reader, Some(caller(1)?), Stream::Stdout, false);
         streams.output(err_reader, Some(caller(2)?), Stream::Stderr, false);
         (stdio.stdout, stdio.stderr) = (Some(out), Some(err));
-        if interactive {
+        if options.interactive {
             let (reader, writer) = pipe()?;
             streams.input(Input::new(writer, false).from(caller(0)?));
             stdio.stdin = Some(reader);
@@ -148,7 +167,8 @@ fn attach(
         Side::Child => {
             drop(here);
             drop(streams);
-            if let Err(error) = agent(container, target, program, stdio, &there) {
+            let detach = options.detach;
+            if let Err(error) = agent(container, target, program, stdio, &there, detach) {
                 // Without a client there is nobody to tell.
                 let _ = there.failed(0, &error);
             }
@@ -159,13 +179,13 @@ fn attach(
             drop(stdio);
         }
     }
-    client(&here, streams, interactive, signals)
+    client(&here, streams, options, signals)
 }
 
 fn client(
     channel: &Channel,
     mut streams: Streams,
-    interactive: bool,
+    options: Options,
     signals: &SignalFd,
 ) -> Result<u8> {
     let lost = || {
@@ -180,13 +200,15 @@ fn client(
     // First a terminal, if there is one, then the command's pidfd, once it is executed.
     let pidfd = loop {
         match channel.receive()? {
+            Message::Descriptor(_) if options.detach => return Ok(0),
             Message::Descriptor(master) if terminal.is_none() && streams.is_empty() => {
                 // As in take_terminal.
                 tty::never_wait(&master)?;
                 tty::copy_size(rustix::stdio::stdout(), &master);
-                if interactive {
+                if options.interactive {
                     raw = tty::Raw::new(rustix::stdio::stdin())?;
-                    streams.input(Input::new(copy(&master)?, true).from(caller(0)?));
+                    let input = Input::new(copy(&master)?, true).from(caller(0)?);
+                    streams.input(input.keys(options.keys.clone()));
                 }
                 streams.output(copy(&master)?, Some(caller(1)?), Stream::Stdout, true);
                 terminal = Some(master);
@@ -198,9 +220,15 @@ fn client(
         }
     };
     let ended = Some(channel.as_fd());
+    let mut left = false;
     streams.run(ended, signals, &mut Watch::default(), |event, _| {
-        let Event::Signal(signal) = event else {
-            return After::Continue;
+        let signal = match event {
+            Event::Signal(signal) => signal,
+            Event::Detached => {
+                left = true;
+                return After::Return;
+            }
+            _ => return After::Continue,
         };
         if let (libc::SIGWINCH, Some(to)) = (signal, &terminal) {
             tty::copy_size(rustix::stdio::stdout(), to);
@@ -211,6 +239,10 @@ fn client(
         After::Leave
     })?;
     drop(raw);
+    if left {
+        // The agent goes on without us.
+        return channel.go().map(|()| 0);
+    }
     match channel.receive()? {
         Message::Ended { code, signal } => Ok(supervise::code(code, signal)),
         Message::Failed(_, error) => Err(error),
@@ -223,13 +255,14 @@ fn client(
 }
 
 /// The command's parent. It holds nothing of the caller's, and stays until the command has ended, which it sees to when the
-/// client is killed.
+/// client is killed. From one that is to be detached, or has left, it takes the terminal over.
 fn agent(
     container: &Container,
     target: &OwnedFd,
     program: &Program,
     stdio: Stdio,
     client: &Channel,
+    detach: bool,
 ) -> Result<()> {
     setsid().doing(|| "begin a session".into())?;
     privileges::hide()?;
@@ -240,7 +273,11 @@ fn agent(
     // Of a pid namespace only children become members.
     enter(ThreadNameSpaceType::PROCESS_ID)?;
     let (here, there) = Channel::pair()?;
-    let (side, born_in_cgroup) = cgroups::clone(&container.cgroups, 0)?;
+    let (side, born_in_cgroup) = match cgroups::clone(&container.cgroups, 0) {
+        // So the kernel says that process 1 has ended (pid_namespaces(7)).
+        Err(error) if error.errno() == Some(libc::ENOMEM) => return Err(container.not_running()),
+        result => result?,
+    };
     let (pid, pidfd) = match side {
         Side::Child => {
             drop(here);
@@ -265,30 +302,75 @@ fn agent(
     };
     drop(there);
     drop(stdio);
-    child::let_stdio_go()?;
-    match relay(&here, client) {
-        // A client that has gone is noticed below.
-        Ok(()) => drop(client.descriptor(pidfd.as_fd())),
+    match detach {
+        true => run::let_go(&[])?,
+        false => child::let_stdio_go()?,
+    }
+    let mut terminal = None;
+    match relay(&here, client, detach, &mut terminal) {
+        Ok(()) => {
+            let words = program.args.iter().map(|word| word.to_string_lossy());
+            let words = words.collect::<Vec<_>>().join(" ");
+            for action in ["exec_create", "exec_start"] {
+                tell(container, format!("{action}: {words}"), pid).record();
+            }
+            // A client that has gone is noticed below.
+            drop(client.descriptor(pidfd.as_fd()));
+        }
         Err(error) => {
             let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
             let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
             return Err(error);
         }
     }
-    if !ends_before(&pidfd, client)? {
+    if detach || (!ends_before(&pidfd, client)? && client.wait()) {
+        drain(terminal, &pidfd)?;
+    } else if !has_ended(&pidfd)? {
         // Nobody would know of it any more. It leads its own process group, and its number is its own until it is reaped.
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     }
     let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
         .doing(|| "wait for the command".into())?
         .ok_or_else(|| Error::new(Kind::System(libc::ECHILD), "the command has vanished"))?;
+    let code = supervise::code(status.exit_status(), status.terminating_signal());
+    let event = tell(container, "exec_die".into(), pid);
+    event.with("exitCode", code).record();
     let _ = client.ended(status.exit_status(), status.terminating_signal());
     Ok(())
 }
 
+/// What happens to the command: its number on the host tells it from others.
+fn tell(container: &Container, action: String, pid: Pid) -> events::Event {
+    events::Event::of(&container.document, action).with("execID", pid)
+}
+
+/// Takes what the command writes to a terminal that nobody reads any more, until it has ended.
+fn drain(terminal: Option<OwnedFd>, pidfd: &OwnedFd) -> Result<()> {
+    let mut terminal = terminal;
+    let mut bytes = [0; PIECE];
+    loop {
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+        fds.extend(terminal.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        rustix::io::retry_on_intr(|| poll(&mut fds, None))
+            .doing(|| "wait for the command".into())?;
+        if !fds[0].revents().is_empty() {
+            return Ok(());
+        }
+        // EIO: every descriptor of the terminal is closed.
+        if let Some(fd) = &terminal
+            && !matches!(
+                rustix::io::read(fd, &mut bytes),
+                Ok(1..) | Err(Errno::INTR | Errno::AGAIN)
+            )
+        {
+            terminal = None;
+        }
+    }
+}
+
 /// Waits for the end of the command or of the client, whichever is first. Whether it was the command's.
 fn ends_before(pidfd: &OwnedFd, client: &Channel) -> Result<bool> {
-    // The client says nothing, so that there is only its end to be heard.
+    // The client says only that it leaves, or its end is heard.
     let mut fds = [
         PollFd::new(pidfd, PollFlags::IN),
         PollFd::new(client, PollFlags::IN),
@@ -298,10 +380,20 @@ fn ends_before(pidfd: &OwnedFd, client: &Channel) -> Result<bool> {
 }
 
 /// Leads the command's process up to execve(2).
-fn relay(process: &Channel, client: &Channel) -> Result<()> {
+fn relay(
+    process: &Channel,
+    client: &Channel,
+    detach: bool,
+    terminal: &mut Option<OwnedFd>,
+) -> Result<()> {
     loop {
         match process.receive()? {
-            Message::Descriptor(master) => client.descriptor(master.as_fd())?,
+            Message::Descriptor(master) => {
+                if !detach {
+                    client.descriptor(master.as_fd())?;
+                }
+                *terminal = Some(master);
+            }
             Message::Done(_) => process.go()?,
             Message::Closed => return Ok(()),
             Message::Failed(_, error) => return Err(error),

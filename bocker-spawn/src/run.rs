@@ -179,7 +179,7 @@ fn accompanied(
 }
 
 /// Lets go of the caller's descriptors, and of its folder, which it may want to remove.
-fn let_go(callers: &[Option<RawFd>]) -> Result<()> {
+pub(crate) fn let_go(callers: &[Option<RawFd>]) -> Result<()> {
     child::let_stdio_go()?;
     let others = callers.iter().flatten().filter(|number| **number > 2);
     others.for_each(|number| sys::close(*number));

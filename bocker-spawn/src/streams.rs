@@ -135,7 +135,6 @@ impl Input {
     }
 
     /// These keys of the caller's are [`Event::Detached`].
-    #[allow(dead_code, reason = "for exec")]
     pub(crate) fn keys(mut self, keys: Keys) -> Input {
         self.keys = Some(keys);
         self
@@ -230,7 +229,6 @@ pub(crate) enum After {
     /// Do not wait for those who read our output.
     Leave,
     /// Do not go on.
-    #[allow(dead_code, reason = "for what is to come")]
     Return,
 }
 

@@ -14,6 +14,15 @@ use crate::tools::Piece;
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "bocker exec [OPTIONS] CONTAINER COMMAND [ARG]...")]
 pub(crate) struct Args {
+    /// Return when the command is executed, and leave it running
+    #[arg(short, long)]
+    detach: bool,
+    /// Give the command every capability
+    #[arg(long)]
+    privileged: bool,
+    /// Leave the command's terminal by these keys (default ctrl-p,ctrl-q)
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
     /// Hand stdin to the command
     #[arg(short, long)]
     interactive: bool,
@@ -46,13 +55,16 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             );
         }
     };
-    refuse_half_a_terminal(args.interactive, args.tty)?;
+    refuse_half_a_terminal(args.interactive && !args.detach, args.tty)?;
     let (id, _) = container::find(&name)?;
     if !lock::is_alive(&id) {
         return Err(not_running(&name));
     }
     let stage = session
         .stage(Piece::Spawn, "exec")?
+        .flag("--detach", args.detach)
+        .flag("--privileged", args.privileged)
+        .option("--detach-keys", args.detach_keys.as_ref())
         .flag("--interactive", args.interactive)
         .flag("--tty", args.tty)
         .options("--env", environment(&args.env, &args.env_file)?)
