@@ -520,7 +520,7 @@ fn execute(context: &mut Context) -> Result<()> {
     match child.channel.receive()? {
         Message::Closed => {
             seal::refuse_own_program(child.pid)?;
-            if context.claim_is_new {
+            if context.claim_is_new && context.member.restarts == 0 {
                 Event::of(&context.document, "create").record();
             }
             Event::of(&context.document, "start").record();

@@ -137,7 +137,7 @@ fn accompany(
         Some(libc::SIGKILL) => killed_for.or(Some(libc::SIGKILL)),
         other => other,
     };
-    context.member.lost = streams.end_log().or(context.member.lost.take());
+    context.member.lost = streams.lost().or(context.member.lost.take());
     context.raw = None;
     context.child = None;
     context.member.stopped |= stopped;
