@@ -1,6 +1,9 @@
 //! Containers as the reports of the tools and their documents show them.
 
+use std::collections::HashMap;
+
 use bocker_pipe::document::ExitMember;
+use bocker_pipe::reference::Reference;
 use bocker_pipe::{Document, Id, Result, containers};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -77,6 +80,28 @@ pub(crate) fn list(session: &Session, ask: impl FnOnce(Stage) -> Stage) -> Resul
     // Times in RFC 3339 sort as text.
     all.sort_by(|a, b| b.created.cmp(&a.created));
     Ok(all)
+}
+
+/// How much a container takes, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// What it has written.
+    pub(crate) written: u64,
+    /// With the layers that it stands on.
+    pub(crate) whole: u64,
+}
+
+/// Of each container, by its id. All that is on the disk is read for it.
+pub(crate) fn sizes(session: &Session) -> Result<HashMap<String, Sizes>> {
+    let lines = session.read(&session.tool(Piece::Snap, "df")?)?;
+    let of = |line: &Value| {
+        let sizes = Sizes {
+            written: line["size"].as_u64()?,
+            whole: line["virtual"].as_u64()?,
+        };
+        Some((line["id"].as_str()?.to_owned(), sizes))
+    };
+    Ok(lines.iter().filter_map(of).collect())
 }
 
 impl Container {
@@ -179,9 +204,13 @@ impl Container {
         }
     }
 
+    /// The image's name without what is usual in one, or what else it is made of.
     pub(crate) fn image(&self) -> String {
-        self.text("/bocker/image/reference")
-            .or_else(|| self.text("/bocker/image/id"))
+        if let Some(reference) = self.text("/bocker/image/reference") {
+            let parsed = Reference::parse(reference);
+            return parsed.map_or_else(|_| reference.to_owned(), |parsed| parsed.familiar());
+        }
+        self.text("/bocker/image/id")
             .or_else(|| self.text("/bocker/snap/rootfs"))
             .unwrap_or_default()
             .to_owned()

@@ -11,6 +11,7 @@ mod limits;
 mod pipeline;
 mod ports;
 mod session;
+mod shape;
 mod shell;
 mod signals;
 mod sys;

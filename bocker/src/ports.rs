@@ -4,7 +4,7 @@ use std::fmt;
 
 use bocker_pipe::Document;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const ANY: &str = "0.0.0.0";
 const ANY6: &str = "::";
@@ -19,6 +19,7 @@ fn one() -> u16 {
 pub(crate) struct Port {
     #[serde(rename = "hostIP", default)]
     host_ip: Option<String>,
+    #[serde(default)]
     host_port: u16,
     container_port: u16,
     #[serde(default = "one")]
@@ -68,6 +69,12 @@ pub(crate) fn of(document: &Document) -> Vec<Port> {
     attachments.flat_map(Attachment::ports).collect()
 }
 
+/// What was asked to be published on one network.
+pub(crate) fn requested(attachment: &Value) -> Vec<Port> {
+    let publish = Vec::<Port>::deserialize(&attachment["request"]["publish"]);
+    publish.unwrap_or_default()
+}
+
 impl Port {
     fn tcp() -> String {
         "tcp".into()
@@ -85,6 +92,25 @@ impl Port {
     /// Each port of the container's alone, and its protocol.
     pub(crate) fn inner(&self) -> impl Iterator<Item = (u16, &str)> {
         self.each().map(|(inner, _)| (inner.number, inner.protocol))
+    }
+
+    /// Each port alone: `80/tcp`, and the host's as docker's `inspect` has it.
+    pub(crate) fn each_as_docker(&self) -> impl Iterator<Item = (String, Value)> {
+        (0..self.range).map(|offset| self.as_docker_at(offset))
+    }
+
+    fn as_docker_at(&self, offset: u16) -> (String, Value) {
+        let inner = self.container_port.wrapping_add(offset);
+        let outer = match self.host_port {
+            // Any port is asked for.
+            0 => String::new(),
+            port => port.wrapping_add(offset).to_string(),
+        };
+        let host = self.host_ip.as_deref().unwrap_or_default();
+        (
+            format!("{inner}/{}", self.protocol),
+            json!({"HostIp": host, "HostPort": outer}),
+        )
     }
 
     /// Each port alone: the container's, and the host's, as `0.0.0.0:8080`.
@@ -130,7 +156,6 @@ impl fmt::Display for Port {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn shown(attachment: Value) -> String {
         let document = json!({"bocker": {"net": {"attachments": [attachment]}}});

@@ -1,21 +1,22 @@
-//! `inspect`: the documents of containers, or the line that made one; images, as `image inspect` shows them.
+//! `inspect`: containers, or the line that made one; images, volumes and networks, as the verbs of their groups show them.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 
-use bocker_pipe::{Document, Doing, Error, Kind, Result, containers};
-use serde_json::{Value, json};
+use bocker_pipe::{Doing, Error, Kind, Result, containers, paths};
+use serde_json::Value;
 
-use super::image_inspect;
-use crate::container::{self, Container};
+use super::{image_inspect, network, volume};
+use crate::container::{self, Container, Sizes};
 use crate::image;
 use crate::session::{Session, complain, say};
-use crate::shell;
 use crate::template::Template;
+use crate::{shape, shell};
 
 /// Expected and not there: neither success nor a failure of the tool.
 pub(crate) const EXIT_MISSING: u8 = 1;
 
-/// Print containers as JSON, and images where no container has the name
+/// Print containers as JSON, and images, volumes and networks where no container has the name
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Ids or names
@@ -24,28 +25,60 @@ pub(crate) struct Args {
     /// Print the 'bocker run' line that made each
     #[arg(long)]
     as_command: bool,
-    /// Print each by a template, as '{{.bocker.state}}'
+    /// Print each by a template, as '{{.State.Status}}'
     #[arg(short, long, value_name = "TEMPLATE", conflicts_with = "as_command")]
     format: Option<String>,
+    /// Only what is of this kind
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "as_command")]
+    kind: Option<Type>,
+    /// Say also how much each container has written, and how large it is with its image
+    #[arg(short, long)]
+    size: bool,
+}
+
+/// What can be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Type {
+    Container,
+    Image,
+    Volume,
+    Network,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let all = container::list(session, |stage| stage.args(["--with", ""]))?;
+    // A template that is wrong is said before anything is asked.
+    args.format.as_deref().map(Template::parse).transpose()?;
+    let is_container = |name: &&String| {
+        args.kind.is_none_or(|kind| kind == Type::Container) && containers::resolve(name).is_ok()
+    };
+    let names: Vec<&String> = args.names.iter().filter(is_container).collect();
+    let all = match names.is_empty() {
+        true => Vec::new(),
+        false => container::list(session, |stage| {
+            stage.args(["--with", "", "--"]).args(&names)
+        })?,
+    };
+    let sizes = match args.size && !all.is_empty() {
+        true => container::sizes(session)?,
+        false => HashMap::new(),
+    };
     let mut found = Vec::new();
     let mut code = 0;
     for name in &args.names {
-        if !args.as_command && containers::resolve(name).is_err() && image::find(name)?.is_some() {
-            found.extend(image_inspect::describe(session, name)?);
-            continue;
-        }
-        let container = containers::resolve(name).and_then(|id| {
-            all.iter()
-                .find(|container| container.id == id)
-                .ok_or_else(|| Error::new(Kind::NotFound, format!("{id} was never started")))
-        });
-        match container {
-            Ok(container) if args.as_command => as_command(container)?,
-            Ok(container) => found.push(described(container)),
+        let kind = args
+            .kind
+            .map_or_else(|| kind_of(name, args.as_command), Ok)?;
+        let some = match kind {
+            Type::Container => container_of(&all, name).and_then(|one| match args.as_command {
+                true => as_command(one).map(|()| None),
+                false => Ok(Some(described(one, &sizes))),
+            }),
+            Type::Image => quietly(image_inspect::describe(session, name)),
+            Type::Volume => quietly(volume::describe(session, name)),
+            Type::Network => quietly(network::describe(session, name)),
+        };
+        match some {
+            Ok(some) => found.extend(some),
             Err(error) => {
                 complain(&error);
                 code = EXIT_MISSING;
@@ -56,6 +89,37 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         print(found, args.format.as_deref())?;
     }
     Ok(code)
+}
+
+/// What a name means: a container before all others.
+fn kind_of(name: &str, as_command: bool) -> Result<Type> {
+    if as_command || containers::resolve(name).is_ok() {
+        return Ok(Type::Container);
+    }
+    if image::find(name)?.is_some() {
+        return Ok(Type::Image);
+    }
+    let is_file = |folder: &str, file: &str| paths::root().join(folder).join(file).exists();
+    let is_plain = !name.starts_with('.') && !name.contains('/') && !name.is_empty();
+    Ok(match is_plain {
+        true if is_file("volumes", name) => Type::Volume,
+        true if is_file("networks", &format!("{name}.json")) => Type::Network,
+        _ => Type::Container,
+    })
+}
+
+fn container_of<'a>(all: &'a [Container], name: &str) -> Result<&'a Container> {
+    let id = containers::resolve(name)?;
+    all.iter()
+        .find(|one| one.id == id)
+        .ok_or_else(|| Error::new(Kind::NotFound, format!("{id} was never started")))
+}
+
+/// One that is not there is an error that its tool has said.
+fn quietly(found: Result<Option<Value>>) -> Result<Option<Value>> {
+    found?
+        .map(Some)
+        .ok_or_else(|| Error::new(Kind::Passed(EXIT_MISSING), "it is not there"))
 }
 
 /// Prints each by a template, or all as one array.
@@ -69,44 +133,13 @@ pub(crate) fn print(found: Vec<Value>, format: Option<&str>) -> Result<()> {
         .try_for_each(|value| say(&template.fill(value)?))
 }
 
-/// The document, with the state that the kernel shows instead of the one that was last written, and what is mounted as docker
-/// tells it.
-fn described(container: &Container) -> Value {
-    let mut document = container.document.clone();
-    document.set_member("state", &container.state);
-    document.set("/Mounts", &mounts(&document));
-    document.tree().clone()
-}
-
-/// The volumes, paths and filesystems in memory that were asked for.
-fn mounts(document: &Document) -> Vec<Value> {
-    let list = |pointer: &str| document.value(pointer).and_then(Value::as_array);
-    let requests = list("/bocker/snap/volumes").into_iter().flatten();
-    let shape = |request: &Value| {
-        let text = |key: &str| request[key].as_str().unwrap_or_default();
-        let (kind, destination) = (text("type"), text("destination"));
-        let readonly = request["readonly"] == true;
-        let mut shape = json!({
-            "Type": kind,
-            "Source": text("source"),
-            "Destination": destination,
-            "Mode": if readonly { "ro" } else { "" },
-            "RW": !readonly,
-            "Propagation": match (kind, text("propagation")) {
-                ("bind", "") => "rprivate",
-                (_, propagation) => propagation,
-            },
-        });
-        if kind == "volume" {
-            let is_its = |mount: &&Value| mount["destination"] == destination;
-            let mount = list("/mounts").into_iter().flatten().find(is_its);
-            shape["Name"] = shape["Source"].take();
-            shape["Driver"] = json!("local");
-            shape["Source"] = mount.map_or(Value::Null, |mount| mount["source"].clone());
-        }
-        shape
-    };
-    requests.map(shape).collect()
+fn described(container: &Container, sizes: &HashMap<String, Sizes>) -> Value {
+    let mut shape = shape::of(container);
+    if let Some(sizes) = sizes.get(container.id.as_str()) {
+        shape["SizeRw"] = sizes.written.into();
+        shape["SizeRootFs"] = sizes.whole.into();
+    }
+    shape
 }
 
 fn as_command(container: &Container) -> Result<()> {

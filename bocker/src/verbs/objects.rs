@@ -34,15 +34,27 @@ pub(crate) fn inspect<T: DeserializeOwned>(
     let mut found = Vec::new();
     let mut code = 0;
     for name in names {
-        match read::<T>(session, &stage.clone().args(["--", name])) {
-            Ok((objects, _)) => found.extend(objects.iter().map(described)),
-            // The tool has said why.
-            Err(error) if matches!(error.kind(), Kind::Passed(_)) => code = EXIT_MISSING,
-            Err(error) => return Err(error),
+        match describe(session, stage, name, described)? {
+            Some(object) => found.push(object),
+            None => code = EXIT_MISSING,
         }
     }
     print(found, format)?;
     Ok(code)
+}
+
+/// The one of this name, as `described` puts it; nothing when there is none, and then the tool has said so.
+pub(crate) fn describe<T: DeserializeOwned>(
+    session: &Session,
+    stage: &Stage,
+    name: &str,
+    described: fn(&T) -> Value,
+) -> Result<Option<Value>> {
+    match read::<T>(session, &stage.clone().args(["--", name])) {
+        Ok((objects, _)) => Ok(objects.first().map(described)),
+        Err(error) if matches!(error.kind(), Kind::Passed(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes those that are named, and goes on after one that cannot be.

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use bocker_pipe::Result;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::container::{self, Container, SHOWN};
 use crate::filter::{self, Filter};
 use crate::session::Session;
 use crate::table::{Format, List, size};
-use crate::tools::Piece;
 
 type Column = (&'static str, &'static str);
 
@@ -83,14 +82,15 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     }
     let has_size = args.size || args.format.shows("Size");
     let sizes = if has_size {
-        sizes(session)?
+        container::sizes(session)?
     } else {
         HashMap::new()
     };
     let record = |one: &Container| {
         let mut record = one.record();
-        if let Some(size) = sizes.get(one.id.as_str()) {
-            record["Size"] = size.as_str().into();
+        if let Some(sizes) = sizes.get(one.id.as_str()) {
+            let (written, whole) = (size(sizes.written), size(sizes.whole));
+            record["Size"] = format!("{written} (virtual {whole})").into();
         }
         if args.ns {
             record["Pid"] = one.line["pid"].clone();
@@ -116,15 +116,4 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         (_, true) => list(&WITH_SIZE).print_all(&args.format),
         _ => list(&USUAL).print(&args.format),
     }
-}
-
-/// What each has written, and in brackets what it is with what it stands on, by its id.
-fn sizes(session: &Session) -> Result<HashMap<String, String>> {
-    let lines = session.read(&session.tool(Piece::Snap, "df")?)?;
-    let size_of = |line: &Value| {
-        let (written, whole) = (line["size"].as_u64()?, line["virtual"].as_u64()?);
-        let shown = format!("{} (virtual {})", size(written), size(whole));
-        Some((line["id"].as_str()?.to_owned(), shown))
-    };
-    Ok(lines.iter().filter_map(size_of).collect())
 }

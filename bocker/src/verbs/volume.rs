@@ -179,6 +179,16 @@ fn inspect(session: &Session, args: &Inspect) -> Result<u8> {
     objects::inspect(session, &stage, &args.names, format, Volume::described)
 }
 
+/// One of them as docker tells it, if it is there.
+pub(crate) fn describe(session: &Session, name: &str) -> Result<Option<Value>> {
+    objects::describe(
+        session,
+        &stage(session, "inspect")?,
+        name,
+        Volume::described,
+    )
+}
+
 fn rm(session: &Session, args: &Rm) -> Result<u8> {
     let stage = stage(session, "rm")?.flag("--force", args.force);
     objects::remove(session, &stage, &args.names)
