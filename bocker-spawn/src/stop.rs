@@ -23,7 +23,7 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// After so long it is looked whether it can be gone at all.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// How long a supervisor may take to notice that process 1 has ended.
-const NOTICED: Duration = Duration::from_secs(5);
+const NOTICED: Duration = Duration::from_secs(1);
 /// How long the cleaning up after it may take. What is not done by then goes on.
 const TIDIED: Duration = Duration::from_secs(10);
 
@@ -267,12 +267,16 @@ impl Stopping {
             return Err(failure);
         }
         let id = &self.container.id;
-        if !lock::wait(id, NOTICED, |state| state != Supervisor::Runs)? {
-            return Err(Error::new(
-                Kind::InUse,
-                format!("{id} has ended, and its supervisor does not notice"),
-            )
-            .hint("the supervisor may be stopped: see bocker-spawn in the output of ps"));
+        let has_ended = |patience| lock::wait(id, patience, |state| state != Supervisor::Runs);
+        if !has_ended(NOTICED)? {
+            // Its document does not name its process any more.
+            self.container.kill_all()?;
+            if !has_ended(KILL_WAIT)? {
+                let what = format!("{id} has ended, and its supervisor does not notice");
+                return Err(Error::new(Kind::InUse, what).hint(
+                    "it may have been stopped by a signal: see bocker-spawn in the output of ps",
+                ));
+            }
         }
         lock::wait(id, TIDIED, |state| state != Supervisor::Tidies).map(drop)
     }

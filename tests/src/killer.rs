@@ -45,7 +45,7 @@ const HARMLESS: &[(c_long, &str)] = &calls![
     SYS_epoll_ctl SYS_epoll_pwait SYS_eventfd2 SYS_execve SYS_execveat SYS_exit SYS_exit_group SYS_faccessat SYS_faccessat2 SYS_fadvise64 SYS_fchdir SYS_fcntl SYS_fdatasync
     SYS_fgetxattr SYS_flistxattr SYS_flock SYS_fsconfig SYS_fsmount SYS_fsopen SYS_fstat SYS_fstatfs SYS_fsync SYS_futex
     SYS_getcwd SYS_getdents64 SYS_geteuid SYS_getegid SYS_getgid SYS_getpeername SYS_getpid SYS_getppid SYS_getrandom
-    SYS_getsockname SYS_getsockopt SYS_gettid SYS_getuid SYS_lgetxattr SYS_listen SYS_llistxattr SYS_lseek SYS_madvise
+    SYS_getsockname SYS_getsockopt SYS_gettid SYS_getuid SYS_inotify_add_watch SYS_inotify_init1 SYS_lgetxattr SYS_listen SYS_llistxattr SYS_lseek SYS_madvise
     SYS_membarrier SYS_memfd_create SYS_mmap SYS_mprotect SYS_mremap SYS_munmap SYS_nanosleep SYS_newfstatat SYS_openat2 SYS_open_tree
     SYS_pidfd_open SYS_pipe2 SYS_ppoll SYS_prctl SYS_pread64 SYS_prlimit64 SYS_read SYS_readlinkat SYS_readv SYS_recvfrom
     SYS_recvmsg SYS_restart_syscall SYS_rseq SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigtimedwait SYS_signalfd4 SYS_sched_getaffinity

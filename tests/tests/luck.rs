@@ -1,0 +1,250 @@
+//! Bad input and bad luck in the life of a container: each is a clear error or what the page says, and nothing is left.
+
+use std::fs;
+use std::path::PathBuf;
+
+use bocker_tests::{Output, Running, Session, Struck};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// elf(5): where the machine is that a program is for, and one that this is not.
+const E_MACHINE: usize = 18;
+const EM_S390: u8 = 22;
+
+fn id(s: &Session, name: &str) -> String {
+    let output = s.bocker(&["inspect", "--format", "{{.bocker.id}}", name]);
+    output.text().trim().to_owned()
+}
+
+fn config(s: &Session, id: &str) -> PathBuf {
+    s.host
+        .root()
+        .join("containers")
+        .join(id)
+        .join("config.json")
+}
+
+fn edit(s: &Session, id: &str, change: impl Fn(&mut Value)) {
+    let path = config(s, id);
+    let mut document: Value =
+        serde_json::from_slice(&fs::read(&path).expect("config.json")).expect("a document");
+    change(&mut document);
+    fs::write(&path, document.to_string()).expect("config.json");
+}
+
+/// It did what it should, or says in a line why not.
+#[track_caller]
+fn is_clear(output: &Output) {
+    let is_said = output.stderr.lines().any(|line| line.starts_with("bocker"));
+    assert!(output.code == 0 || is_said, "{output}");
+    assert!(!output.stderr.contains("panicked"), "{output}");
+}
+
+#[test]
+fn what_cannot_be_executed_is_126_or_127_or_says_what_is_missing() {
+    let s = Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let mut program = fs::read("/bin/busybox").expect("busybox-static");
+    program[E_MACHINE] = EM_S390;
+    let elsewhere = PathBuf::from(&s.rootfs).join("bin/elsewhere");
+    fs::write(&elsewhere, program).expect("a program");
+    s.host
+        .run(&["chmod", "755", &elsewhere.display().to_string()])
+        .ok();
+    let before = s.host.fingerprint();
+    for ways in [&["--rm"][..], &["-d", "--rm"]] {
+        let run = |options: &[&str], command: &str| s.run(&[ways, options].concat(), &[command]);
+        run(&[], "elsewhere").exits(126).says("elsewhere");
+        run(&[], "nowhere").exits(127).says("nowhere");
+        run(&["--user", "nonesuch"], "true")
+            .exits(125)
+            .says("nonesuch");
+        run(&["--workdir", "/bin/busybox"], "true")
+            .exits(125)
+            .says("/bin/busybox");
+        s.host.assert_same(&before);
+    }
+    // As docker, a working directory that is missing is made.
+    s.run(&["--rm", "--workdir", "/made/for/it"], &["pwd"]).ok();
+}
+
+#[test]
+fn a_container_whose_root_is_unmounted_goes_on_and_ends_and_is_not_begun_again_without() {
+    let s = Session::new();
+    s.run(&["--rm", "--name", "web"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    s.run(
+        &["-d", "--name", "web", "--restart", "always"],
+        &["sleep", "1000"],
+    )
+    .ok();
+    let document = s.bocker(&["inspect", "web"]).ok().json()[0].clone();
+    let root = document["root"]["path"].as_str().expect("a root");
+    s.host.run(&["umount", "-l", root]).ok();
+    s.bocker(&["exec", "web", "ls", "/bin/busybox"]).ok();
+    let pid = document["bocker"]["spawn"]["pid"].as_i64().expect("a pid");
+    kill(
+        Pid::from_raw(i32::try_from(pid).expect("a pid")),
+        Signal::SIGKILL,
+    )
+    .expect("kill");
+    let error = s.host.wait_for("its end", || {
+        let document = s.bocker(&["inspect", "web"]).ok().json()[0].clone();
+        let error = document["bocker"]["exit"]["error"].as_str();
+        error.map(str::to_owned)
+    });
+    assert!(error.contains("sleep"), "{error}");
+    s.bocker(&["start", "web"]).ok();
+    s.bocker(&["rm", "-f", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn a_number_that_is_another_process_by_now_is_not_signalled_and_the_container_ends_all_the_same() {
+    let s = Session::new();
+    s.run(&["--rm", "--name", "web"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let id = s.sleeping("web");
+    let mut other = s.host.spawn(&["sleep", "1000"]);
+    edit(&s, &id, |document| {
+        document["bocker"]["spawn"]["pid"] = other.pid().into()
+    });
+    s.bocker(&["kill", "web"]).exits(125);
+    s.bocker(&["rm", "-f", "web"]).ok();
+    assert!(!other.has_ended());
+    other.signal(Signal::SIGKILL);
+    _ = other.wait();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn a_document_that_is_cut_off_while_its_container_runs_keeps_nobody_else_from_anything() {
+    let s = Session::new();
+    s.run(&["--rm", "--name", "web"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let id = s.sleeping("web");
+    s.sleeping("other");
+    let path = config(&s, &id);
+    let length = fs::metadata(&path).expect("config.json").len();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .expect("config.json");
+    file.set_len(length / 2).expect("cut off");
+    let shown = s.bocker(&["ps", "--format", "{{.Names}}"]);
+    assert!(shown.stdout.contains("other"), "{shown}");
+    for verb in [
+        "stop", "start", "kill", "pause", "restart", "inspect", "exec",
+    ] {
+        let words = match verb {
+            "exec" => vec!["exec", "web", "true"],
+            verb => vec![verb, "web"],
+        };
+        let output = s.bocker(&words);
+        assert_ne!(output.code, 0, "{output}");
+        is_clear(&output);
+    }
+    s.bocker(&["rm", "-f", "web", "other"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn a_document_of_another_version_is_refused_and_both_are_named() {
+    let s = Session::new();
+    s.run(&["--name", "web"], &["true"]).ok();
+    let id = id(&s, "web");
+    edit(&s, &id, |document| document["bocker"]["version"] = 2.into());
+    for verb in ["start", "stop", "restart"] {
+        s.bocker(&[verb, "web"])
+            .exits(125)
+            .says("the document is of version 2, this tool speaks version 1");
+    }
+    s.bocker(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn a_stop_that_is_killed_at_any_moment_has_stopped_it_or_not() {
+    let s = Session::new();
+    s.run(&["--rm", "--name", "web"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    for count in 1.. {
+        s.run(
+            &["-d", "--name", "web", "--restart", "always"],
+            &["sleep", "1000"],
+        )
+        .ok();
+        let stop = s.host.call(&["bocker-spawn", "stop", "web"]);
+        let struck = stop.kill_after_change(count);
+        s.bocker(&["stop", "web"]).ok();
+        let status = s.bocker(&["ps", "-a", "--format", "{{.Status}}"]).text();
+        assert!(status.starts_with("Exited"), "{status}");
+        s.bocker(&["rm", "web"]).ok();
+        s.host.assert_same(&before);
+        if let Struck::Ended(output) = struck {
+            output.ok();
+            assert!(count > 2, "it was killed {count} times");
+            break;
+        }
+    }
+}
+
+/// Each shell does this to the one container there is, whatever the others do.
+const DOINGS: [&str; 10] = [
+    "bocker start web; bocker stop -t 1 web",
+    "bocker stop web; bocker start web",
+    "bocker kill web; bocker start web",
+    "bocker restart -t 0 web",
+    "bocker pause web; bocker unpause web",
+    "bocker exec web true; bocker ps -a",
+    "bocker kill -s TERM web; bocker inspect web",
+    "bocker rm -f web",
+    "bocker run -d --name web --restart always -p 8080:80 --rootfs $ROOTFS sleep 1000",
+    "bocker start web; bocker kill web",
+];
+
+#[test]
+fn ten_shells_that_do_everything_to_one_container_leave_it_whole_or_gone() {
+    let s = Session::new();
+    let options = [
+        "-d",
+        "--name",
+        "web",
+        "--restart",
+        "always",
+        "-p",
+        "8080:80",
+    ];
+    s.run(&options, &["true"]).ok();
+    s.bocker(&["rm", "-f", "web"]).ok();
+    let before = s.host.fingerprint();
+    for _ in 0..2 {
+        s.run(&options, &["sleep", "1000"]).ok();
+        let shells: Vec<Running> = DOINGS
+            .iter()
+            .map(|doing| {
+                let script = format!("for i in 1 2; do {doing}; done");
+                let call = s.host.call(&["sh", "-c", &script]);
+                call.env("ROOTFS", &s.rootfs).spawn()
+            })
+            .collect();
+        for shell in shells {
+            is_clear(&shell.wait());
+        }
+        // Whoever was last, it can be told what it is, and be removed.
+        let shown = s.bocker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+        let states = [
+            "",
+            "web running\n",
+            "web exited\n",
+            "web paused\n",
+            "web restarting\n",
+        ];
+        assert!(states.contains(&shown.stdout.as_str()), "{shown}");
+        s.bocker(&["rm", "-f", "web"]);
+        for tool in ["bocker-spawn", "bocker-cg", "bocker-net", "bocker-snap"] {
+            s.host.run(&[tool, "gc", "--grace", "0"]).ok();
+        }
+        s.host.assert_same(&before);
+    }
+}
