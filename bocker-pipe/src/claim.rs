@@ -25,9 +25,10 @@ const RECORD: &str = "claim";
 /// The same before it is whole.
 const RECORD_NEW: &str = "claim.new";
 /// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
     lock::VERBS,
     lock::RESTARTING,
+    HEALTH,
     lock::STILL,
     SOCKET_NEW,
     SOCKET,
@@ -36,6 +37,8 @@ const OWN: [&str; 9] = [
     RECORD_NEW,
     RECORD,
 ];
+/// How a container that runs is found to be by its health checks, written by its supervisor.
+pub const HEALTH: &str = "health";
 /// What the name of a claim's folder begins with as long as it must not be seen.
 const HIDDEN: &str = ".";
 /// How many random ids are tried: with 30 bits, a second try is already rare.

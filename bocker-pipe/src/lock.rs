@@ -184,7 +184,9 @@ impl Alive {
 /// Forgets a supervisor that was killed, for one who has done what it left undone and holds the lock of [`verbs`].
 pub fn forget(id: &Id) -> Result<()> {
     claim::forget_socket(id)?;
-    remove(&paths::claim(id).join(RESTARTING))?;
+    for name in [RESTARTING, claim::HEALTH] {
+        remove(&paths::claim(id).join(name))?;
+    }
     remove(&paths::claim(id).join(ALIVE))
 }
 

@@ -42,6 +42,7 @@ fn options(call: &mut Call) -> Result<Options> {
             }
         }
     }
+    options.requested.check()?;
     Ok(options)
 }
 

@@ -9,6 +9,7 @@ mod child;
 mod container;
 mod create;
 mod exec;
+mod health;
 mod holders;
 mod init;
 mod keys;

@@ -85,6 +85,7 @@ pub(crate) fn options(call: &mut Call) -> Result<Options> {
             }
         }
     }
+    options.requested.check()?;
     options.requested.interactive |= options.stdin.is_some();
     if options.attach && !options.detach {
         return Err(Error::new(Kind::Usage, "--attach goes with --detach"));

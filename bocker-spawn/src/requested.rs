@@ -5,6 +5,7 @@ use std::time::Duration;
 use bocker_pipe::{Call, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
 use crate::restart::Restart;
 use crate::{log, signals};
 
@@ -30,6 +31,9 @@ pub(crate) struct Requested {
     /// Whether it is begun again when it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<Restart>,
+    /// How it is looked whether it is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) health: Option<Health>,
     /// After how many seconds each of its runs is ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
@@ -52,9 +56,18 @@ impl Requested {
             "--restart" => self.restart = Some(Restart::parse(&call.text()?)?),
             "--timeout" => self.timeout = Some(call.number()?),
             "--stop-timeout" => self.stop_timeout = Some(call.number()?),
-            name => return self.log.option(call, name),
+            name => {
+                return Ok(
+                    self.log.option(call, name)? || Health::option(&mut self.health, call, name)?
+                );
+            }
         }
         Ok(true)
+    }
+
+    /// Looks at what was asked for as a whole.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.health.as_ref().map_or(Ok(()), Health::check)
     }
 
     /// What was not asked for now was perhaps asked for before.
@@ -67,6 +80,7 @@ impl Requested {
             restart: self.restart.or(before.restart),
             timeout: self.timeout.or(before.timeout),
             log: self.log.or(before.log),
+            health: self.health.or(before.health),
         }
     }
 

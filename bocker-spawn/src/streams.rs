@@ -210,7 +210,7 @@ pub(crate) enum Event<'a> {
     /// A deadline has passed.
     Due(Token),
     /// There is something to read.
-    Readable(#[allow(dead_code, reason = "for what is to come")] Token),
+    Readable(Token),
     /// These bytes have reached the container's terminal.
     Typed(&'a [u8]),
     /// The terminal of one who is attached has this size.

@@ -9,6 +9,7 @@ use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, lock, time};
 use nix::sys::signalfd::SignalFd;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use crate::health::Checks;
 use crate::record;
 use crate::signals::{Attitude, Judge, Verdict};
 use crate::start::{self, Context};
@@ -47,6 +48,7 @@ fn accompany(
     if let Some(then) = timeout.and_then(|time| Instant::now().checked_add(time)) {
         watch.at(Token::Timeout, then);
     }
+    let mut checks = Checks::begin(context, &mut watch)?;
     let (mut stopped, mut is_ending) = (false, false);
     let child = context.child()?;
     let mut judge = Judge::default();
@@ -127,7 +129,13 @@ fn accompany(
                 stopped = true;
                 After::Continue
             }
-            Event::Due(Token::Restart) | Event::Detached | Event::Readable(_) => After::Continue,
+            Event::Due(token) | Event::Readable(token) => {
+                if let Some(checks) = &mut checks {
+                    checks.on(token, watch);
+                }
+                After::Continue
+            }
+            Event::Detached => After::Continue,
         }
     })?;
     let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)
@@ -138,6 +146,7 @@ fn accompany(
         other => other,
     };
     context.member.lost = streams.lost().or(context.member.lost.take());
+    drop(checks);
     context.raw = None;
     context.child = None;
     context.member.stopped |= stopped;

@@ -12,6 +12,14 @@ pub(crate) enum Token {
     Timeout,
     /// What was asked to end has had its time.
     Kill,
+    /// It is time for a health check.
+    Health,
+    /// A health check takes too long.
+    HealthTimeout,
+    /// It has written something.
+    HealthOutput,
+    /// It has ended.
+    HealthEnded,
     /// The pause before the next run is over.
     Restart,
 }
@@ -31,13 +39,11 @@ impl Watch {
     }
 
     /// To be called when the descriptor is readable or at its end, until it is forgotten.
-    #[allow(dead_code, reason = "for what is to come")]
     pub(crate) fn readable(&mut self, token: Token, fd: OwnedFd) {
         self.descriptors.push((token, fd));
     }
 
     /// Not to be called any more.
-    #[allow(dead_code, reason = "for what is to come")]
     pub(crate) fn forget(&mut self, token: Token) {
         self.deadlines.retain(|(other, _)| *other != token);
         self.descriptors.retain(|(other, _)| *other != token);

@@ -259,6 +259,12 @@ impl Container {
     }
 }
 
+/// When it is begun again, as `run --restart` takes it.
+pub(crate) fn restart_policy(document: &Document) -> &str {
+    let policy = document.value("/bocker/spawn/request/restart/policy");
+    policy.and_then(Value::as_str).unwrap_or("no")
+}
+
 /// How long it has ended, as ` 3 seconds ago`.
 fn ago(exit: &ExitMember) -> String {
     let since = exit.finished.as_deref().and_then(time::since);

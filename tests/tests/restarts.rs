@@ -124,6 +124,20 @@ fn success_is_the_end_of_on_failure_and_not_of_always() {
 }
 
 #[test]
+fn who_stays_with_it_stays_for_the_run_and_it_goes_on_without() {
+    let (s, before) = prepared();
+    let volume = format!("{}:/shared", shared(&s).display());
+    let options = ["--name", "web", "--restart", "on-failure:1", "-v", &volume];
+    let script = "echo run >> /shared/runs; echo said; exit 3";
+    let output = s.run(&options, &["sh", "-c", script]).exits(3);
+    assert_eq!(output.stdout, "said\n");
+    wait_for_runs(&s, 2);
+    wait_for_status(&s, "Exited (3)");
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
 fn a_new_run_has_the_same_root_network_and_cgroup() {
     let (s, before) = prepared();
     let options = ["-p", "8080:80", "-e", "A=b", "--memory", "64m"];

@@ -68,6 +68,24 @@ pub(crate) struct Args {
     /// Begin it again when it has ended: no, on-failure[:TIMES], always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
+    /// Look with this line, or JSON list of words, whether it is well
+    #[arg(long, value_name = "COMMAND")]
+    health_cmd: Option<String>,
+    /// How long to wait between two looks, as 30s or 1m30s (default: 30s)
+    #[arg(long, value_name = "DURATION")]
+    health_interval: Option<String>,
+    /// How long a look may take (default: 30s)
+    #[arg(long, value_name = "DURATION")]
+    health_timeout: Option<String>,
+    /// How many failures in a row are too many (default: 3)
+    #[arg(long, value_name = "N")]
+    health_retries: Option<u64>,
+    /// How long failures do not count after the start (default: 0s)
+    #[arg(long, value_name = "DURATION")]
+    health_start_period: Option<String>,
+    /// Do not look (that of an image is never run)
+    #[arg(long, conflicts_with = "health_cmd")]
+    no_healthcheck: bool,
     /// End each of its runs after so long
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -200,6 +218,7 @@ pub(crate) fn run(session: &Session, args: &Args, line: &[OsString]) -> Result<u
         attach: &args.attach,
         leaving: &args.leaving,
         rm: args.rm,
+        restarts: args.restarts(),
     };
     let mut pipeline = way.pipeline(session, plan.stages, plan.spawn, &plan.words)?;
     pipeline.document = Some(plan.document);
@@ -228,7 +247,7 @@ impl Args {
     pub(crate) fn plan(&self, session: &Session, line: &[OsString], verb: &str) -> Result<Plan> {
         let (root, words) = self.root()?;
         refuse_half_a_terminal(self.interactive && !self.detach && verb == "run", self.tty)?;
-        if self.rm && self.restart.as_deref().is_some_and(|policy| policy != "no") {
+        if self.rm && self.restarts() {
             let what = "--rm removes what --restart is to begin again";
             return Err(Error::new(Kind::Usage, what).hint("give one of the two"));
         }
@@ -338,7 +357,19 @@ impl Args {
             .option("--restart", self.restart.as_ref())
             .option("--timeout", self.timeout.map(|n| n.to_string()))
             .option("--log-driver", self.log_driver.as_ref())
-            .options("--log-opt", &self.log_opt))
+            .options("--log-opt", &self.log_opt)
+            .option("--health-cmd", self.health_cmd.as_ref())
+            .option("--health-interval", self.health_interval.as_ref())
+            .option("--health-timeout", self.health_timeout.as_ref())
+            .option(
+                "--health-retries",
+                self.health_retries.map(|n| n.to_string()),
+            )
+            .option("--health-start-period", self.health_start_period.as_ref()))
+    }
+
+    fn restarts(&self) -> bool {
+        self.restart.as_deref().is_some_and(|policy| policy != "no")
     }
 
     fn cg(&self, session: &Session) -> Result<Stage> {
@@ -434,13 +465,19 @@ pub(crate) struct Way<'a> {
     pub(crate) attach: &'a [Stream],
     pub(crate) leaving: &'a Leaving,
     pub(crate) rm: bool,
+    /// There is more than one run to stay for.
+    pub(crate) restarts: bool,
 }
 
 impl Way<'_> {
     /// Whether the container has a supervisor beside the pipeline, be it that somebody is attached to it or not: nobody stays,
     /// or whoever does may leave it.
     fn is_supervised(&self) -> bool {
-        self.detach || self.tty || !self.leaving.sig_proxy || !self.attach.is_empty()
+        self.detach
+            || self.tty
+            || self.restarts
+            || !self.leaving.sig_proxy
+            || !self.attach.is_empty()
     }
 
     fn has(&self, stream: Stream) -> bool {

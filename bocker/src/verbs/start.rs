@@ -91,6 +91,7 @@ fn again(session: &Session, name: &str, attached: Option<&Args>) -> Result<Pipel
         attach: &[],
         leaving: &attached.map_or_else(Leaving::default, |args| args.leaving.clone()),
         rm: document.is_removed_at_its_end(),
+        restarts: container::restart_policy(&document) != "no",
     };
     way.pipeline(session, stages, session.stage(Piece::Spawn, "run")?, &[])
 }
