@@ -6,9 +6,11 @@
 # make bench-ports   compares published ports with docker's, with nftables DNAT by hand and with no NAT (as root)
 # make bench-images  compares pull, push, save and commit with docker, containerd, podman, buildah, skopeo and umoci, those of
 #               Debian trixie too (as root; the first time it makes images, for a few minutes and 1.7 GB, in BENCH_FIXTURES)
-# make install  puts the programs into $(DESTDIR)$(PREFIX)/bin; make uninstall removes them
+# make install  puts the programs into $(DESTDIR)$(PREFIX)/bin, and a unit for systemd; make uninstall removes them
 
 PREFIX ?= /usr/local
+# Where systemd looks for units, in /usr/local too (systemd.unit(5)).
+UNITS = lib/systemd/system
 CARGO ?= cargo
 # More options for cargo: --locked, --offline.
 CARGOFLAGS ?=
@@ -113,9 +115,11 @@ bench-images: build
 install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 $(PROGRAMS:%="$(BIN)/%") "$(DESTDIR)$(PREFIX)/bin"
+	install -d "$(DESTDIR)$(PREFIX)/$(UNITS)"
+	sed 's|@BIN@|$(PREFIX)/bin|' contrib/bocker.service >"$(DESTDIR)$(PREFIX)/$(UNITS)/bocker.service"
 
 uninstall:
-	rm -f $(PROGRAMS:%="$(DESTDIR)$(PREFIX)/bin/%")
+	rm -f $(PROGRAMS:%="$(DESTDIR)$(PREFIX)/bin/%") "$(DESTDIR)$(PREFIX)/$(UNITS)/bocker.service"
 
 clean:
 	$(CARGO) clean

@@ -100,6 +100,9 @@ fn send(container: &Container, pid: Pid, pidfd: &OwnedFd, signal: i32) -> Result
             container.id
         ));
     }
+    Event::of(&container.document, "kill")
+        .with("signal", sent)
+        .record();
     Ok(sent)
 }
 
@@ -149,6 +152,8 @@ struct Stopping {
     /// What comes next, and when: KILL, a look at what holds it, giving up.
     next: Option<(Instant, Next)>,
     failure: Option<Error>,
+    /// Whether it ran, or would have run again.
+    was_alive: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +168,7 @@ fn ask(mut container: Container, options: &Options, dry_run: bool) -> Result<Sto
         // Begun anew since, it has another process.
         container = Container::load(container.id, &container.name)?;
     }
+    let was_alive = lock::is_alive(&container.id);
     let mut process = container.process()?;
     if process.is_none() && lock::supervisor(&container.id) == Supervisor::Runs {
         // It is being started, or has ended a moment ago.
@@ -180,6 +186,7 @@ fn ask(mut container: Container, options: &Options, dry_run: bool) -> Result<Sto
         signal,
         next: None,
         failure: None,
+        was_alive,
     };
     if dry_run {
         return Ok(stopping);
@@ -277,6 +284,9 @@ impl Stopping {
                     "it may have been stopped by a signal: see bocker-spawn in the output of ps",
                 ));
             }
+        }
+        if self.was_alive {
+            Event::of(&self.container.document, "stop").record();
         }
         lock::wait(id, TIDIED, |state| state != Supervisor::Tidies).map(drop)
     }

@@ -28,6 +28,8 @@ pub(crate) const SHOWN: &[&str] = &[
     "/bocker/net/attachments",
     "/bocker/snap/rootfs",
     "/bocker/snap/volumes",
+    "/bocker/spawn/request/restart",
+    "/bocker/spawn/stopped",
 ];
 
 /// One line of `bocker-spawn list`, as far as it is read here.
@@ -164,6 +166,12 @@ impl Container {
     fn array(&self, pointer: &str) -> impl Iterator<Item = &Value> {
         let items = self.document.value(pointer).and_then(Value::as_array);
         items.into_iter().flatten()
+    }
+
+    /// Whether the user has stopped it, and wants it to stay so until it is started by name.
+    pub(crate) fn stays_stopped(&self) -> bool {
+        let stopped = self.document.value("/bocker/spawn/stopped");
+        restart_policy(&self.document) == "unless-stopped" && stopped == Some(&Value::Bool(true))
     }
 
     /// What its health check says: `starting`, `healthy`, `unhealthy`, or nothing where there is none.

@@ -6,7 +6,7 @@ use bocker_pipe::{Error, Kind, Result, containers};
 use regex_lite::Regex;
 use serde_json::Value;
 
-use crate::container::Container;
+use crate::container::{Container, restart_policy};
 use crate::ports;
 
 /// One of the conditions.
@@ -22,15 +22,29 @@ enum Condition {
     Name(Regex),
     Network(String),
     Publish(Port),
+    RestartPolicy(&'static str),
     Since(String),
     Status(&'static str),
     Volume(String),
 }
 
 const KEYS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "label", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "restart-policy",
+    "since",
+    "status",
+    "volume",
 ];
+const POLICIES: &[&str] = &["no", "on-failure", "always", "unless-stopped"];
 const HEALTH: &[&str] = &["starting", "healthy", "unhealthy", "none"];
 const STATUS: &[&str] = &[
     "created",
@@ -59,6 +73,11 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// Whether it asks for a restart policy.
+    pub(crate) fn is_of_policy(&self) -> bool {
+        matches!(self.condition, Condition::RestartPolicy(_))
+    }
+
     /// Reads it, for clap.
     pub(crate) fn parse(text: &str) -> Result<Filter, String> {
         let (key, value) = text
@@ -91,6 +110,7 @@ impl Filter {
             ),
             "network" => Condition::Network(text()),
             "publish" => Condition::Publish(Port::parse(value)?),
+            "restart-policy" => Condition::RestartPolicy(one_of(POLICIES, value)?),
             "since" => Condition::Since(text()),
             "status" => Condition::Status(one_of(STATUS, value)?),
             _ => Condition::Volume(text()),
@@ -199,6 +219,7 @@ impl Condition {
             Condition::Name(name) => name.is_match(one.name()),
             Condition::Network(name) => one.networks().contains(&name.as_str()),
             Condition::Publish(port) => publishes(one, port),
+            Condition::RestartPolicy(policy) => restart_policy(&one.document) == *policy,
             Condition::Status(status) => one.state == *status,
             Condition::Volume(name) => one
                 .volumes()

@@ -192,6 +192,51 @@ fn after_a_restart_that_keeps_run_everything_has_exited_and_starts_again() {
 }
 
 #[test]
+fn those_that_are_to_run_are_started_by_their_policy_and_what_was_stopped_stays() {
+    let session = Session::new();
+    let host = &session.host;
+    for (name, policy) in [
+        ("always", "always"),
+        ("kept", "unless-stopped"),
+        ("stopped", "unless-stopped"),
+        ("failing", "on-failure"),
+        ("plain", "no"),
+    ] {
+        let options = ["-d", "--name", name, "--restart", policy, "-l", "of=test"];
+        session.run(&options, &["sleep", "1000"]).ok();
+    }
+    session.bocker(&["stop", "stopped", "always"]).ok();
+    host.reboot(Run::Emptied);
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/bocker.service");
+    let unit = fs::read_to_string(unit).expect("the unit");
+    let line = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart=@BIN@/"));
+    let started = host.sh(line.expect("what the unit executes"));
+    assert_eq!(started.text(), "always\nkept\n");
+    let nothing = host.sh(line.expect("what the unit executes"));
+    assert_eq!(nothing.text(), "", "they run");
+
+    let labelled = [
+        "start",
+        "--filter",
+        "label=of=test",
+        "--filter",
+        "name=^plain$",
+    ];
+    assert_eq!(session.bocker(&labelled).text(), "plain\n");
+    assert_eq!(
+        session.bocker(&["start", "--all"]).text(),
+        "stopped\nfailing\n"
+    );
+    session.bocker(&["start"]).exits(125);
+    session.bocker(&["start", "--all", "plain"]).exits(125);
+    session
+        .bocker(&["rm", "-f", "always", "kept", "stopped", "failing", "plain"])
+        .ok();
+}
+
+#[test]
 fn the_tools_alone_say_the_same_and_start_it_again() {
     for run in [Run::Emptied, Run::Kept] {
         let session = Session::new();

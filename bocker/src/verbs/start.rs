@@ -6,7 +6,8 @@ use bocker_pipe::{Error, Kind, Result, lock};
 use super::outcome::{Outcome, each};
 use super::run::{Leaving, Way, refuse_half_a_terminal};
 use super::{attach, cleanup, stop};
-use crate::container;
+use crate::container::{self, Container};
+use crate::filter::{self, Filter};
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
 use crate::tools::Piece;
@@ -15,8 +16,15 @@ use crate::tools::Piece;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Ids or names
-    #[arg(required = true)]
+    #[arg(required_unless_present_any = ["all", "filter"])]
     names: Vec<String>,
+    /// All that do not run
+    #[arg(long, conflicts_with = "names")]
+    all: bool,
+    /// Of all that do not run those of which this holds, see 'bocker help ps'; asked for by restart-policy, one that is to run
+    /// unless it was stopped stays if it was
+    #[arg(long, value_name = "KEY=VALUE", value_parser = Filter::parse, conflicts_with = "names")]
+    filter: Vec<Filter>,
     /// Stay with it to its end, and give its exit status
     #[arg(short, long)]
     attach: bool,
@@ -37,10 +45,27 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             )),
         };
     }
-    match each(&args.names, |name| start(session, name))? {
+    let meant = match args.all || !args.filter.is_empty() {
+        true => meant(session, &args.filter)?,
+        false => args.names.clone(),
+    };
+    match each(&meant, |name| start(session, name))? {
         Outcome::Done => Ok(0),
         _ => Ok(EXIT_FAILED),
     }
+}
+
+/// Those that do not run and fit, the oldest first: others may stand on it.
+fn meant(session: &Session, filters: &[Filter]) -> Result<Vec<String>> {
+    let mut all = container::all(session)?;
+    filter::keep(&mut all, filters)?;
+    let by_policy = filters.iter().any(Filter::is_of_policy);
+    all.retain(|one| one.is_over() && !(by_policy && one.stays_stopped()));
+    let name = |one: &Container| match one.name() {
+        "" => one.id.to_string(),
+        name => name.to_owned(),
+    };
+    Ok(all.iter().rev().map(name).collect())
 }
 
 fn start(session: &Session, name: &str) -> Result<Outcome> {
