@@ -1,6 +1,7 @@
 //! What happened: each thing that a tool does is told once, in its order, under docker's names.
 
 use std::fs;
+use std::io::Write;
 
 use bocker_tests::Session;
 use serde_json::Value;
@@ -60,4 +61,82 @@ fn an_event_that_cannot_be_written_is_said_and_fails_nothing() {
     assert_eq!(output.stdout, "data\n");
     output.says("the event is lost");
     fs::remove_dir(session.host.root().join("events")).expect("remove the folder");
+}
+
+#[test]
+fn who_follows_is_told_what_is_wanted_until_a_time_and_over_a_full_file() {
+    let session = Session::new();
+    let root = session.host.root();
+    let filters = [
+        "--filter",
+        "type=container",
+        "--filter",
+        "event=start",
+        "--filter",
+        "event=die",
+    ];
+    let format = [
+        "--format",
+        "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.exitCode}}",
+    ];
+    let words = [&["bocker", "events", "--since", "0"][..], &filters, &format].concat();
+    let follower = session.host.spawn(&words);
+    session.run(&["--rm", "--name", "one"], &["true"]).ok();
+    // The next event finds the file full, and renames it.
+    let file = fs::File::options().append(true).open(root.join("events"));
+    let filled = file.and_then(|mut file| file.write_all(&vec![b'\n'; 1 << 20]));
+    filled.expect("fill the file");
+    session
+        .run(&["--rm", "--name", "two"], &["sh", "-c", "exit 3"])
+        .exits(3);
+    assert!(root.join("events.1").exists(), "it was not renamed");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let soon = format!("{}.9", now.expect("a time").as_secs());
+    let until = session
+        .host
+        .run(&[&words[..], &["--until", &soon]].concat())
+        .ok();
+    assert_eq!(
+        until.stdout,
+        "start one <no value>\ndie one 0\nstart two <no value>\ndie two 3\n"
+    );
+    follower.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(
+        follower.wait().stdout,
+        until.stdout,
+        "who was there has the same"
+    );
+}
+
+#[test]
+fn events_are_printed_in_dockers_words_and_filtered_as_there() {
+    let session = Session::new();
+    session
+        .run(&["--name", "web", "--label", "tier=front"], &["true"])
+        .ok();
+    let past = |options: &[&str]| {
+        let words = [&["events", "--until", "0s"], options].concat();
+        session.bocker(&words).ok()
+    };
+    let text = past(&["-f", "label=tier=front", "-f", "event=die"]).stdout;
+    assert!(
+        text.contains(" container die ps_")
+            && text.ends_with(" (exitCode=0, name=web, tier=front)\n"),
+        "{text}"
+    );
+    let lines = past(&["-f", "container=web", "--format", "json"]).json_lines();
+    let actions: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line["Action"].as_str())
+        .collect();
+    assert_eq!(actions, ["create", "start", "die"]);
+    assert_eq!(
+        past(&["-f", "type=network", "--json"]).json_lines()[0]["action"],
+        "connect"
+    );
+    session
+        .bocker(&["events", "-f", "x=y"])
+        .exits(125)
+        .says("there is no filter 'x'");
+    session.bocker(&["rm", "web"]).ok();
 }
