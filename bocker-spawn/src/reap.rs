@@ -95,9 +95,12 @@ fn settle(container: Container) -> Result<Document> {
         }
         State::Exited if lock::is_between_runs(&container.id) => {
             let id = &container.id;
-            say(format_args!(
-                "{id} lost its supervisor, and is not restarted; 'bocker start {id}' does"
-            ));
+            let was_killed = claim::boot_id().ok() == claim::read(id).map(|record| record.boot_id);
+            if was_killed {
+                say(format_args!(
+                    "{id} lost its supervisor, and is not restarted; 'bocker start {id}' does"
+                ));
+            }
             Ok(container.document)
         }
         _ => Ok(container.document),

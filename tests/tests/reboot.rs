@@ -237,6 +237,43 @@ fn those_that_are_to_run_are_started_by_their_policy_and_what_was_stopped_stays(
 }
 
 #[test]
+fn one_that_was_to_run_again_when_the_machine_stopped_has_exited_without_a_word() {
+    for run in [Run::Emptied, Run::Kept] {
+        let session = Session::new();
+        let options = ["-d", "--name", "web", "--restart", "always"];
+        session.run(&options, &["sh", "-c", "exit 5"]).ok();
+        let id = id(&session, "web");
+        let is_between = || {
+            let state = session.host.run(&["bocker-spawn", "state", &id]);
+            state.ok().json()["status"] == "restarting"
+        };
+        // In the pause its supervisor is stopped, so that it stays there.
+        session.host.wait_for("the pause", || {
+            if !is_between() {
+                return None;
+            }
+            let found = session
+                .host
+                .run(&["fuser", &format!("/run/bocker/{id}/alive")]);
+            let pid = found.stdout.split_whitespace().next()?.to_owned();
+            session.host.run(&["kill", "-STOP", &pid]).ok();
+            if !is_between() {
+                session.host.run(&["kill", "-CONT", &pid]).ok();
+                return None;
+            }
+            Some(())
+        });
+        session.host.reboot(run);
+        let status = statuses(&session);
+        assert!(
+            status[0].starts_with("web Exited (5)"),
+            "{status:?} {run:?}"
+        );
+        session.bocker(&["rm", "web"]).ok();
+    }
+}
+
+#[test]
 fn the_tools_alone_say_the_same_and_start_it_again() {
     for run in [Run::Emptied, Run::Kept] {
         let session = Session::new();

@@ -263,6 +263,26 @@ fn a_supervisor_that_is_killed_in_the_pause_is_named_once_and_the_container_star
 }
 
 #[test]
+fn one_whose_supervisor_is_killed_while_it_runs_ends_with_it_whatever_the_policy() {
+    let (s, before) = prepared();
+    runs(&s, "always", &["-p", "8080:80"], "exec sleep 1000");
+    wait_for_runs(&s, 1);
+    let id = id(&s);
+    kill(supervisor(&s, &id), Signal::SIGKILL).expect("kill");
+    s.host.wait_for("its end", || {
+        let state = s.host.run(&["bocker-spawn", "state", &id]).ok().json();
+        (state["status"] == "exited").then_some(())
+    });
+    let said = s.bocker(&["volume", "ls"]).ok().stderr;
+    let expected = format!("bocker-spawn: {id} lost its supervisor: it has ended, exit code 255\n");
+    assert_eq!(said, expected);
+    assert_eq!(s.bocker(&["ps"]).ok().stderr, "");
+    assert_eq!(count(&s), 1);
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
 fn what_cannot_be_begun_again_ends_with_the_reason() {
     let (s, before) = prepared();
     let volume = format!("{}:/shared", shared(&s).display());
