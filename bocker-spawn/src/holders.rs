@@ -94,6 +94,8 @@ mod tests {
             state,
             parent: 7,
             start_time: 0,
+            terminal: 0,
+            cpu_ticks: 0,
         }
     }
 

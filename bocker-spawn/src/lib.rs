@@ -40,6 +40,7 @@ mod stop;
 mod streams;
 mod supervise;
 mod sys;
+mod top;
 mod tty;
 mod users;
 mod wait;
@@ -88,6 +89,7 @@ pub static TOOL: Tool = Tool {
         verb("kill", VerbKind::Reports, stop::kill),
         verb("stop", VerbKind::Reports, stop::stop),
         verb("list", VerbKind::Reports, list::list),
+        verb("top", VerbKind::Reports, top::top),
         verb("logs", VerbKind::Reports, log::logs),
         verb("gc", VerbKind::Reports, reap::gc),
     ],

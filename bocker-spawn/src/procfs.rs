@@ -12,6 +12,10 @@ pub(crate) struct Stat {
     pub(crate) parent: i32,
     /// When it started, in clock ticks since boot: with its number it names it for good.
     pub(crate) start_time: u64,
+    /// The number of its terminal's device; 0 without one.
+    pub(crate) terminal: u32,
+    /// How long it has run, in the kernel and outside, in clock ticks.
+    pub(crate) cpu_ticks: u64,
 }
 
 /// Of the process with this number now.
@@ -37,6 +41,11 @@ fn parse(stat: &str) -> Option<Stat> {
         state: field(3)?.chars().next()?,
         parent: field(4)?.parse().ok()?,
         start_time: field(22)?.parse().ok()?,
+        terminal: field(7)?.parse().ok()?,
+        cpu_ticks: field(14)?
+            .parse::<u64>()
+            .ok()?
+            .checked_add(field(15)?.parse().ok()?)?,
     })
 }
 
@@ -53,6 +62,8 @@ mod tests {
             state: 'S',
             parent: 1,
             start_time: 4242,
+            terminal: 4,
+            cpu_ticks: 11 + 12,
         };
         assert_eq!(parsed, Some(expected));
         assert_eq!(parse("7 (x"), None);

@@ -2,6 +2,8 @@
 //! by the rules of docker: a user that passwd knows brings its group, home and supplementary groups; a group that is
 //! given replaces them.
 
+use std::collections::HashMap;
+
 use bocker_pipe::{Error, Kind, Result};
 
 use crate::rooted::Root;
@@ -41,6 +43,20 @@ impl User {
 pub(crate) fn resolve(text: &str, root: &Root) -> Result<User> {
     let file = |path| root.read(path, LIMIT);
     resolve_with(text, || file(PASSWD), || file(GROUP))
+}
+
+/// The names of users by their numbers, as far as the container has a file of them that can be read.
+pub(crate) fn names(root: &Root) -> HashMap<u32, String> {
+    let passwd = root.read(PASSWD, LIMIT).ok().flatten().unwrap_or_default();
+    let mut names = HashMap::new();
+    for fields in entries(&passwd) {
+        if let [name, _, uid, ..] = fields.as_slice()
+            && let (Ok(name), Some(uid)) = (std::str::from_utf8(name), id(uid))
+        {
+            names.entry(uid).or_insert_with(|| name.to_owned());
+        }
+    }
+    names
 }
 
 fn resolve_with(

@@ -78,6 +78,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Container(verbs::container::Verb),
     Ps(verbs::ps::Args),
+    Top(verbs::top::Args),
     Port(verbs::port::Args),
     Exec(verbs::exec::Args),
     Attach(verbs::attach::Args),

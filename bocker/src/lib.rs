@@ -116,6 +116,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Container(verb) => verbs::container::run(&verb),
         Verb::Run(words) => with_what_is_left(session, verbs::run::run(session, &words, args)?),
         Verb::Ps(args) => verbs::ps::run(session, &args),
+        Verb::Top(args) => verbs::top::run(session, &args),
         Verb::Port(args) => verbs::port::run(session, &args),
         Verb::Exec(args) => verbs::exec::run(session, &args),
         Verb::Attach(args) => verbs::attach::run(session, &args),

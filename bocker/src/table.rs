@@ -51,27 +51,27 @@ impl Format {
 }
 
 /// A list.
-pub(crate) struct List {
+pub(crate) struct List<'a> {
     /// The headings, the first two being the original's, and the members of the rows that fill them.
-    pub(crate) columns: &'static [(&'static str, &'static str)],
+    pub(crate) columns: &'a [(&'static str, &'static str)],
     /// What templates see, under docker's names.
     pub(crate) rows: Vec<Value>,
     /// The same as the tool said it.
     pub(crate) lines: Vec<Value>,
 }
 
-impl List {
+impl List<'_> {
     /// Prints the list as it is wanted: on a terminal all columns, in a pipe the first two.
     pub(crate) fn print(&self, format: &Format) -> Result<u8> {
-        self.print_or(format, List::classic)
+        self.print_or(format, classic)
     }
 
     /// The same for a list that the original did not have: all columns in a pipe, too.
     pub(crate) fn print_all(&self, format: &Format) -> Result<u8> {
-        self.print_or(format, |_, cells| aligned(cells, u16::MAX))
+        self.print_or(format, |cells| aligned(cells, u16::MAX))
     }
 
-    fn print_or(&self, format: &Format, in_a_pipe: impl Fn(&List, &Cells) -> String) -> Result<u8> {
+    fn print_or(&self, format: &Format, in_a_pipe: impl Fn(&Cells) -> String) -> Result<u8> {
         let stdout = io::stdout();
         let width = match stdout.is_terminal() {
             true if format.no_trunc => Some(u16::MAX),
@@ -87,7 +87,7 @@ impl List {
                 let cells = self.cells(format);
                 match (width, template) {
                     (Some(width), _) => aligned(&cells, width),
-                    (None, None) => in_a_pipe(self, &cells),
+                    (None, None) => in_a_pipe(&cells),
                     (None, Some(_)) => aligned(&cells, u16::MAX),
                 }
             }
@@ -166,13 +166,14 @@ impl List {
         }
         heading
     }
+}
 
-    fn classic(&self, cells: &Cells) -> String {
-        cells
-            .iter()
-            .map(|cells| cells[..2].join(CLASSIC_GAP) + "\n")
-            .collect()
-    }
+/// The original's two columns.
+fn classic(cells: &Cells) -> String {
+    cells
+        .iter()
+        .map(|cells| cells[..2].join(CLASSIC_GAP) + "\n")
+        .collect()
 }
 
 /// Each row on one line of a terminal of `width` columns. What is longer is elided, the ids in the first never.
@@ -252,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    fn list() -> List {
+    fn list() -> List<'static> {
         List {
             columns: &[
                 ("CONTAINER_ID", "ID"),
@@ -270,7 +271,7 @@ mod tests {
     #[test]
     fn in_a_pipe_a_list_is_the_originals_two_columns() {
         assert_eq!(
-            list().classic(&list().cells(&Format::default())),
+            classic(&list().cells(&Format::default())),
             "CONTAINER_ID\t\tCOMMAND\nps_aaaaaa\t\techo \\u{1b}[2J\\nx\nps_bbbbbb\t\tsh\n"
         );
     }
@@ -312,7 +313,7 @@ mod tests {
     #[test]
     fn a_template_after_table_makes_columns_with_headings() {
         let mut list = list();
-        let table = |list: &List, template: &str, noheading: bool| {
+        let table = |list: &List<'_>, template: &str, noheading: bool| {
             let format = Format {
                 noheading,
                 ..Format::default()

@@ -9,6 +9,7 @@ use super::exists;
 
 /// What a verb is called after `container`, and without it.
 const VERBS: &[(&str, &str)] = &[
+    ("attach", "attach"),
     ("cleanup", "cleanup"),
     ("commit", "commit"),
     ("cp", "cp"),
@@ -30,7 +31,9 @@ const VERBS: &[(&str, &str)] = &[
     ("run", "run"),
     ("start", "start"),
     ("stop", "stop"),
+    ("top", "top"),
     ("unpause", "unpause"),
+    ("wait", "wait"),
 ];
 
 /// Manage containers

@@ -44,5 +44,6 @@ pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod system;
 pub(crate) mod tag;
+pub(crate) mod top;
 pub(crate) mod volume;
 pub(crate) mod wait;
