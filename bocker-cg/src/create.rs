@@ -12,7 +12,7 @@ use crate::controller::{ALL, Controller};
 use crate::hierarchies::{Hierarchies, Version};
 use crate::member::{self, Earlier};
 use crate::request::{Devices, Memory, Request};
-use crate::{group, memory, unified};
+use crate::{group, memory, supervisors, unified};
 
 /// What the steps work on.
 struct Context {
@@ -21,7 +21,7 @@ struct Context {
 }
 
 pub(crate) fn run(call: &mut Call) -> Result<()> {
-    let options = options(call)?;
+    let (options, for_supervisor) = options(call)?;
     let document = call.document()?;
     let earlier: Option<Earlier> = document.member(STAGE)?;
     let request = options.over(earlier.map(|m| m.request).unwrap_or_default());
@@ -42,19 +42,26 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         steps.push(claim_step());
     }
     steps.extend(unified::parent_step(&hierarchies)?);
+    let mut supervisor = Vec::new();
+    if for_supervisor {
+        steps.extend(supervisors::step(&hierarchies));
+        supervisor = hierarchies.supervisors();
+    }
     steps.extend(group_steps(&hierarchies, &request));
     let context = Context {
         id: id.unwrap_or_else(Id::placeholder),
     };
     call.create(context, steps, move |document, context| {
         document.set_member("id", &context.id);
-        member::add(document, &context.id, &hierarchies, &request);
+        member::add(document, &context.id, &hierarchies, &supervisor, &request);
         Ok(())
     })
 }
 
-fn options(call: &mut Call) -> Result<Request> {
+/// What is asked for, and whether there is to be a place for a supervisor.
+fn options(call: &mut Call) -> Result<(Request, bool)> {
     let mut request = Request::default();
+    let mut for_supervisor = false;
     let mut default_memory = None;
     while let Some(arg) = call.arg()? {
         let option = match arg {
@@ -62,6 +69,7 @@ fn options(call: &mut Call) -> Result<Request> {
             Arg::Value(word) => return Err(call.unexpected(&word)),
         };
         match option.as_str() {
+            "--supervisor" => for_supervisor = true,
             "--cpu-shares" => request.cpu_shares = Some(call.number()?),
             "--cpus" => request.cpus = Some(call.text()?),
             "--memory" => request.memory = Some(memory_option(call, false)?),
@@ -72,7 +80,7 @@ fn options(call: &mut Call) -> Result<Request> {
         }
     }
     request.memory = request.memory.or(default_memory);
-    Ok(request)
+    Ok((request, for_supervisor))
 }
 
 fn memory_option(call: &mut Call, default: bool) -> Result<Memory> {

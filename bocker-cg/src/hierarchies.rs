@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bocker_pipe::{Doing, Id, Result};
 
 use crate::controller::{ALL, Controller};
-use crate::unified;
+use crate::{supervisors, unified};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// Where cgroups are mounted by convention (file-hierarchy(7)).
@@ -47,6 +47,8 @@ pub(crate) struct Hierarchy {
 pub(crate) struct Hierarchies {
     version: Version,
     found: Vec<Hierarchy>,
+    /// Where the others are mounted, that of v2 among them when v1 is what is used.
+    others: Vec<PathBuf>,
 }
 
 impl Hierarchies {
@@ -54,10 +56,11 @@ impl Hierarchies {
     pub(crate) fn read() -> Result<Hierarchies> {
         let text = fs::read(MOUNTINFO).doing(|| format!("read {MOUNTINFO}"))?;
         let mounts = Mounts::parse(&String::from_utf8_lossy(&text));
-        match mounts.unified() {
-            Some(mount) => Ok(Hierarchies::v2(mount, &unified::available(mount)?)),
-            None => Ok(Hierarchies::v1(mounts.v1)),
-        }
+        let hierarchies = match mounts.unified() {
+            Some(mount) => Hierarchies::v2(mount, &unified::available(mount)?),
+            None => Hierarchies::v1(mounts.v1.clone()),
+        };
+        Ok(hierarchies.beside(&mounts))
     }
 
     fn v1(mut found: Vec<Hierarchy>) -> Hierarchies {
@@ -65,7 +68,31 @@ impl Hierarchies {
         Hierarchies {
             version: Version::V1,
             found,
+            others: Vec::new(),
         }
+    }
+
+    /// With the others of these mounts.
+    fn beside(mut self, mounts: &Mounts) -> Hierarchies {
+        let trees = mounts.trees.iter();
+        let trees = trees.filter(|tree| !(tree.is_v2 && self.version == Version::V2));
+        let is_found = |mount: &PathBuf| self.found.iter().any(|h| h.mount == *mount);
+        let others = trees.map(|tree| tree.mount.clone());
+        self.others = others.filter(|mount| !is_found(mount)).collect();
+        self
+    }
+
+    /// Where supervisors live: a group in every hierarchy.
+    pub(crate) fn supervisors(&self) -> Vec<PathBuf> {
+        let of = |h: &Hierarchy| match self.version {
+            Version::V1 => h.parent.join(supervisors::ALONE),
+            Version::V2 => h.parent.join(supervisors::BESIDE),
+        };
+        let others = self
+            .others
+            .iter()
+            .map(|mount| mount.join(supervisors::ALONE));
+        self.found.iter().map(of).chain(others).collect()
     }
 
     /// Of the tree mounted there, whose root has those controllers to give.
@@ -84,6 +111,7 @@ impl Hierarchies {
                 parent: mount.join(unified::PARENT),
                 controllers: ALL.into_iter().filter(has).collect(),
             }],
+            others: Vec::new(),
         }
     }
 
@@ -91,10 +119,11 @@ impl Hierarchies {
     #[cfg(test)]
     pub(crate) fn parse(mountinfo: &str) -> Hierarchies {
         let mounts = Mounts::parse(mountinfo);
-        match mounts.unified() {
+        let hierarchies = match mounts.unified() {
             Some(mount) => Hierarchies::v2(mount, "cpuset cpu io memory pids"),
-            None => Hierarchies::v1(mounts.v1),
-        }
+            None => Hierarchies::v1(mounts.v1.clone()),
+        };
+        hierarchies.beside(&mounts)
     }
 
     /// The version that is used.
@@ -137,6 +166,16 @@ struct Mounts {
     v1: Vec<Hierarchy>,
     /// Of v2, there is one tree; these are its mounts.
     v2: Vec<PathBuf>,
+    /// Every hierarchy once, whatever is on it.
+    trees: Vec<Tree>,
+}
+
+/// A mounted hierarchy.
+struct Tree {
+    /// By which it is told from others, wherever it is mounted.
+    device: String,
+    mount: PathBuf,
+    is_v2: bool,
 }
 
 impl Mounts {
@@ -146,8 +185,9 @@ impl Mounts {
             let Some((left, right)) = line.split_once(" - ") else {
                 continue;
             };
-            let mut left = left.split(' ').skip(3);
-            let (Some(root), Some(mount)) = (left.next(), left.next()) else {
+            let mut left = left.split(' ').skip(2);
+            let (Some(device), Some(root), Some(mount)) = (left.next(), left.next(), left.next())
+            else {
                 continue;
             };
             let mut right = right.split(' ');
@@ -157,9 +197,18 @@ impl Mounts {
             let mount = unescape(mount);
             // What is mounted over another is what is seen.
             mounts.v2.retain(|covered| *covered != mount);
+            mounts.trees.retain(|tree| tree.mount != mount);
             // A mount from outside our cgroup namespace shows groups that are not ours to make.
             if root.starts_with("/..") {
                 continue;
+            }
+            if [V1, V2].contains(&kind) {
+                mounts.trees.retain(|tree| tree.device != device);
+                mounts.trees.push(Tree {
+                    device: device.to_owned(),
+                    mount: mount.clone(),
+                    is_v2: kind == V2,
+                });
             }
             match kind {
                 V1 => mounts.add_v1(mount, options.unwrap_or_default()),
@@ -232,6 +281,9 @@ mod tests {
             Some(Path::new("/sys/fs/cgroup/memory"))
         );
         assert_eq!(h.of(Controller::Pids), None);
+        let groups = ["cpu", "cpuacct", "memory", "systemd", "unified"];
+        let groups = groups.map(|name| format!("/sys/fs/cgroup/{name}/bocker-supervisors").into());
+        assert_eq!(h.supervisors(), groups.map(|group: PathBuf| group));
         assert_eq!(h.path(&Id::placeholder()), "/ps_dryrun");
     }
 
@@ -291,6 +343,10 @@ mod tests {
             assert_eq!(h.of(controller), expected, "{controller:?}");
         }
         assert_eq!(h.path(&Id::placeholder()), "/bocker/ps_dryrun");
+        assert_eq!(
+            h.supervisors(),
+            [Path::new("/sys/fs/cgroup/bocker/supervisors")]
+        );
         let few = Hierarchies::v2(Path::new("/c"), "hugetlb pids\n");
         assert_eq!(few.of(Controller::Memory), None);
         assert_eq!(few.of(Controller::Pids), Some(Path::new("/c/bocker")));

@@ -19,6 +19,7 @@ mod memory;
 mod pause;
 mod pids;
 mod request;
+mod supervisors;
 mod unified;
 
 use bocker_pipe::{Tool, Verb, VerbKind};
@@ -90,6 +91,7 @@ bocker-cg create [LIMITS]      reads a document, makes its groups, passes it on
   --default-memory SIZE        the same, where nobody asked for a limit
   --pids-limit N               at most N processes and threads, -1 any number
   --devices default|all        Docker's list of device nodes (default), or all
+  --supervisor                 a place outside the caller's groups for who stays
 bocker-cg delete [ID|NAME]     removes the groups; --force kills what is in them
 bocker-cg freeze ID [CMD ARG...]  it stands still, while the command runs if one
 bocker-cg thaw ID              is given; and goes on
@@ -99,7 +101,7 @@ bocker-cg gc                   removes what dead containers have left
   --listed                     gc: only what 'gc --dry-run' said, on stdin
   --orphans                    show groups that nobody claims, too
   --force                      kill what is alive, too
-bocker-cg setup | reset        makes or removes what all share (cgroup v2 only)
+bocker-cg setup | reset        makes or removes what all share
 
 Common: -v --explain --dry-run --document FD - --new --status --help --version
 create and delete are stages: bocker-snap create IMG | bocker-cg create

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::controller::{ALL, Controller};
 use crate::hierarchies::Hierarchies;
-use crate::{freezer, group, memory, unified};
+use crate::{freezer, group, memory, supervisors, unified};
 
 pub(crate) fn list(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
@@ -44,6 +44,10 @@ pub(crate) fn info(call: &mut Call) -> Result<()> {
     });
     if let Some((group, enabled)) = unified::shared(&hierarchies) {
         info["shared"] = json!({"group": group, "enabled": enabled});
+    }
+    let supervisors = supervisors::present(&hierarchies);
+    if !supervisors.is_empty() {
+        info["supervisors"] = json!(supervisors);
     }
     call.line(&info)
 }

@@ -24,6 +24,9 @@ struct Member<'a> {
     path: &'a str,
     /// The group's folder by controller; on v2 all are one. In each bocker-spawn lets the container begin.
     paths: BTreeMap<&'static str, PathBuf>,
+    /// Where a supervisor of the container is to live: in each of these, if there are any.
+    #[serde(skip_serializing_if = "<[PathBuf]>::is_empty")]
+    supervisor: &'a [PathBuf],
     /// What was asked for.
     request: &'a Request,
 }
@@ -37,7 +40,13 @@ pub(crate) struct Earlier {
 }
 
 /// Adds the members.
-pub(crate) fn add(document: &mut Document, id: &Id, hierarchies: &Hierarchies, request: &Request) {
+pub(crate) fn add(
+    document: &mut Document,
+    id: &Id,
+    hierarchies: &Hierarchies,
+    supervisor: &[PathBuf],
+    request: &Request,
+) {
     let (version, path) = (hierarchies.version(), hierarchies.path(id));
     let there: Vec<(Controller, PathBuf)> = ALL
         .into_iter()
@@ -56,6 +65,7 @@ pub(crate) fn add(document: &mut Document, id: &Id, hierarchies: &Hierarchies, r
             .into_iter()
             .map(|(c, parent)| (c.name(), parent.join(id)))
             .collect(),
+        supervisor,
         request,
     };
     document.set_member(STAGE, &member);
@@ -94,7 +104,7 @@ mod tests {
             devices: Some(crate::request::Devices::All),
             ..Request::default()
         };
-        add(&mut document, &Id::placeholder(), &unified, &request);
+        add(&mut document, &Id::placeholder(), &unified, &[], &request);
         let group = "/sys/fs/cgroup/bocker/ps_dryrun";
         let names = ["cpu", "devices", "freezer", "memory", "pids"];
         let paths: BTreeMap<&str, &str> = names.map(|name| (name, group)).into();
@@ -116,7 +126,7 @@ mod tests {
         let before = Document::parse(text).unwrap();
         let mut document = before.clone();
         let id = document.id().unwrap();
-        add(&mut document, &id, &hierarchies(), &Request::default());
+        add(&mut document, &id, &hierarchies(), &[], &Request::default());
         assert_eq!(document.value("/linux/cgroupsPath").unwrap(), "/ps_3fa0c1");
         assert_ne!(document, before);
         remove(&mut document);
@@ -136,7 +146,7 @@ mod tests {
         let before = Document::new();
         let mut document = before.clone();
         let id = Id::placeholder();
-        add(&mut document, &id, &hierarchies(), &Request::default());
+        add(&mut document, &id, &hierarchies(), &[], &Request::default());
         remove(&mut document);
         assert_eq!(document, before);
     }

@@ -12,7 +12,7 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use crate::controller::Controller;
 use crate::hierarchies::{Hierarchies, Hierarchy, Version};
-use crate::{group, list};
+use crate::{group, list, supervisors};
 
 /// The group beneath the root in which those of containers are. It is made at first need, and stays.
 pub(crate) const PARENT: &str = "bocker";
@@ -218,33 +218,37 @@ pub(crate) fn parent_step<C>(hierarchies: &Hierarchies) -> Result<Option<Step<C>
     ))
 }
 
-/// `setup`: makes the parent group, so that the first container finds it.
+/// `setup`: makes what all share, so that the first container finds it.
 pub(crate) fn setup(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
-    let steps = parent_step(&Hierarchies::read()?)?.into_iter().collect();
+    let hierarchies = Hierarchies::read()?;
+    let parent = parent_step(&hierarchies)?.into_iter();
+    let steps = parent.chain(supervisors::step(&hierarchies)).collect();
     call.engine().set_up(&mut (), steps, &mut Vec::new())
 }
 
-/// `reset`: removes the parent group, and hands down from the root what was handed down before us.
+/// `reset`: removes the groups that all share, and hands down from the root what was handed down before us.
 pub(crate) fn reset(call: &mut Call) -> Result<()> {
     call.no_more_args()?;
     let hierarchies = Hierarchies::read()?;
     let unified = hierarchies
         .iter()
         .find(|h| h.parent != h.mount && h.parent.exists());
-    let Some(Hierarchy { mount, parent, .. }) = unified else {
-        return Ok(());
-    };
+    let steps = supervisors::reset_step(&hierarchies).into_iter();
+    let parent = unified.map(|h| reset_step(h.mount.clone(), h.parent.clone()));
+    let steps: Vec<Step<()>> = steps.chain(parent).collect();
     let users = list::ids(&hierarchies);
-    if !users.is_empty() {
+    if !steps.is_empty() && !users.is_empty() {
         let users: Vec<&str> = users.iter().map(|id| id.as_str()).collect();
-        let message = format!("{} is in use by {}", parent.display(), users.join(", "));
+        let message = format!(
+            "what all containers share is in use by {}",
+            users.join(", ")
+        );
         return Err(Error::new(Kind::InUse, message).hint(
             "remove those containers with 'bocker rm', what is left over with 'bocker-cg gc'",
         ));
     }
-    let step = reset_step(mount.clone(), parent.clone());
-    call.engine().tear_down(&mut (), vec![step])
+    call.engine().tear_down(&mut (), steps)
 }
 
 fn reset_step(mount: PathBuf, parent: PathBuf) -> Step<()> {

@@ -4,7 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bocker_pipe::{Doing, Error, Result};
 use nix::errno::Errno;
@@ -87,7 +87,17 @@ fn explained(error: Error, path: &Path) -> Error {
 /// makes the kernel wait until no process anywhere is forking (an RCU grace period, 5 to 15 ms when nobody did so just
 /// before); a thread that moves itself does not (`cgroup_procs_write_start` in kernel/cgroup/cgroup.c, since Linux 5.5).
 pub(crate) fn join(cgroups: &Cgroups) -> Result<()> {
-    for path in cgroups.unique() {
+    move_into(cgroups.unique().into_iter())
+}
+
+/// Moves the calling process, which is a supervisor with one thread, out of the groups of whoever has started it, into those that
+/// are for supervisors. What it makes from then on is not in the caller's groups either.
+pub(crate) fn leave_caller(cgroups: &Cgroups) -> Result<()> {
+    move_into(cgroups.supervisor.iter().map(PathBuf::as_path))
+}
+
+fn move_into<'a>(groups: impl Iterator<Item = &'a Path>) -> Result<()> {
+    for path in groups {
         enter(path)
             .doing(|| format!("put the process into {}", path.display()))
             .map_err(|error| explained(error, path))?;

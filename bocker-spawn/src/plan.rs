@@ -21,6 +21,8 @@ struct CgMember {
     path: Option<String>,
     #[serde(default)]
     paths: BTreeMap<String, PathBuf>,
+    #[serde(default)]
+    supervisor: Vec<PathBuf>,
 }
 
 /// The container's cgroups.
@@ -30,6 +32,8 @@ pub(crate) struct Cgroups {
     pub(crate) path: String,
     /// By controller, as bocker-cg made them.
     pub(crate) paths: BTreeMap<String, PathBuf>,
+    /// Where a supervisor goes to live.
+    pub(crate) supervisor: Vec<PathBuf>,
 }
 
 impl Cgroups {
@@ -39,6 +43,7 @@ impl Cgroups {
         Ok(Cgroups {
             path: member.path.unwrap_or_default(),
             paths: member.paths,
+            supervisor: member.supervisor,
         })
     }
 

@@ -12,12 +12,13 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::attach::{self, Client, Ending};
 use crate::options::{self, Options};
+use crate::plan::Cgroups;
 use crate::restart::through_all_runs;
 use crate::socket::Welcome;
 use crate::start::{First, abandon, begin};
 use crate::supervise::{self, finish, supervise};
 use crate::sys::{self, Side};
-use crate::{child, record, signals};
+use crate::{cgroups, child, record, signals};
 
 /// What the time is called that the container's command takes.
 const CONTAINER: &str = "the container";
@@ -107,6 +108,7 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
         .map(|program| (program, options.on_arg.clone()));
     let callers = [options.stdin, options.stdout, options.stderr];
     let is_attached = options.attach;
+    cgroups::leave_caller(&Cgroups::of(&document)?)?;
     let mut context = begin(call, document, options, first)?;
     call.adopt(context.document.clone());
     let mut word = vec![BEGUN];

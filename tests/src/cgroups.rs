@@ -34,6 +34,9 @@ const NOT_CONTROLLERS: [&str; 6] = [
 /// Where the only hierarchy of version 2 is mounted.
 const UNIFIED: &str = "/sys/fs/cgroup";
 
+/// Where that is mounted beside those of version 1 (systemd's hybrid layout).
+const BESIDE_V1: &str = "/sys/fs/cgroup/unified";
+
 /// The group of version 2 in which a test itself is: one that has children with controllers may hold no process, unless
 /// it is the root of all, and the root of a view is not.
 const LEAF: &str = "test";
@@ -143,6 +146,10 @@ impl View {
 
     /// Mounts every hierarchy anew; in the new cgroup and mount namespaces each shows the test's group as its root.
     pub(crate) fn mount(&self) {
+        if self.hierarchies.iter().any(|h| h.version == Version::V1) {
+            // It holds whole processes only, so that tests could not have it to themselves.
+            let _ = umount2(BESIDE_V1, MntFlags::MNT_DETACH);
+        }
         for h in &self.hierarchies {
             umount2(&h.mount, MntFlags::MNT_DETACH).expect("unmount a cgroup hierarchy");
             let kind = h.version.file_system();

@@ -1,6 +1,7 @@
 //! The session of the original's README, and its eight acceptance tests, against a real registry.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use bocker_tests::{Host, Hub, Image, Output, Registry, need};
 
@@ -389,4 +390,63 @@ fn t8_pull_takes_a_name_and_a_tag() {
         let id = s.container("tail -n 1 /data/hello");
         s.text(&["rm", &id]);
     }
+}
+
+#[test]
+fn a_container_in_the_background_outlives_the_groups_of_whoever_started_it() {
+    let s = bocker_tests::Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").expect("mounts");
+    let words = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let groups = words.filter(|words| words[2].starts_with("cgroup"));
+    let units: Vec<PathBuf> = groups
+        .map(|words| Path::new(words[1]).join("unit"))
+        .collect();
+    let mut script = String::new();
+    for unit in &units {
+        fs::create_dir(unit).expect("mkdir");
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if unit.join(file).exists() {
+                let value = fs::read(unit.join("..").join(file)).expect("what is above");
+                fs::write(unit.join(file), value).expect("a processor");
+            }
+        }
+        script += &format!("echo $$ > {}/cgroup.procs; ", unit.display());
+    }
+    script += &format!(
+        "exec bocker run -d --name box --rootfs {} sleep 1000",
+        s.rootfs
+    );
+    s.host.run(&["sh", "-c", &script]).ok();
+    // Who stops a unit kills what is in its groups: there is nobody.
+    for unit in &units {
+        s.host.wait_for("the group is empty", || {
+            let left = fs::read_to_string(unit.join("cgroup.procs")).expect("the group");
+            left.is_empty().then_some(())
+        });
+    }
+    let info = s.bocker(&["system", "info"]).ok().json();
+    let homes = info["cg"]["supervisors"].as_array().expect("supervisors");
+    let homes: Vec<&Path> = homes
+        .iter()
+        .filter_map(|home| home.as_str().map(Path::new))
+        .collect();
+    assert_eq!(homes.len(), units.len());
+    for home in &homes {
+        let there = fs::read_to_string(home.join("cgroup.procs")).expect("the group");
+        assert!(!there.is_empty(), "{}", home.display());
+    }
+    let state = s.bocker(&["ps", "--format", "{{.State}}"]).text();
+    assert_eq!(state, "running\n");
+    s.bocker(&["stop", "-t", "0", "box"]).ok();
+    s.bocker(&["rm", "box"]).ok();
+    units
+        .iter()
+        .for_each(|unit| fs::remove_dir(unit).expect("rmdir"));
+    s.host.assert_same(&before);
+    s.bocker(&["system", "reset", "--force"]).ok();
+    assert!(homes.iter().all(|home| !home.exists()));
 }

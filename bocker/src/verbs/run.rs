@@ -499,6 +499,9 @@ impl Way<'_> {
             .option("--stdout", (!self.detach).then_some(STDOUT.to_string()));
         let mut pipeline = match self.is_supervised() {
             true => {
+                // The last of them makes the cgroups.
+                let cg = stages.pop().map(|cg| cg.arg("--supervisor"));
+                stages.extend(cg);
                 let mut on_exit = session.tools.own_elsewhere().into_iter();
                 let spawn = self
                     .attached(spawn.arg("--detach"))
