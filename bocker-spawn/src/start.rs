@@ -488,10 +488,15 @@ fn keep(context: &mut Context) -> Result<()> {
     ];
     record::take_name(&mut context.document, before[0].1.as_deref());
     context.before = Some(before);
+    let is_again = context.streams.is_served();
     let bytes = record::bytes(&context.document)?;
+    // Whoever finds that it is between two runs finds the end of the last.
+    if let Some(alive) = context.alive.as_ref().filter(|_| is_again) {
+        alive.runs_again()?;
+    }
     let result = files::remove(&status)
         .and_then(|()| files::replace(&config, &bytes))
-        .and_then(|()| match context.streams.is_served() {
+        .and_then(|()| match is_again {
             true => Ok(None),
             false => Server::listen(context.id()?).map(Some),
         });
