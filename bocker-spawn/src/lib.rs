@@ -15,6 +15,7 @@ mod init;
 mod keys;
 mod list;
 mod log;
+mod memory;
 mod mounts;
 mod oom;
 mod options;

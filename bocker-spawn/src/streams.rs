@@ -14,6 +14,7 @@ use rustix::io::{Errno, read, write};
 
 use crate::keys::Keys;
 use crate::log::{Log, Lost, Stream};
+use crate::memory;
 use crate::serve::{Said, Server};
 use crate::socket::{Hello, Size, Welcome};
 use crate::watch::{Token, Watch};
@@ -24,6 +25,8 @@ const LATE_READS: usize = 32;
 /// pipe(7), PIPE_BUF: after poll(2) says that a pipe is writable, this much does not block. The descriptor is shared with
 /// whoever gave it to us, so that it is not ours to make non-blocking.
 pub(crate) const PIPE_BUF: usize = 4096;
+/// After so long without anything to do a supervisor gives back the memory that it can have again.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// One stream that the container writes.
 struct Source {
@@ -306,6 +309,10 @@ impl Streams {
         mut on_event: impl FnMut(Event, &mut Watch) -> After,
     ) -> Result<()> {
         let mut ended = false;
+        // Others than a supervisor are soon over.
+        let never = self.server.is_none();
+        let mut rests = never;
+        let mut falls_asleep = false;
         loop {
             self.next_piece();
             let waits = self.is_waited_for();
@@ -315,13 +322,24 @@ impl Streams {
                 false => {
                     let clients = self.server.as_ref().and_then(Server::deadline);
                     let next = watch.next().into_iter().chain(clients).min();
-                    next.map(|then| then.saturating_duration_since(Instant::now()))
+                    let next = next.map(|then| then.saturating_duration_since(Instant::now()));
+                    match rests {
+                        true => next,
+                        false => Some(next.unwrap_or(SILENCE).min(SILENCE)),
+                    }
                 }
             };
-            let Some(events) = wait(fds, patience)? else {
+            let Some(events) = wait(fds, patience, std::mem::take(&mut falls_asleep))? else {
                 continue;
             };
-            if ended && !waits && events.iter().all(|event| event.is_empty()) {
+            let is_silent = events.iter().all(|event| event.is_empty());
+            if !ended && !rests && is_silent && patience == Some(SILENCE) {
+                self.rest();
+                (rests, falls_asleep) = (true, true);
+                continue;
+            }
+            rests &= is_silent || never;
+            if ended && !waits && is_silent {
                 return Ok(());
             }
             let mut after = After::Continue;
@@ -396,6 +414,21 @@ impl Streams {
     /// What of all that was to be recorded could not be, for one that has ended.
     pub(crate) fn lost(&mut self) -> Option<Lost> {
         self.log.as_mut().and_then(Log::lost)
+    }
+
+    /// Gives back what is only needed when something happens.
+    fn rest(&mut self) {
+        for index in 0..self.sources.len() {
+            let source = &self.sources[index];
+            if !source.is_caller_behind() && !self.is_held_up(source.stream) {
+                let source = &mut self.sources[index];
+                (source.buffer, source.length) = (Vec::new(), 0);
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.rest();
+        }
+        memory::trim();
     }
 
     /// What poll(2) is asked, and whose each is.
@@ -600,9 +633,16 @@ impl Streams {
     }
 }
 
-/// Waits for one of the descriptors; `None` when a signal came between. What each has, in order.
-fn wait(mut fds: Vec<PollFd>, patience: Option<Duration>) -> Result<Option<Vec<PollFlags>>> {
+/// Waits for one of the descriptors, perhaps for long; `None` when a signal came between. What each has, in order.
+fn wait(
+    mut fds: Vec<PollFd>,
+    patience: Option<Duration>,
+    for_long: bool,
+) -> Result<Option<Vec<PollFlags>>> {
     let timeout = patience.and_then(|time| Timespec::try_from(time).ok());
+    if for_long {
+        memory::forget_program();
+    }
     match poll(&mut fds, timeout.as_ref()) {
         Err(Errno::INTR) => Ok(None),
         result => {

@@ -520,3 +520,42 @@ fn one_who_has_not_read_for_a_while_can_type_again_afterwards() {
     });
     while next() != b'T' {}
 }
+
+/// The number in a file of /proc that has this name.
+fn proc_number(pid: Pid, file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("a process");
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).expect(name)
+}
+
+#[test]
+fn a_supervisor_with_nothing_to_do_sleeps_and_is_small() {
+    let s = Session::new();
+    let script = "head -c 3000000 /dev/zero; exec sleep 1000";
+    detached(&s, &["--name", "box"], &["sh", "-c", script]);
+    let supervisor = supervisor(&s.host, "box");
+    // KiB. As it is installed 0.6 MiB, and 2.0 if it kept everything; built without optimization 2.4 at most, and 4.2.
+    let most = if s.host.bins().ends_with("debug") {
+        3 << 10
+    } else {
+        1 << 10
+    };
+    s.host.wait_for("it gives its memory back", || {
+        let pss = proc_number(supervisor, "smaps_rollup", "Pss:");
+        (pss < most).then_some(())
+    });
+    assert_eq!(proc_number(supervisor, "status", "Threads:"), 1);
+    let wakeups = || proc_number(supervisor, "status", "voluntary_ctxt_switches:");
+    let before = wakeups();
+    // It takes as long as it takes; what it must not do is wake the supervisor.
+    s.bocker(&["ps"]).ok();
+    s.bocker(&["logs", "box"]).ok();
+    assert_eq!(wakeups(), before);
+    // It can still do everything.
+    let waits = s.host.spawn(&["bocker", "wait", "box"]);
+    let id = s.bocker(&["ps", "-q"]).text();
+    wait_for_clients(&s, id.trim(), 1);
+    s.bocker(&["kill", "box"]).ok();
+    assert_eq!(waits.wait().text(), "137\n");
+}

@@ -287,6 +287,11 @@ impl Log {
         }
     }
 
+    /// Gives the memory back that the next record needs again.
+    pub(crate) fn rest(&mut self) {
+        self.records = Vec::new();
+    }
+
     /// What was ever lost. If there is room again, the last record says so.
     pub(crate) fn lost(&mut self) -> Option<Lost> {
         if let Some(outage) = &mut self.outage {
