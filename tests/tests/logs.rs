@@ -266,3 +266,16 @@ fn a_full_disk_holds_nobody_up_and_is_told_when_there_is_room_again() {
     on(&["system", "reset", "--force"]).ok();
     session.host.sh(&format!("umount {}", small.display())).ok();
 }
+
+#[test]
+fn who_follows_goes_on_over_the_runs_that_a_restart_policy_makes() {
+    let session = Session::new();
+    detached(
+        &session,
+        &["--restart", "on-failure:2"],
+        "printf run; exit 3",
+    );
+    assert_eq!(logs(&session, &["-f"]).ok().stdout, "runrunrun");
+    ended(&session);
+    session.bocker(&["rm", "web"]).ok();
+}
