@@ -15,7 +15,7 @@ use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers, path
 use serde_json::json;
 
 use crate::container::Container;
-use crate::{STAGE, cgroups, oom, record, say, socket, supervise};
+use crate::{STAGE, cgroups, oom, record, say, stop, supervise};
 
 /// An end that nobody saw: what docker records after its daemon was killed.
 const CODE_UNKNOWN: u8 = 255;
@@ -225,7 +225,7 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
 fn end(container: &Container) -> Result<()> {
     let deadline = Instant::now() + KILL_WAIT;
     // Where there is a supervisor, it makes no other.
-    socket::stop(&container.id)?;
+    stop::begin_no_other(container)?;
     loop {
         container.kill_all()?;
         if !matches!(

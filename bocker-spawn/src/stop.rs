@@ -65,7 +65,7 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
     for container in found {
         let is_to_end = [libc::SIGKILL, libc::SIGTERM, container.member.stop_signal()];
         if !call.dry_run() && is_to_end.contains(&signal) {
-            socket::stop(&container.id)?;
+            begin_no_other(&container)?;
         }
         let state = container.state();
         let process = match state {
@@ -84,6 +84,11 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tells the supervisor of one that would be begun again that it is not to be. Whether there was one to tell.
+pub(crate) fn begin_no_other(container: &Container) -> Result<bool> {
+    Ok(container.member.request.restart().is_any() && socket::stop(&container.id)?)
 }
 
 /// Sends it, or KILL if the kernel would keep it from process 1 though it ends any other. Which was sent.
@@ -164,7 +169,7 @@ enum Next {
 
 /// Asks a container to end, if it runs.
 fn ask(mut container: Container, options: &Options, dry_run: bool) -> Result<Stopping> {
-    if !dry_run && socket::stop(&container.id)? {
+    if !dry_run && begin_no_other(&container)? {
         // Begun anew since, it has another process.
         container = Container::load(container.id, &container.name)?;
     }
