@@ -183,9 +183,10 @@ fn a_terminal_begun_with_nobody_at_it_can_be_attached_to_and_shared() {
     assert_eq!(two.wait().0, 3);
 }
 
-/// The processes with these words in their command lines, the pattern's own aside.
-fn found(host: &Host, words: &str) -> Vec<Pid> {
-    let listed = host.run(&["ps", "-eo", "pid=,args="]).text();
+/// The processes of a terminal's session with these words in their command lines. A supervisor has a session of its own.
+fn found(host: &Host, terminal: &Terminal, words: &str) -> Vec<Pid> {
+    let session = terminal.pid().to_string();
+    let listed = host.run(&["ps", "-s", &session, "-o", "pid=,args="]).stdout;
     let pid = |line: &str| {
         let (pid, args) = line.trim().split_once(' ')?;
         pid.parse().ok().filter(|_| args.contains(words))
@@ -211,19 +212,13 @@ fn a_client_or_a_front_end_that_is_killed_leaves_the_container_running() {
             "bocker run -it --name box --rootfs {rootfs} /bin/sh\n"
         ));
         terminal.shows("/ # ");
-        let victims = found(&s.host, &format!("{killed} "));
-        // The supervisor has its caller's words.
-        let supervisor = supervisor(&s.host, "box");
-        let victims: Vec<Pid> = victims
-            .into_iter()
-            .filter(|pid| *pid != supervisor)
-            .collect();
+        let victims = found(&s.host, &terminal, &format!("{killed} "));
         assert_eq!(victims.len(), 1, "{killed}");
         kill(victims[0], Signal::SIGKILL).expect("kill");
         terminal.types("\n");
         s.host.wait_for("its clients have gone", || {
-            let left = found(&s.host, "bocker-spawn run --tty ");
-            (left == [supervisor]).then_some(())
+            let left = found(&s.host, &terminal, "bocker-spawn run --tty ");
+            left.is_empty().then_some(())
         });
         assert_eq!(state(&s, "box"), "running", "{killed}");
         let again = at_terminal(&s, &["attach", "box"]);
@@ -542,8 +537,10 @@ fn a_supervisor_with_nothing_to_do_sleeps_and_is_small() {
         1 << 10
     };
     s.host.wait_for("it gives its memory back", || {
-        let pss = proc_number(supervisor, "smaps_rollup", "Pss:");
-        (pss < most).then_some(())
+        // All of it, not its share of what others have too.
+        let rss = proc_number(supervisor, "smaps_rollup", "Rss:");
+        let status = fs::read_to_string(format!("/proc/{supervisor}/status")).expect("status");
+        (rss < most && status.contains("State:\tS")).then_some(())
     });
     assert_eq!(proc_number(supervisor, "status", "Threads:"), 1);
     let wakeups = || proc_number(supervisor, "status", "voluntary_ctxt_switches:");
