@@ -294,7 +294,6 @@ impl Connection {
 
 /// Tells a container's supervisor that it is not to restart it, and waits until it knows. `false` where none listens.
 /// Fails with [`Kind::InUse`] when it does not answer.
-#[allow(dead_code, reason = "for the verbs that stop")]
 pub(crate) fn stop(id: &Id) -> Result<bool> {
     let Some(connection) = Connection::open(id)? else {
         return Ok(false);
