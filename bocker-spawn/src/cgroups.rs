@@ -134,8 +134,9 @@ pub(crate) fn processes(cgroups: &Cgroups) -> Vec<i32> {
 
 /// Whether anything is left in them; on v2 what is in groups that the container has made beneath counts too.
 pub(crate) fn are_populated(cgroups: &Cgroups) -> bool {
+    // On v2 there is one group, and on v1, where there are mostly several, no such file.
     let says = |path: &Path| has_line(&path.join(EVENTS_V2), POPULATED_V2);
-    cgroups.unique().into_iter().any(says) || !processes(cgroups).is_empty()
+    matches!(cgroups.unique().as_slice(), [only] if says(only)) || !processes(cgroups).is_empty()
 }
 
 /// Whether everything in them stands still.

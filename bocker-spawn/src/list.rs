@@ -1,7 +1,8 @@
 //! `list`: a line for every container that was handed to this tool, with the members of its document that are asked for.
 
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::Write;
+use std::num::NonZero;
 
 use bocker_pipe::part::Parts;
 use bocker_pipe::state::State;
@@ -27,6 +28,9 @@ const NEEDED: [&str; 9] = [
 const NOTES: [&str; 2] = ["health", "lost"];
 /// The namespaces of process 1 (proc(5), /proc/PID/ns).
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
+/// Fewer than this are not worth another thread.
+const SHARE: usize = 32;
 
 #[derive(Default)]
 struct Options {
@@ -60,10 +64,39 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
             ids.collect::<Result<_>>()?
         }
     };
-    let mut stdout = BufWriter::new(std::io::stdout().lock());
+    let lines = |ids: &[Id]| lines(ids, &parts, &wanted, &options);
+    let lines = &lines;
+    // Most of the time is the kernel's, which is asked some twenty things of each.
+    let share = ids.len().div_ceil(processors()).max(SHARE);
+    let all: Vec<u8> = std::thread::scope(|scope| {
+        let (first, others) = ids.split_at(share.min(ids.len()));
+        let others: Vec<_> = others
+            .chunks(share)
+            .map(|ids| scope.spawn(move || lines(ids)))
+            .collect();
+        let mut all = lines(first);
+        for other in others {
+            match other.join() {
+                Ok(lines) => all.extend(lines),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    });
+    std::io::stdout()
+        .write_all(&all)
+        .doing(|| "write to stdout".into())
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Those of some containers. One that is being made, or is damaged, must not hide the others.
+fn lines(ids: &[Id], parts: &Parts, wanted: &Parts, options: &Options) -> Vec<u8> {
+    let mut lines = Vec::new();
     for id in ids {
-        // One that is being made, or is damaged, must not hide the others.
-        let found = Container::load_parts(id.clone(), &parts).and_then(Container::observe);
+        let found = Container::load_parts(id.clone(), parts).and_then(Container::observe);
         let Ok((container, state)) = found else {
             continue;
         };
@@ -71,12 +104,10 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
         if !options.with.is_empty() {
             line["document"] = wanted.of_value(container.document.tree());
         }
-        serde_json::to_writer(&mut stdout, &line)
-            .map_err(std::io::Error::from)
-            .and_then(|()| stdout.write_all(b"\n"))
-            .doing(|| "write to stdout".into())?;
+        lines.extend(line.to_string().into_bytes());
+        lines.push(b'\n');
     }
-    stdout.flush().doing(|| "write to stdout".into())
+    lines
 }
 
 fn line(container: &Container, state: State, namespaces: bool) -> Value {
