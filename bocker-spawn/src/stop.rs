@@ -97,8 +97,6 @@ fn send(container: &Container, pid: Pid, pidfd: &OwnedFd, signal: i32) -> Result
     let sent = if withheld { libc::SIGKILL } else { signal };
     sys::send_signal(pidfd.as_fd(), sent)
         .doing(|| format!("send signal {sent} to {}", container.id))?;
-    let event = Event::of(&container.document, "kill");
-    event.with("signal", sent).record();
     if withheld {
         say(format_args!(
             "process 1 of {} has no handler for signal {signal}, which the kernel keeps from it: killed",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bocker_pipe::document::ExitMember;
 use bocker_pipe::events;
-use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, lock, time};
+use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, containers, files, lock, time};
 use nix::sys::signalfd::SignalFd;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -160,6 +160,10 @@ fn accompany(
         finished: Some(time::now().to_string()),
         error: None,
     };
+    let kept = files::read(&context.folder.join(containers::CONFIG))
+        .ok()
+        .flatten();
+    record::take_name(&mut context.document, kept.as_deref());
     tell_end(&context.document, &exit);
     Ok(exit)
 }

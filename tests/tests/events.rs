@@ -37,6 +37,28 @@ fn a_containers_whole_life_can_be_told() {
 }
 
 #[test]
+fn one_that_is_renamed_and_killed_is_told_once_and_under_its_name() {
+    let session = Session::new();
+    session.sleeping("web");
+    session.bocker(&["rename", "web", "store"]).ok();
+    session.bocker(&["kill", "store"]).ok();
+    session.bocker(&["wait", "store"]).ok();
+    let told = told(&session).into_iter();
+    let told: Vec<String> = told.filter(|line| line.starts_with("container")).collect();
+    assert_eq!(
+        told,
+        [
+            "container create web",
+            "container start web",
+            "container rename store",
+            "container kill store",
+            "container die store",
+        ]
+    );
+    session.bocker(&["rm", "store"]).ok();
+}
+
+#[test]
 fn what_comes_to_nothing_is_told_to_its_end() {
     let session = Session::new();
     session
