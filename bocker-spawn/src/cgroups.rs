@@ -21,6 +21,7 @@ const TASKS_V1: &str = "tasks";
 /// cgroup-v1/freezer-subsystem.
 const FREEZER_V1: &str = "freezer.state";
 const FROZEN_V1: &str = "FROZEN";
+const THAWED_V1: &str = "THAWED";
 /// cgroup-v2: lines of it.
 const EVENTS_V2: &str = "cgroup.events";
 const FROZEN_V2: &str = "frozen 1";
@@ -159,6 +160,15 @@ pub(crate) fn kill_at_once(cgroups: &Cgroups) -> bool {
     };
     // On v2 there is one group, and the file is nowhere else.
     cgroups.unique().into_iter().any(kill)
+}
+
+/// Lets those go on in them who stand still: on v1 even SIGKILL reaches them only then (cgroup-v1/freezer-subsystem).
+pub(crate) fn thaw(cgroups: &Cgroups) {
+    for path in cgroups.unique() {
+        // The file is in one of them, and never made.
+        let file = OpenOptions::new().write(true).open(path.join(FREEZER_V1));
+        let _ = file.and_then(|mut file| file.write_all(THAWED_V1.as_bytes()));
+    }
 }
 
 #[cfg(test)]

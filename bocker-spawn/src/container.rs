@@ -111,7 +111,7 @@ impl Container {
         )
     }
 
-    /// Kills everything in it. Without cgroups process 1, with which its pid namespace goes.
+    /// Kills everything in it, be it paused. Without cgroups process 1, with which its pid namespace goes.
     pub(crate) fn kill_all(&self) -> Result<()> {
         if let Some((_, pidfd)) = self.process()? {
             // It may just have ended.
@@ -132,6 +132,7 @@ impl Container {
                 let _ = sys::send_signal(pidfd.as_fd(), libc::SIGKILL);
             }
         }
+        cgroups::thaw(&self.cgroups);
         Ok(())
     }
 }

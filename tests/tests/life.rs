@@ -287,6 +287,17 @@ fn an_orphan_does_not_run_again_before_it_is_ended_and_its_port_and_name_are_fre
 }
 
 #[test]
+fn an_orphan_that_was_paused_is_ended_as_any_other() {
+    let (session, before) = prepared();
+    let id = detached(&session, &["--rm"], &["sleep", "1000"]);
+    session.bocker(&["pause", &id]).ok();
+    kill_supervisor(&session, &id);
+    let next = session.bocker(&["ps", "-q"]).ok();
+    assert_eq!((said(&next), next.stdout.as_str()), (1, ""), "{next}");
+    session.host.assert_same(&before);
+}
+
+#[test]
 fn commands_that_meet_at_an_orphan_say_it_once_between_them() {
     let (session, before) = prepared();
     orphan(&session, &["--rm"]);
