@@ -2,6 +2,7 @@
 # make test     installs what the tests need, builds, runs all tests (as root)
 # make guest    gives a shell in the tests' virtual machine, which has cgroup v2 and the programs (Ctrl-A x ends it)
 # make bench    compares the start of a container with bwrap, crun, runc, podman and docker (as root)
+# make bench-life    compares the verbs of a container's life, lists, logs and supervisors with podman and docker (as root)
 # make bench-net     compares attaching containers to a network with ip and the stock CNI plugin bridge (as root)
 # make bench-ports   compares published ports with docker's, with nftables DNAT by hand and with no NAT (as root)
 # make bench-images  compares pull, push, save and commit with docker, containerd, podman, buildah, skopeo and umoci, those of
@@ -39,6 +40,8 @@ GUEST_SKIP = docker_hub
 # The same for make bench, and who is compared: without one of these it does.
 BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
 BENCH_PEERS = bwrap=bubblewrap crun=crun podman=podman dockerd=docker.io
+BENCH_LIFE_NEEDED = bash=bash busybox=busybox-static ip=iproute2 pgrep=procps
+BENCH_LIFE_PEERS = podman=podman dockerd=docker.io
 BENCH_NET_NEEDED = bash=bash ip=iproute2 jq=jq perl=perl-base
 BENCH_NET_PEERS = /usr/lib/cni/bridge=containernetworking-plugins
 BENCH_PORTS_NEEDED = iperf3=iperf3 nft=nftables busybox=busybox-static jq=jq ip=iproute2
@@ -49,7 +52,7 @@ BENCH_IMAGES_PEERS = podman=podman dockerd=docker.io containerd=containerd build
 # Where what is pulled there lies, and a root with the programs of Debian trixie.
 BENCH_FIXTURES ?= $(BUILT)/tmp/bench
 
-.PHONY: all build run test needed guest guest-needed bench bench-net bench-ports bench-images install uninstall clean
+.PHONY: all build run test needed guest guest-needed bench bench-life bench-net bench-ports bench-images install uninstall clean
 
 all: build
 
@@ -91,6 +94,12 @@ bench: build
 	@for pair in $(BENCH_PEERS); do sh .ci/needed $$pair || true; done
 	@PATH="$(BIN):$(BIN)/examples:$$PATH" unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
 		sh bench/compare
+
+bench-life: build
+	@sh .ci/needed $(BENCH_LIFE_NEEDED)
+	@for pair in $(BENCH_LIFE_PEERS); do sh .ci/needed $$pair || true; done
+	@PATH="$(BIN):$$PATH" unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private \
+		bash bench/life
 
 bench-net: build
 	@sh .ci/needed $(BENCH_NET_NEEDED)
