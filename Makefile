@@ -1,5 +1,7 @@
 # make run      builds, and runs a container on a copy-on-write view of this machine's root
 # make test     installs what the tests need, builds, runs all tests (as root)
+# make soak     puts hundreds of containers under random verbs from many shells, and kills supervisors and tools at random, for
+#               SOAK_SECONDS (600), as root
 # make guest    gives a shell in the tests' virtual machine, which has cgroup v2 and the programs (Ctrl-A x ends it)
 # make bench    compares the start of a container with bwrap, crun, runc, podman and docker (as root)
 # make bench-life    compares the verbs of a container's life, lists, logs and supervisors with podman and docker (as root)
@@ -52,7 +54,7 @@ BENCH_IMAGES_PEERS = podman=podman dockerd=docker.io containerd=containerd build
 # Where what is pulled there lies, and a root with the programs of Debian trixie.
 BENCH_FIXTURES ?= $(BUILT)/tmp/bench
 
-.PHONY: all build run test needed guest guest-needed bench bench-life bench-net bench-ports bench-images install uninstall clean
+.PHONY: all build run test soak needed guest guest-needed bench bench-life bench-net bench-ports bench-images install uninstall clean
 
 all: build
 
@@ -77,6 +79,9 @@ test: needed guest-needed build
 			"target.$(TUPLE).runner=[\"$(BUILT)/debug/in-guest\"$(GUEST_PEERS:%=, \"--with\", \"%\")]" \
 			-- --test-threads=1 --include-ignored $(GUEST_SKIP:%=--skip %) || result=$$?; \
 		exit $$result'
+
+soak: needed build
+	@BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 $(CARGO) test $(CARGOFLAGS) --package bocker-tests --test soak -- --ignored --nocapture
 
 guest: guest-needed build
 	@BOCKER_BIN_DIR="$(BIN)" $(CARGO) run --quiet $(CARGOFLAGS) --package bocker-tests -- -t sh
