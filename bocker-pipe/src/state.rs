@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::Document;
 use crate::error::Result;
 use crate::id::Id;
 use crate::lock::Supervisor;
@@ -53,6 +54,25 @@ impl State {
             || lock::is_between_runs(id),
             has(containers::CONFIG),
             || has(containers::STATUS) || said(id).is_some_and(|state| state != State::Created),
+            has_processes,
+            is_frozen,
+        )
+    }
+
+    /// The same of one whose document, read before, is at hand: it is not read again.
+    pub fn of_document(
+        id: &Id,
+        document: &Document,
+        has_processes: impl Fn() -> bool,
+        is_frozen: impl Fn() -> bool,
+    ) -> State {
+        let said = || document.member::<State>("state").ok().flatten();
+        let status = || paths::container(id).join(containers::STATUS).exists();
+        State::decide(
+            lock::is_alive(id),
+            || lock::is_between_runs(id),
+            true,
+            || said().is_some_and(|state| state != State::Created) || status(),
             has_processes,
             is_frozen,
         )

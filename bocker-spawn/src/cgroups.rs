@@ -1,9 +1,11 @@
 //! What is read of a container's cgroups, which bocker-cg makes: who is in them, whether they stand still. What is written:
 //! a process joins, and on v2 all of them are killed.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::{Doing, Error, Result};
@@ -32,34 +34,42 @@ const KILL_V2: &str = "cgroup.kill";
 /// Makes a process in new namespaces, which on v2 is in the container's cgroup from birth. Answers whether it is; otherwise
 /// it has to [`join`].
 pub(crate) fn clone(cgroups: &Cgroups, flags: i32) -> Result<(Side, bool)> {
-    if let Some((path, group)) = unified(cgroups)? {
-        match sys::clone(flags, Some(group.as_fd())) {
-            Ok(side) => return Ok((side, true)),
-            // The kernel, or a filter before it, does not know this yet.
-            Err(error) if is_unknown(&error) => {}
-            Err(error) => {
-                return Err(error)
-                    .doing(|| format!("make a process in {}", path.display()))
-                    .map_err(|error| explained(error, path));
-            }
-        }
+    if let [only] = cgroups.unique()[..]
+        && let Some(side) = clone_into(&[only], flags)?
+    {
+        return Ok((side, true));
     }
     let side = sys::clone(flags, None).doing(|| "make a process".into())?;
     Ok((side, false))
 }
 
-/// The container's one cgroup, if it is of v2 (the superblock's magic, as statfs(2) shows it).
-fn unified(cgroups: &Cgroups) -> Result<Option<(&Path, OwnedFd)>> {
-    let [path] = cgroups.unique()[..] else {
+/// Makes the process of a supervisor, which is in the group of v2 for supervisors from birth, be it beside v1: whoever moves
+/// there by itself waits as in [`join`]. Answers whether it is; it has to [`leave_caller`] then.
+pub(crate) fn fork_supervisor(cgroups: &Cgroups) -> Result<(Side, bool)> {
+    let groups: Vec<&Path> = cgroups.supervisor.iter().map(PathBuf::as_path).collect();
+    if let Some(side) = clone_into(&groups, 0)? {
+        return Ok((side, true));
+    }
+    let side = sys::fork().doing(|| "start the supervisor".into())?;
+    Ok((side, false))
+}
+
+/// Makes a process in the one of these groups that is of v2 (the superblock's magic, as statfs(2) shows it). `None` where
+/// there is none, and where the kernel, or a filter before it, does not know this yet.
+fn clone_into(groups: &[&Path], flags: i32) -> Result<Option<Side>> {
+    let Some(path) = groups.iter().find(|path| spec::is_unified(path)) else {
         return Ok(None);
     };
-    if !spec::is_unified(path) {
-        return Ok(None);
-    }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let group = rustix::fs::open(path, flags, Mode::empty())
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let group = rustix::fs::open(*path, directory, Mode::empty())
         .doing(|| format!("open the cgroup {}", path.display()))?;
-    Ok(Some((path, group)))
+    match sys::clone(flags, Some(group.as_fd())) {
+        Ok(side) => Ok(Some(side)),
+        Err(error) if is_unknown(&error) => Ok(None),
+        Err(error) => Err(error)
+            .doing(|| format!("make a process in {}", path.display()))
+            .map_err(|error| explained(error, path)),
+    }
 }
 
 /// CLONE_INTO_CGROUP came with Linux 5.7: before, the structure was shorter, or the flag had no meaning (clone3(2)).
@@ -93,8 +103,9 @@ pub(crate) fn join(cgroups: &Cgroups) -> Result<()> {
 
 /// Moves the calling process, which is a supervisor with one thread, out of the groups of whoever has started it, into those that
 /// are for supervisors. What it makes from then on is not in the caller's groups either.
-pub(crate) fn leave_caller(cgroups: &Cgroups) -> Result<()> {
-    move_into(cgroups.supervisor.iter().map(PathBuf::as_path))
+pub(crate) fn leave_caller(cgroups: &Cgroups, born_in_cgroup: bool) -> Result<()> {
+    let groups = cgroups.supervisor.iter().map(PathBuf::as_path);
+    move_into(groups.filter(|path| !(born_in_cgroup && spec::is_unified(path))))
 }
 
 fn move_into<'a>(groups: impl Iterator<Item = &'a Path>) -> Result<()> {
@@ -140,6 +151,30 @@ pub(crate) fn are_populated(cgroups: &Cgroups) -> bool {
     matches!(cgroups.unique().as_slice(), [only] if says(only)) || !processes(cgroups).is_empty()
 }
 
+/// Which groups there are, by one look into each folder that groups are in: of a thousand containers that have ended none has any.
+#[derive(Debug, Default)]
+pub(crate) struct Present(HashMap<PathBuf, HashSet<OsString>>);
+
+impl Present {
+    /// Leaves those out of a container's groups that are not there.
+    pub(crate) fn retain(&mut self, cgroups: &mut Cgroups) {
+        cgroups.paths.retain(|_, path| self.has(path));
+    }
+
+    fn has(&mut self, group: &Path) -> bool {
+        let (Some(parent), Some(name)) = (group.parent(), group.file_name()) else {
+            return true;
+        };
+        if !self.0.contains_key(parent) {
+            // A folder that is gone has none.
+            let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name()).collect();
+            self.0.insert(parent.to_owned(), names);
+        }
+        self.0.get(parent).is_some_and(|names| names.contains(name))
+    }
+}
+
 /// Whether everything in them stands still.
 pub(crate) fn are_frozen(cgroups: &Cgroups) -> bool {
     let is_frozen = |path: &Path| {
@@ -174,6 +209,26 @@ pub(crate) fn thaw(cgroups: &Cgroups) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_that_are_not_there_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("ps_000001")).unwrap();
+        let of = |id: &str| Cgroups {
+            paths: [
+                ("cpu".to_owned(), folder.path().join(id)),
+                ("pids".to_owned(), folder.path().join("gone").join(id)),
+            ]
+            .into(),
+            ..Cgroups::default()
+        };
+        let mut present = Present::default();
+        let (mut there, mut gone) = (of("ps_000001"), of("ps_000002"));
+        present.retain(&mut there);
+        present.retain(&mut gone);
+        assert_eq!(there.paths.into_keys().collect::<Vec<_>>(), ["cpu"]);
+        assert!(gone.paths.is_empty());
+    }
 
     #[test]
     fn only_a_kernel_that_does_not_know_the_flag_is_asked_again_without() {
@@ -214,15 +269,8 @@ mod tests {
     #[test]
     fn a_folder_that_is_no_group_of_version_2_is_not_born_into() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |paths: &[&Path]| Cgroups {
-            paths: paths
-                .iter()
-                .map(|p| (p.display().to_string(), (*p).to_owned()))
-                .collect(),
-            ..Cgroups::default()
-        };
-        assert!(unified(&at(&[])).unwrap().is_none());
-        assert!(unified(&at(&[folder.path()])).unwrap().is_none());
+        assert!(clone_into(&[], 0).unwrap().is_none());
+        assert!(clone_into(&[folder.path()], 0).unwrap().is_none());
     }
 
     #[test]

@@ -52,8 +52,9 @@ impl Container {
 
     /// Asked of the kernel.
     pub(crate) fn state(&self) -> State {
-        State::of(
+        State::of_document(
             &self.id,
+            &self.document,
             || self.has_processes(),
             || cgroups::are_frozen(&self.cgroups),
         )

@@ -9,6 +9,7 @@ use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Id, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
+use crate::cgroups::Present;
 use crate::container::Container;
 use crate::report::utf8;
 
@@ -66,7 +67,7 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
     };
     let lines = |ids: &[Id]| lines(ids, &parts, &wanted, &options);
     let lines = &lines;
-    // Most of the time is the kernel's, which is asked some twenty things of each.
+    // Most of the time is the kernel's.
     let share = ids.len().div_ceil(processors()).max(SHARE);
     let all: Vec<u8> = std::thread::scope(|scope| {
         let (first, others) = ids.split_at(share.min(ids.len()));
@@ -95,8 +96,12 @@ fn processors() -> usize {
 /// Those of some containers. One that is being made, or is damaged, must not hide the others.
 fn lines(ids: &[Id], parts: &Parts, wanted: &Parts, options: &Options) -> Vec<u8> {
     let mut lines = Vec::new();
+    let mut present = Present::default();
     for id in ids {
-        let found = Container::load_parts(id.clone(), parts).and_then(Container::observe);
+        let found = Container::load_parts(id.clone(), parts).and_then(|mut container| {
+            present.retain(&mut container.cgroups);
+            container.observe()
+        });
         let Ok((container, state)) = found else {
             continue;
         };

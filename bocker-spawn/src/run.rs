@@ -72,7 +72,9 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
         false => None,
     };
     let (mut reader, mut writer) = std::io::pipe().doing(|| "make a pipe".into())?;
-    match sys::fork().doing(|| "start the supervisor".into())? {
+    let cgroups = Cgroups::of(&document)?;
+    let (side, born_in_cgroup) = cgroups::fork_supervisor(&cgroups)?;
+    match side {
         Side::Parent(_, pidfd) => {
             drop(writer);
             let mut word = Vec::new();
@@ -108,7 +110,7 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
         .map(|program| (program, options.on_arg.clone()));
     let callers = [options.stdin, options.stdout, options.stderr];
     let is_attached = options.attach;
-    cgroups::leave_caller(&Cgroups::of(&document)?)?;
+    cgroups::leave_caller(&cgroups, born_in_cgroup)?;
     let mut context = begin(call, document, options, first)?;
     call.adopt(context.document.clone());
     let mut word = vec![BEGUN];
