@@ -255,6 +255,7 @@ fn record_unseen(mut container: Container, state: State) -> Result<Document> {
     let was_killed = member.boot_id == claim::boot_id().ok();
     supervise::tell_end(&container.document, &exit);
     record::end(&mut container.document, member, &exit);
+    member.request.remove_pidfile();
     record::write_end(
         &mut container.document,
         &exit,

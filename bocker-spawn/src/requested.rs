@@ -1,13 +1,14 @@
 //! `bocker.spawn.request`: what was asked of the supervisor when the container was made, kept so that each start asks for the same.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bocker_pipe::{Call, Result};
+use bocker_pipe::{Call, Doing, Result, files};
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
 use crate::restart::Restart;
-use crate::{log, signals};
+use crate::{log, say, signals};
 
 /// As docker.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +38,9 @@ pub(crate) struct Requested {
     /// After how many seconds each of its runs is ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
+    /// The file that says the number of process 1 while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pidfile: Option<PathBuf>,
     /// What is asked of its log.
     #[serde(skip_serializing_if = "log::Request::is_empty")]
     pub(crate) log: log::Request,
@@ -54,6 +58,10 @@ impl Requested {
                 self.stop_signal = Some(text);
             }
             "--restart" => self.restart = Some(Restart::parse(&call.text()?)?),
+            "--pidfile" => {
+                let path = std::path::absolute(call.text()?);
+                self.pidfile = Some(path.doing(|| "find the file for the pid".into())?);
+            }
             "--timeout" => self.timeout = Some(call.number()?),
             "--stop-timeout" => self.stop_timeout = Some(call.number()?),
             name => {
@@ -79,6 +87,7 @@ impl Requested {
             stop_timeout: self.stop_timeout.or(before.stop_timeout),
             restart: self.restart.or(before.restart),
             timeout: self.timeout.or(before.timeout),
+            pidfile: self.pidfile.or(before.pidfile),
             log: self.log.or(before.log),
             health: self.health.or(before.health),
         }
@@ -92,6 +101,13 @@ impl Requested {
     /// How long it has to end in.
     pub(crate) fn stop_timeout(&self) -> Duration {
         self.stop_timeout.map_or(STOP_TIMEOUT, Duration::from_secs)
+    }
+
+    /// Process 1 is gone: its number may soon be another's.
+    pub(crate) fn remove_pidfile(&self) {
+        if let Some(Err(error)) = self.pidfile.as_deref().map(files::remove) {
+            say(error);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -46,7 +46,7 @@ pub(crate) struct Context {
     pub(crate) claim_is_new: bool,
     pub(crate) folder_is_new: bool,
     /// The files as they were, to be put back.
-    pub(crate) before: Option<[(PathBuf, Option<Vec<u8>>); 2]>,
+    pub(crate) before: Vec<(PathBuf, Option<Vec<u8>>)>,
     pub(crate) dry_run: bool,
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn begin(
         first,
         claim_is_new: false,
         folder_is_new: false,
-        before: None,
+        before: Vec::new(),
         dry_run,
     };
     if dry_run {
@@ -477,17 +477,20 @@ fn keep(context: &mut Context) -> Result<()> {
     context.document.set_member("spawn", &context.member);
     context.document.set_member("state", &State::Running);
     context.document.remove_member("exit");
-    let paths = [
-        context.folder.join(containers::CONFIG),
-        context.folder.join(containers::STATUS),
-    ];
-    let [config, status] = paths;
-    let before = [
-        (config.clone(), files::read(&config)?),
-        (status.clone(), files::read(&status)?),
-    ];
-    record::take_name(&mut context.document, before[0].1.as_deref());
-    context.before = Some(before);
+    let config = context.folder.join(containers::CONFIG);
+    let status = context.folder.join(containers::STATUS);
+    let pidfile = context.member.request.pidfile.clone();
+    let changed = [Some(config.clone()), Some(status.clone()), pidfile.clone()];
+    let before = changed.into_iter().flatten().map(|path| {
+        let bytes = files::read(&path)?;
+        Ok((path, bytes))
+    });
+    context.before = before.collect::<Result<_>>()?;
+    let kept = context
+        .before
+        .first()
+        .and_then(|(_, bytes)| bytes.as_deref());
+    record::take_name(&mut context.document, kept);
     let is_again = context.streams.is_served();
     let bytes = record::bytes(&context.document)?;
     // Whoever finds that it is between two runs finds the end of the last.
@@ -496,6 +499,10 @@ fn keep(context: &mut Context) -> Result<()> {
     }
     let result = files::remove(&status)
         .and_then(|()| files::replace(&config, &bytes))
+        .and_then(|()| match pidfile {
+            Some(path) => files::replace(&path, format!("{}\n", pid.as_raw_nonzero()).as_bytes()),
+            None => Ok(()),
+        })
         .and_then(|()| match is_again {
             true => Ok(None),
             false => Server::listen(context.id()?).map(Some),
@@ -513,7 +520,7 @@ fn keep(context: &mut Context) -> Result<()> {
 
 fn forget(context: &mut Context) -> Result<()> {
     context.streams = Streams::default();
-    for (path, before) in context.before.take().into_iter().flatten() {
+    for (path, before) in std::mem::take(&mut context.before) {
         files::restore(&path, before.as_deref())?;
     }
     Ok(())

@@ -149,6 +149,7 @@ fn accompany(
     drop(checks);
     context.raw = None;
     context.child = None;
+    context.member.request.remove_pidfile();
     context.member.stopped |= stopped;
     context.is_ending |= is_ending;
     let oom = oom::kills(&context.plan()?.cgroups) > context.oom_kills;

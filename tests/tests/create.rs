@@ -263,6 +263,36 @@ fn a_cidfile_holds_the_id_and_is_never_another_ones() {
 }
 
 #[test]
+fn a_pidfile_holds_the_number_of_process_1_for_as_long_as_it_runs() {
+    let s = Session::with_base();
+    let file = s.host.scratch().join("pid");
+    let path = file.display().to_string();
+    let pid = || fs::read_to_string(&file).ok();
+    let is_told = || {
+        let shown = s.bocker(&["inspect", "--format", "{{.State.Pid}}", "box"]);
+        pid() == Some(shown.text())
+    };
+    s.bocker(&[
+        "create",
+        "--name",
+        "box",
+        "--pidfile",
+        &path,
+        "base:1",
+        "sleep",
+        "1000",
+    ])
+    .ok();
+    assert_eq!(pid(), None, "it has not begun");
+    for _ in 0..2 {
+        s.bocker(&["start", "box"]).ok();
+        assert!(is_told(), "{:?}", pid());
+        s.bocker(&["stop", "-t", "0", "box"]).ok();
+        assert_eq!(pid(), None, "it has ended");
+    }
+}
+
+#[test]
 fn labels_come_from_files_and_options() {
     let s = Session::with_base();
     let file = s.host.scratch().join("labels");

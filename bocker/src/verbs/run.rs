@@ -177,6 +177,9 @@ pub(crate) struct Args {
     /// Write the id to a file that must not be there yet
     #[arg(long, value_name = "FILE")]
     cidfile: Option<OsString>,
+    /// Keep the number of process 1 in a file while it runs
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<OsString>,
     /// When to pull the image: always, missing or never
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pull: Pull,
@@ -354,6 +357,7 @@ impl Args {
             .flag("--init", self.init)
             .option("--stop-signal", self.stop_signal.as_ref())
             .option("--stop-timeout", self.stop_timeout.map(|n| n.to_string()))
+            .option("--pidfile", self.pidfile.as_ref())
             .option("--restart", self.restart.as_ref())
             .option("--timeout", self.timeout.map(|n| n.to_string()))
             .option("--log-driver", self.log_driver.as_ref())
