@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bocker_pipe::document::ExitMember;
+use bocker_pipe::events::Event;
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result};
+use bocker_pipe::{Arg, Call, Document, Doing, Error, Kind, Result};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
@@ -315,10 +316,11 @@ pub(crate) fn attach(call: &mut Call) -> Result<()> {
         client.connection.say(&Request::Size(other))?;
         client.connection.say(&Request::Size(size))?;
     }
+    Event::of(&container.document, "attach").record();
     let code = match client.run(welcome, &signals)? {
         Ending::Ended(exit) => exit.code,
         Ending::Detached => {
-            say_detached(&name);
+            left(&container.document, &name);
             0
         }
         Ending::Gone(signal) => supervise::code(None, Some(signal)),
@@ -328,8 +330,9 @@ pub(crate) fn attach(call: &mut Call) -> Result<()> {
     Ok(())
 }
 
-/// For whoever has just left a container.
-pub(crate) fn say_detached(name: &str) {
+/// Somebody has left a container, which goes on.
+pub(crate) fn left(document: &Document, name: &str) {
+    Event::of(document, "detach").record();
     say(format_args!(
         "detached: {name} goes on, and attach comes back to it"
     ));

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
+use bocker_pipe::events::Event;
 use bocker_pipe::lock::Alive;
 use bocker_pipe::{Call, Document, Doing, Error, Kind, Result, paths, timing};
 use nix::sys::signalfd::SignalFd;
@@ -165,13 +166,14 @@ fn accompanied(
     };
     let id = document.id()?;
     call.adopt(document.clone());
+    Event::of(&document, "attach").record();
     match client.run(welcome, signals)? {
         Ending::Ended(exit) => {
             let mut member = document.member("spawn")?.unwrap_or_default();
             record::end(&mut document, &mut member, &exit);
             call.set_exit_code(exit.code);
         }
-        Ending::Detached => attach::say_detached(id.as_str()),
+        Ending::Detached => attach::left(&document, id.as_str()),
         Ending::Gone(signal) => call.set_exit_code(supervise::code(None, Some(signal))),
         Ending::Lost => {
             let what = format!("the supervisor of {id} was killed");

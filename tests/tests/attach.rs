@@ -119,8 +119,21 @@ fn a_shell_is_worked_at_left_and_come_back_to() {
     s.host.wait_for("it is removed", || {
         state(&s, "box").is_empty().then_some(())
     });
-    s.bocker(&["system", "reset", "--force"]).ok();
-    drop(before);
+    s.host.assert_same(&before);
+    let told = s.bocker(&[
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--format",
+        "{{.Action}}",
+    ]);
+    let told = told.text();
+    let of_those = |action: &&str| ["start", "attach", "detach", "die"].contains(action);
+    let life: Vec<&str> = told.lines().filter(of_those).collect();
+    // The first two are the one before.
+    assert_eq!(life[2..], ["start", "attach", "detach", "attach", "die"]);
 }
 
 #[test]
