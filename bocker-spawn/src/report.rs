@@ -11,8 +11,8 @@ pub(crate) fn utf8(word: std::ffi::OsString) -> Result<String> {
         .map_err(|_| Error::new(Kind::Usage, "the container's name is not UTF-8"))
 }
 
-/// `state`: the runtime-spec's state, and how it ended; of several, a line each.
-pub(crate) fn state(call: &mut Call) -> Result<()> {
+/// All arguments of a verb that takes containers and no options.
+pub(crate) fn names(call: &mut Call) -> Result<Vec<String>> {
     let mut names = Vec::new();
     while let Some(arg) = call.arg()? {
         match arg {
@@ -20,9 +20,15 @@ pub(crate) fn state(call: &mut Call) -> Result<()> {
             Arg::Value(word) => names.push(utf8(word)?),
         }
     }
-    if names.is_empty() {
-        return Err(Error::new(Kind::Usage, "no container is given"));
+    match names.is_empty() {
+        true => Err(Error::new(Kind::Usage, "no container is given")),
+        false => Ok(names),
     }
+}
+
+/// `state`: the runtime-spec's state, and how it ended; of several, a line each.
+pub(crate) fn state(call: &mut Call) -> Result<()> {
+    let names = names(call)?;
     names.iter().try_for_each(|name| state_of(call, name))
 }
 

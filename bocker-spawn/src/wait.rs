@@ -6,10 +6,10 @@ use std::time::Duration;
 use bocker_pipe::error::Failures;
 use bocker_pipe::lock::{self, Supervisor};
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Error, Id, Kind, Result, containers};
+use bocker_pipe::{Call, Error, Id, Kind, Result, containers};
 
 use crate::container::Container;
-use crate::report::utf8;
+use crate::report;
 use crate::socket::{self, Answer, Connection, Hello, PACKET, Request};
 
 /// Between a supervisor's lock and its socket it sets the container up.
@@ -17,16 +17,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// The verb: an exit status a line, in the order of the words.
 pub(crate) fn wait(call: &mut Call) -> Result<()> {
-    let mut names = Vec::new();
-    while let Some(arg) = call.arg()? {
-        match arg {
-            Arg::Option(option) => return Err(call.unknown(&option)),
-            Arg::Value(word) => names.push(utf8(word)?),
-        }
-    }
-    if names.is_empty() {
-        return Err(Error::new(Kind::Usage, "no container is given"));
-    }
+    let names = report::names(call)?;
     // All are heard from now on: one that is removed at its end is gone when its turn comes.
     let waiting: Vec<Result<Waiting>> = names
         .iter()
