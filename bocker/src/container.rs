@@ -32,6 +32,9 @@ pub(crate) const SHOWN: &[&str] = &[
     "/bocker/spawn/stopped",
 ];
 
+/// What [`Container::command`] is made of.
+pub(crate) const COMMAND: &[&str] = &["/process/args", "/bocker/command"];
+
 /// One line of `bocker-spawn list`, as far as it is read here.
 #[derive(Debug, Deserialize)]
 struct Listed {

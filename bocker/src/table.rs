@@ -43,6 +43,11 @@ pub(crate) struct Format {
 }
 
 impl Format {
+    /// Whether it is the original's two columns that are printed.
+    pub(crate) fn is_classic(&self) -> bool {
+        !self.quiet && !self.json && self.format.is_none() && !io::stdout().is_terminal()
+    }
+
     /// Whether a template shows this field.
     pub(crate) fn shows(&self, field: &str) -> bool {
         let template = self.format.as_deref().unwrap_or_default();

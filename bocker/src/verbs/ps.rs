@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bocker_pipe::Result;
 use serde_json::json;
 
-use crate::container::{self, Container, SHOWN};
+use crate::container::{self, COMMAND, Container, SHOWN};
 use crate::filter::{self, Filter};
 use crate::session::Session;
 use crate::table::{Format, List, size};
@@ -71,8 +71,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let needs_documents = !args.format.quiet || !args.filter.is_empty();
-    let shown = if needs_documents { SHOWN } else { &[] };
+    // Of a thousand containers it takes longer to ask for everything than to ask.
+    let is_classic = args.format.is_classic() && !args.ns && !args.size;
+    let shown = match args.format.quiet {
+        _ if !args.filter.is_empty() => SHOWN,
+        true => &[],
+        false if is_classic => COMMAND,
+        false => SHOWN,
+    };
     let mut containers = container::list(session, |stage| {
         stage.options("--with", shown).flag("--namespaces", args.ns)
     })?;
@@ -101,10 +107,12 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         }
         record
     };
-    let rows = match needs_documents {
-        true => containers.iter().map(record).collect(),
-        false => containers.iter().map(|one| json!({"ID": one.id})).collect(),
+    let row = |one: &Container| match args.format.quiet {
+        true => json!({"ID": one.id}),
+        false if is_classic => json!({"ID": one.id, "Command": one.command()}),
+        false => record(one),
     };
+    let rows = containers.iter().map(row).collect();
     let lines = containers.into_iter().map(|one| one.line).collect();
     let list = |columns| List {
         columns,
