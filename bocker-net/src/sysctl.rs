@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use bocker_pipe::{Doing, Result};
+use bocker_pipe::{Doing, Error, Kind, Result};
+use nix::libc;
 use serde::Serialize;
 
 use crate::host;
@@ -93,6 +94,11 @@ pub(crate) fn is_on(name: &str) -> Result<bool> {
 pub(crate) fn turn_on(name: &str) -> Result<()> {
     if is_on(name)? {
         return Ok(());
+    }
+    if name == IP6_FORWARD && !path(name).exists() {
+        let what = "the kernel has no IPv6";
+        return Err(Error::new(Kind::System(libc::EAFNOSUPPORT), what)
+            .hint("use a network without it, or start the machine without ipv6.disable=1"));
     }
     for single in overruled(name)? {
         write_down(&single, ON)?;

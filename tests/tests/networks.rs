@@ -219,6 +219,23 @@ fn containers_of_an_isolated_network_reach_the_world_and_not_each_other() {
 }
 
 #[test]
+fn a_kernel_without_ipv6_is_named_and_nothing_is_left() {
+    let host = Host::new();
+    let empty = host.fingerprint();
+    made(&host, &["six", "--ipv6"]);
+    let hide = "mount -t tmpfs -o ro tmpfs /proc/sys/net/ipv6";
+    host.sh(&format!(
+        "{hide} && bocker-net create --new --network six >/dev/null"
+    ))
+    .exits(125)
+    .says("the kernel has no IPv6; use a network without it");
+    host.sh("umount /proc/sys/net/ipv6").ok();
+    network(&host, &["remove", "six"]).ok();
+    host.run(&["bocker-net", "reset"]).ok();
+    host.assert_same(&empty);
+}
+
+#[test]
 fn ipv6_is_routed_masqueraded_and_kept_within_as_ipv4_is() {
     let host = Host::new();
     let empty = host.fingerprint();
