@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &str = r#"{"a":{"b":[1,{"c":2}],"d":"x","e/f":1.50},"g":null,"h":{"i":1e400}}"#;
+    const TEXT: &str = r#"{"a":{"b":[1,{"c":2}],"d":"x","e/f":1.50},"g":null,"h":{"i":1e+400}}"#;
 
     fn read(pointers: &[&str]) -> String {
         let parts = Parts::of(pointers.iter().copied());
@@ -140,7 +140,7 @@ mod tests {
     fn what_is_asked_for_comes_as_it_was_written_and_nothing_else() {
         assert_eq!(
             read(&["/a/b", "/h"]),
-            r#"{"a":{"b":[1,{"c":2}]},"h":{"i":1e400}}"#
+            r#"{"a":{"b":[1,{"c":2}]},"h":{"i":1e+400}}"#
         );
         assert_eq!(read(&["/a/e~1f", "/none/at/all"]), r#"{"a":{"e/f":1.50}}"#);
         assert_eq!(read(&[""]), TEXT);

@@ -147,8 +147,18 @@ impl View {
     /// Mounts every hierarchy anew; in the new cgroup and mount namespaces each shows the test's group as its root.
     pub(crate) fn mount(&self) {
         if self.hierarchies.iter().any(|h| h.version == Version::V1) {
-            // It holds whole processes only, so that tests could not have it to themselves.
-            let _ = umount2(BESIDE_V1, MntFlags::MNT_DETACH);
+            // It holds whole processes only, so that tests could not have it to themselves. crun makes folders in its place.
+            if umount2(BESIDE_V1, MntFlags::MNT_DETACH).is_ok() {
+                let none = None::<&str>;
+                mount(
+                    Some("tmpfs"),
+                    BESIDE_V1,
+                    Some("tmpfs"),
+                    MsFlags::empty(),
+                    none,
+                )
+                .expect("an empty folder");
+            }
         }
         for h in &self.hierarchies {
             umount2(&h.mount, MntFlags::MNT_DETACH).expect("unmount a cgroup hierarchy");

@@ -113,7 +113,8 @@ fn who_follows_is_told_what_is_wanted_until_a_time_and_over_a_full_file() {
         .exits(3);
     assert!(root.join("events.1").exists(), "it was not renamed");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let soon = format!("{}.9", now.expect("a time").as_secs());
+    let soon = now.expect("a time") + std::time::Duration::from_millis(300);
+    let soon = format!("{}.{:09}", soon.as_secs(), soon.subsec_nanos());
     let until = session
         .host
         .run(&[&words[..], &["--until", &soon]].concat())
