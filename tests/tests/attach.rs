@@ -53,7 +53,8 @@ fn wait_says_how_each_ends_in_the_order_of_the_words() {
     }
     for id in ids.iter().rev() {
         let go = "until test -p /go; do sleep 0.01; done; echo > /go";
-        s.bocker(&["exec", id, "sh", "-c", go]).ok();
+        // With the container its shell goes, perhaps before it has ended by itself.
+        s.bocker(&["exec", "-d", id, "sh", "-c", go]).ok();
     }
     assert_eq!(waiting.wait().text(), "3\n0\n137\n");
     // What has ended is known.
