@@ -241,12 +241,9 @@ fn ten_shells_that_do_everything_to_one_container_leave_it_whole_or_gone() {
             "web restarting\n",
         ];
         assert!(states.contains(&shown.stdout.as_str()), "{shown}");
-        // One that its supervisor is still busy with is removed a moment later.
-        s.host.wait_for("it is removed", || {
-            let removed = s.bocker(&["rm", "-f", "web"]);
-            eprintln!("{removed}");
-            [0, 1].contains(&removed.code).then_some(())
-        });
+        let removed = s.bocker(&["rm", "-f", "web"]);
+        // Should it still be there, this is why.
+        eprintln!("{removed}");
         for tool in ["bocker-spawn", "bocker-cg", "bocker-net", "bocker-snap"] {
             s.host.run(&[tool, "gc", "--grace", "0"]).ok();
         }
