@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bocker_pipe::document::ExitMember;
 use bocker_pipe::events::Event;
-use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Document, Doing, Error, Kind, Result};
+use bocker_pipe::{Arg, Call, Document, Doing, Error, Id, Kind, Result};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
 use rustix::process::{PidfdFlags, getppid, pidfd_open};
+use serde_json::Value;
 
 use crate::container::Container;
 use crate::keys::Keys;
@@ -269,16 +269,7 @@ pub(crate) fn attach(call: &mut Call) -> Result<()> {
     }
     let name = name.ok_or_else(|| Error::new(Kind::Usage, "no container is given"))?;
     let container = Container::find(&name)?;
-    match container.state() {
-        State::Running => {}
-        State::Paused => {
-            return Err(
-                Error::new(Kind::InUse, format!("Container '{name}' is paused"))
-                    .hint("let it go on first, with unpause"),
-            );
-        }
-        _ => return Err(container.not_running()),
-    }
+    container.must_run()?;
     if call.dry_run() {
         return Ok(());
     }
@@ -320,7 +311,7 @@ pub(crate) fn attach(call: &mut Call) -> Result<()> {
     let code = match client.run(welcome, &signals)? {
         Ending::Ended(exit) => exit.code,
         Ending::Detached => {
-            left(&container.document, &name);
+            left(&container.document, &container.id);
             0
         }
         Ending::Gone(signal) => supervise::code(None, Some(signal)),
@@ -331,8 +322,10 @@ pub(crate) fn attach(call: &mut Call) -> Result<()> {
 }
 
 /// Somebody has left a container, which goes on.
-pub(crate) fn left(document: &Document, name: &str) {
+pub(crate) fn left(document: &Document, id: &Id) {
     Event::of(document, "detach").record();
+    let name = document.value("/bocker/name").and_then(Value::as_str);
+    let name = name.unwrap_or(id.as_str());
     say(format_args!(
         "detached: {name} goes on, and attach comes back to it"
     ));

@@ -112,6 +112,24 @@ impl Container {
         )
     }
 
+    /// Whether somebody can be let in: fails when it has no process, or one that stands still.
+    pub(crate) fn must_run(&self) -> Result<()> {
+        let name = &self.name;
+        let (what, hint) = match self.state() {
+            State::Running => return Ok(()),
+            State::Restarting => (
+                "is between two runs",
+                "the next begins within a minute".into(),
+            ),
+            State::Paused => (
+                "is paused",
+                format!("'bocker unpause {name}' lets it go on"),
+            ),
+            _ => return Err(self.not_running()),
+        };
+        Err(Error::new(Kind::InUse, format!("Container '{name}' {what}")).hint(hint))
+    }
+
     /// Kills everything in it, be it paused. Without cgroups process 1, with which its pid namespace goes.
     pub(crate) fn kill_all(&self) -> Result<()> {
         if let Some((_, pidfd)) = self.process()? {

@@ -6,7 +6,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result, events};
 use nix::sys::signalfd::SignalFd;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -99,20 +98,7 @@ pub(crate) fn exec(call: &mut Call) -> Result<()> {
         seal::seal()?;
     }
     let container = Container::find(&name)?;
-    match container.state() {
-        State::Running => {}
-        State::Restarting => {
-            let what = format!("Container '{name}' is between two runs");
-            return Err(Error::new(Kind::InUse, what).hint("try again in a moment"));
-        }
-        State::Paused => {
-            return Err(
-                Error::new(Kind::InUse, format!("Container '{name}' is paused"))
-                    .hint(format!("'bocker unpause {name}' lets it go on")),
-            );
-        }
-        _ => return Err(container.not_running()),
-    }
+    container.must_run()?;
     let (pid, target) = container
         .process()?
         .ok_or_else(|| container.not_running())?;

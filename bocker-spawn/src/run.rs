@@ -173,7 +173,7 @@ fn accompanied(
             record::end(&mut document, &mut member, &exit);
             call.set_exit_code(exit.code);
         }
-        Ending::Detached => attach::left(&document, id.as_str()),
+        Ending::Detached => attach::left(&document, &id),
         Ending::Gone(signal) => call.set_exit_code(supervise::code(None, Some(signal))),
         Ending::Lost => {
             let what = format!("the supervisor of {id} was killed");

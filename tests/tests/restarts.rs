@@ -178,9 +178,9 @@ fn in_the_pause_it_is_restarting_and_a_stop_ends_it_at_once() {
     let (s, before) = prepared();
     runs(&s, "always", &[], "exit 5");
     meet_in_the_pause(&s);
-    s.bocker(&["exec", "web", "true"])
-        .exits(125)
-        .says("is between two runs");
+    for verb in [&["exec", "web", "true"][..], &["attach", "web"]] {
+        s.bocker(verb).exits(125).says("is between two runs");
+    }
     s.bocker(&["pause", "web"]).exits(125);
     assert_eq!(s.bocker(&["start", "web"]).text(), "web\n");
     assert_eq!(s.bocker(&["stop", "web"]).text(), "web\n");
