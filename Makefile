@@ -26,7 +26,7 @@ BIN = $(BUILT)/release
 
 # Program=package of each peer and tool that the tests drive. The fixtures are made of a static busybox.
 NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci runc=runc crun=crun \
-	nft=nftables ip=iproute2 sysctl=procps zstd=zstd xz=xz-utils bzip2=bzip2 jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils \
+	nft=nftables ip=iproute2 sysctl=procps zstd=zstd xz=xz-utils bzip2=bzip2 jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils tmux=tmux \
 	podman=podman dockerd=docker.io docker=docker.io ctr=containerd iptables=iptables tc=iproute2 /usr/lib/cni/bridge=containernetworking-plugins \
 	nsenter=util-linux xargs=findutils mkfs.btrfs=btrfs-progs btrfs=btrfs-progs mkfs.ext4=e2fsprogs losetup=mount
 # The files of tests that run a second time, with BOCKER_ROOT on btrfs.
