@@ -15,7 +15,7 @@ use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers, path
 use serde_json::json;
 
 use crate::container::Container;
-use crate::{STAGE, cgroups, oom, record, say, stop, supervise};
+use crate::{STAGE, cgroups, holders, oom, record, say, stop, supervise};
 
 /// An end that nobody saw: what docker records after its daemon was killed.
 const CODE_UNKNOWN: u8 = 255;
@@ -221,9 +221,10 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
     call.line(&json!({"id": id, "state": state, "action": action, "removed": action == "removed" && !call.dry_run()}))
 }
 
-/// Kills everything and waits until the kernel has let go of it.
+/// Kills everything and waits until the kernel has let go of it; not when nobody knows how long that takes, as the next command
+/// of any kind tries it again.
 fn end(container: &Container) -> Result<()> {
-    let deadline = Instant::now() + KILL_WAIT;
+    let begun = Instant::now();
     // Where there is a supervisor, it makes no other.
     stop::begin_no_other(container)?;
     loop {
@@ -234,7 +235,16 @@ fn end(container: &Container) -> Result<()> {
         ) {
             return Ok(());
         }
-        if Instant::now() >= deadline {
+        let waited = begun.elapsed();
+        if waited >= stop::LOOK_AFTER
+            && let Some((process_1, _)) = container.process()?
+        {
+            let holders = holders::of(process_1);
+            if !holders.will_go() || waited >= KILL_WAIT {
+                return Err(holders.error(&container.id));
+            }
+        }
+        if waited >= KILL_WAIT {
             let left = cgroups::processes(&container.cgroups);
             return Err(Error::new(
                 Kind::InUse,

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use bocker_pipe::events::Event;
-use bocker_pipe::lock::{self, Alive, Lock};
+use bocker_pipe::lock::{self, Alive, Lock, Supervisor};
 use bocker_pipe::state::State;
 use bocker_pipe::{
     Call, Document, Doing, Error, Id, Kind, Result, Step, claim, containers, files, paths, time,
@@ -12,6 +12,7 @@ use bocker_pipe::{
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::channel::{Channel, Message};
+use crate::container::Container;
 use crate::log::{self, Log, Stream};
 use crate::options::Options;
 use crate::plan::Plan;
@@ -244,6 +245,13 @@ fn take_claim(context: &mut Context) -> Result<()> {
 
 fn begin_alone(context: &mut Context, id: &Id) -> Result<()> {
     context.lock = Some(lock::verbs(id)?);
+    if lock::supervisor(id) == Supervisor::Lost
+        && let Ok(before) = Container::load(id.clone(), id.as_str())
+        && before.state() == State::Orphaned
+    {
+        let what = format!("{id} has lost its supervisor, and what is left of it has not ended");
+        return Err(Error::new(Kind::InUse, what).hint(format!("'bocker-spawn reap {id}' ends it")));
+    }
     context.alive = Some(Alive::take(id)?);
     complete(context)?;
     if record::make_folder(&context.folder)? {

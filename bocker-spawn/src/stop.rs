@@ -21,7 +21,7 @@ use crate::{holders, say, socket, sys};
 /// How long what was killed may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 /// After so long it is looked whether it can be gone at all.
-const LOOK_AFTER: Duration = Duration::from_millis(500);
+pub(crate) const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// How long a supervisor may take to notice that process 1 has ended.
 const NOTICED: Duration = Duration::from_secs(1);
 /// How long the cleaning up after it may take. What is not done by then goes on.
@@ -263,9 +263,7 @@ impl Stopping {
                     self.next = Some((give_up, next));
                     return;
                 }
-                let what = format!("{} was killed and is not gone{holders}", self.container.id);
-                let hint = "process 1 goes when all others in its namespace have been reaped";
-                self.failure = Some(Error::new(Kind::InUse, what).hint(hint));
+                self.failure = Some(holders.error(&self.container.id));
                 self.process = None;
             }
         }

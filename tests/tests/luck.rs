@@ -1,9 +1,11 @@
 //! Bad input and bad luck in the life of a container: each is a clear error or what the page says, and nothing is left.
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
-use bocker_tests::{Output, Running, Session, Struck};
+use bocker_tests::{Output, Running, Session, Struck, need};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -115,6 +117,152 @@ fn a_number_that_is_another_process_by_now_is_not_signalled_and_the_container_en
     assert!(!other.has_ended());
     other.signal(Signal::SIGKILL);
     _ = other.wait();
+    s.host.assert_same(&before);
+}
+
+/// A filesystem of its own on which nothing is written as long as this lives: who tries waits in state D, which no signal ends
+/// (ioctl_fs(2), FIFREEZE). Whatever ends the test, it goes on.
+struct Frozen(Child);
+
+impl Frozen {
+    /// Mounts one.
+    fn mount(s: &Session) -> String {
+        let folder = s.host.scratch().join("data");
+        fs::create_dir(&folder).expect("a folder");
+        let (disk, folder) = (s.host.file("disk", ""), folder.display().to_string());
+        let script = format!(
+            "truncate -s 16M {disk} && mkfs.ext4 -q -F {disk} && mount -o loop {disk} {folder}"
+        );
+        s.host.sh(&script).ok();
+        folder
+    }
+
+    fn begin(folder: &str) -> Frozen {
+        let script = "busybox fsfreeze --freeze $0 && echo done && read line; busybox fsfreeze --unfreeze $0";
+        let mut child = Command::new("sh")
+            .args(["-c", script, folder])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh");
+        let mut said = [0; 5];
+        let stdout = child.stdout.as_mut().expect("its stdout");
+        stdout.read_exact(&mut said).expect("it is frozen");
+        Frozen(child)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        _ = self.0.wait();
+    }
+}
+
+/// A container `web` whose process 1 waits for the kernel, and its number.
+fn waiting(s: &Session, folder: &str) -> (Frozen, Pid) {
+    let volume = format!("{folder}:/data");
+    let script = "while :; do echo x >> /data/file; done";
+    s.run(
+        &["-d", "--name", "web", "-v", &volume],
+        &["sh", "-c", script],
+    )
+    .ok();
+    let file = PathBuf::from(folder).join("file");
+    s.host.wait_for("it writes", || file.exists().then_some(()));
+    let frozen = Frozen::begin(folder);
+    let pid = s
+        .bocker(&["inspect", "--format", "{{.State.Pid}}", "web"])
+        .text();
+    let pid: i32 = pid.trim().parse().expect("a pid");
+    s.host.wait_for("state D", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.contains(") D ").then_some(())
+    });
+    (frozen, Pid::from_raw(pid))
+}
+
+#[test]
+fn what_waits_for_the_kernel_is_named_and_nothing_is_taken_from_it() {
+    if !need("mkfs.ext4 losetup") {
+        return;
+    }
+    let s = Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let folder = Frozen::mount(&s);
+    let before = s.host.fingerprint();
+    let (frozen, pid) = waiting(&s, &folder);
+    s.sleeping("other");
+    // Both wait for it as long as a kill may take.
+    let ways = [
+        &["bocker", "stop", "web"][..],
+        &["bocker", "rm", "-f", "web"],
+    ];
+    let waiting = ways.map(|way| s.host.spawn(way));
+    // Nobody else does.
+    s.bocker(&["stop", "-t", "0", "other"]).ok();
+    let said = format!("was killed and is not gone: {pid} (sh) is in state D");
+    for way in waiting {
+        let output = way.wait().says(&said);
+        assert_ne!(output.code, 0, "{output}");
+    }
+    let shown = s.bocker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+    assert_eq!(shown.text(), "other exited\nweb running\n");
+    drop(frozen);
+    s.host.wait_for("its end", || {
+        let state = s.bocker(&[
+            "inspect",
+            "--format",
+            "{{.State.Status}} {{.State.ExitCode}}",
+            "web",
+        ]);
+        (state.text() == "exited 137\n").then_some(())
+    });
+    s.bocker(&["rm", "web", "other"]).ok();
+    fs::remove_file(format!("{folder}/file")).expect("its file");
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn what_waits_for_the_kernel_without_a_supervisor_holds_nobody_up_and_is_not_begun_again_beside() {
+    if !need("mkfs.ext4 losetup") {
+        return;
+    }
+    let s = Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let folder = Frozen::mount(&s);
+    let before = s.host.fingerprint();
+    let (frozen, pid) = waiting(&s, &folder);
+    let id = id(&s, "web");
+    let document = s.bocker(&["inspect", "web"]).json()[0].clone();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let parent = stat.split(' ').nth(3).expect("a parent");
+    kill(
+        Pid::from_raw(parent.parse().expect("a pid")),
+        Signal::SIGKILL,
+    )
+    .expect("kill");
+    let said = format!("was killed and is not gone: {pid} (sh) is in state D");
+    s.bocker(&["images"]).ok().says(&said);
+    for verb in [&["start", "web"][..], &["rm", "-f", "web"]] {
+        let output = s
+            .bocker(verb)
+            .says("what is left of container 'web' has not ended");
+        assert_ne!(output.code, 0, "{output}");
+    }
+    let alone = s
+        .host
+        .call(&["bocker-spawn", "run", "--detach"])
+        .stdin(document.to_string());
+    alone
+        .run()
+        .exits(125)
+        .says("has lost its supervisor, and what is left of it has not ended");
+    assert!(config(&s, &id).exists());
+    drop(frozen);
+    s.bocker(&["start", "web"]).ok().says("lost its supervisor");
+    s.bocker(&["rm", "-f", "web"]).ok();
+    fs::remove_file(format!("{folder}/file")).expect("its file");
     s.host.assert_same(&before);
 }
 

@@ -3,11 +3,12 @@
 
 use std::io;
 
-use bocker_pipe::{Document, Id, Kind, Result, containers, lock, state};
+use bocker_pipe::lock::{self, Supervisor};
+use bocker_pipe::{Document, Error, Id, Kind, Result, containers, state};
 
 use super::outcome::{Outcome, each};
 use super::stop;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Stage};
 use crate::session::{Session, say};
 use crate::signals;
 use crate::tools::Piece;
@@ -78,9 +79,33 @@ pub(crate) fn teardown(session: &Session, remove: bool) -> Result<Pipeline> {
 /// The same for a container that nobody tears down, with its end, which nobody may have seen, before it.
 pub(crate) fn of(session: &Session, id: &Id, remove: bool) -> Result<Pipeline> {
     let mut pipeline = teardown(session, remove)?;
-    let reap = session.stage(Piece::Spawn, "reap")?.arg(id.as_str());
-    pipeline.stages.insert(0, reap);
+    pipeline.stages.insert(0, reap(session, id)?);
     Ok(pipeline)
+}
+
+fn reap(session: &Session, id: &Id) -> Result<Stage> {
+    Ok(session.stage(Piece::Spawn, "reap")?.arg(id.as_str()))
+}
+
+/// Sees to it that nothing lives of a container that has no supervisor.
+pub(crate) fn end(session: &Session, id: &Id, name: &str) -> Result<()> {
+    if lock::supervisor(id) == Supervisor::Lost {
+        session.run(&Pipeline::new([reap(session, id)?]).discarded())?;
+    }
+    must_have_ended(session, id, name)
+}
+
+/// Fails when something of a container that has lost its supervisor was killed and lives: nothing may be taken from it, and no
+/// other begun in its place. Why it lives is said by who tried to end it.
+pub(crate) fn must_have_ended(session: &Session, id: &Id, name: &str) -> Result<()> {
+    match lock::supervisor(id) {
+        Supervisor::Lost if !session.dry_run => Err(Error::new(
+            Kind::InUse,
+            format!("what is left of container '{name}' has not ended"),
+        )
+        .hint("every command tries again to end it")),
+        _ => Ok(()),
+    }
 }
 
 /// What every command begins with: tears down what nobody is left to tear down, because a supervisor was killed or the machine

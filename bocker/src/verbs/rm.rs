@@ -9,8 +9,8 @@ use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
 use crate::tools::Piece;
 use crate::verbs::outcome::{Outcome, each};
-use crate::verbs::rmi;
 use crate::verbs::stop::{self, How};
+use crate::verbs::{cleanup, rmi};
 
 /// Remove containers, or images by id
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,10 @@ pub(crate) fn remove(
 /// Sees to it that the container does not run.
 fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
     match (lock::is_alive(id), force) {
-        (false, _) => stop::until_tidied(id),
+        (false, _) => {
+            stop::until_tidied(id)?;
+            cleanup::end(session, id, name)
+        }
         (true, false) => Err(
             Error::new(Kind::InUse, format!("Container '{name}' is running")).hint(format!(
                 "stop it first, or remove it with 'bocker rm -f {name}'"

@@ -104,6 +104,7 @@ fn again(session: &Session, name: &str, attached: Option<&Args>) -> Result<Pipel
     stop::until_tidied(&id)?;
     // Of one that was only created, or whose cleanup was killed, there is something left.
     session.run(&cleanup::of(session, &id, false)?)?;
+    cleanup::must_have_ended(session, &id, name)?;
     let stages = vec![
         session.stage(Piece::Snap, "mount")?.arg(id.as_str()),
         session.stage(Piece::Net, "create")?,
