@@ -11,15 +11,18 @@ const MIDNIGHT: &str = "T00:00:00";
 /// The length of `2026-11-21`.
 const DATE: usize = 10;
 
-/// The time now in UTC, to the nanosecond, as RFC 3339 writes it. Linux lets no clock be before 1970 (clock_settime(2)),
-/// which humantime could not write.
+/// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z. The first that humantime can write is of 1970.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+
+/// The time now in UTC, to the nanosecond, as RFC 3339 writes it.
 pub fn now() -> impl Display {
     text(SystemTime::now())
 }
 
-/// A moment as [`now`] writes it, always of one length, so that texts are ordered as the moments are.
+/// A moment as [`now`] writes it, always of one length, so that texts are ordered as the moments are. What cannot be written so
+/// becomes the first or the last moment that can.
 pub fn text(moment: SystemTime) -> impl Display {
-    humantime::format_rfc3339_nanos(moment)
+    humantime::format_rfc3339_nanos(moment.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND))
 }
 
 /// The moment that people mean: RFC 3339, also without its zone (UTC) or its time of day; seconds since 1970; or how long ago
@@ -103,6 +106,16 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_that_cannot_be_written_is_the_nearest_that_can() {
+        assert_eq!(parsed("200y"), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(parsed("253402300800"), "9999-12-31T23:59:59.000000000Z");
+        assert_eq!(
+            parsed("9999-12-31T23:59:59-23:59"),
+            "9999-12-31T23:59:59.000000000Z"
+        );
+    }
+
+    #[test]
     fn what_is_no_moment_is_refused() {
         for given in [
             "",
@@ -122,7 +135,7 @@ mod tests {
         #[test]
         fn no_text_makes_the_reader_panic(given in "\\PC{0,40}|[0-9]{1,30}[smhdwy.]?|[0-9]{4}-[0-9]{2}-[0-9]{2}[T0-9:.+Z-]{0,24}") {
             if let Ok(moment) = parse(&given) {
-                let _ = moment.duration_since(UNIX_EPOCH).map(|_| text(moment));
+                prop_assert_eq!(text(moment).to_string().len(), "2026-11-21T14:30:00.000000000Z".len());
             }
         }
     }

@@ -80,6 +80,11 @@ fn a_time_selects_what_was_written_and_is_printed_before_each_line() {
         "first end\nsecond\n"
     );
     assert_eq!(logs(&session, &["--until", "1h"]).ok().stdout, "");
+    // Before 1970.
+    assert_eq!(
+        logs(&session, &["--since", "200y"]).ok().stdout,
+        "first end\nsecond\n"
+    );
     logs(&session, &["--since", "tomorrow"])
         .exits(125)
         .says("'tomorrow' is not a time");
