@@ -25,10 +25,13 @@ const RECORD: &str = "claim";
 /// The same before it is whole.
 const RECORD_NEW: &str = "claim.new";
 /// All that this library keeps in a claim's folder. The record goes last: as long as anything is there, it can be told whose.
-const OWN: [&str; 10] = [
+const OWN: [&str; 13] = [
     lock::VERBS,
     lock::RESTARTING,
+    HEALTH_NEW,
     HEALTH,
+    LOST_NEW,
+    LOST,
     lock::STILL,
     SOCKET_NEW,
     SOCKET,
@@ -39,6 +42,13 @@ const OWN: [&str; 10] = [
 ];
 /// How a container that runs is found to be by its health checks, written by its supervisor.
 pub const HEALTH: &str = "health";
+/// What of the output of one that runs could not be recorded, written by its supervisor.
+pub const LOST: &str = "lost";
+/// The same two before they are whole, see [`files::replace`](crate::files::replace).
+const HEALTH_NEW: &str = "health.new";
+const LOST_NEW: &str = "lost.new";
+/// What a supervisor notes for those who look as long as the container runs.
+pub(crate) const NOTES: [&str; 4] = [HEALTH_NEW, HEALTH, LOST_NEW, LOST];
 /// What the name of a claim's folder begins with as long as it must not be seen.
 const HIDDEN: &str = ".";
 /// How many random ids are tried: with 30 bits, a second try is already rare.

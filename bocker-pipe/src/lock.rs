@@ -184,10 +184,11 @@ impl Alive {
 /// Forgets a supervisor that was killed, for one who has done what it left undone and holds the lock of [`verbs`].
 pub fn forget(id: &Id) -> Result<()> {
     claim::forget_socket(id)?;
-    for name in [RESTARTING, claim::HEALTH] {
-        remove(&paths::claim(id).join(name))?;
+    let folder = paths::claim(id);
+    for name in claim::NOTES.into_iter().chain([RESTARTING]) {
+        remove(&folder.join(name))?;
     }
-    remove(&paths::claim(id).join(ALIVE))
+    remove(&folder.join(ALIVE))
 }
 
 /// Whether its supervisor waits, or was killed while it did, until it begins the container again.

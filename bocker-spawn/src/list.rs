@@ -6,7 +6,7 @@ use std::num::NonZero;
 
 use bocker_pipe::part::Parts;
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Doing, Id, Result, containers, paths};
+use bocker_pipe::{Arg, Call, Doing, Id, Result, claim, containers, paths};
 use serde_json::{Map, Value, json};
 
 use crate::cgroups::Present;
@@ -26,7 +26,7 @@ const NEEDED: [&str; 9] = [
     "/process/args",
 ];
 /// In a claim's folder, while the container lives: what the supervisor notes for those who look.
-const NOTES: [&str; 2] = ["health", "lost"];
+const NOTES: [&str; 2] = [claim::HEALTH, claim::LOST];
 /// The namespaces of process 1 (proc(5), /proc/PID/ns).
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 

@@ -13,7 +13,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::channel::{Channel, Message};
 use crate::container::Container;
-use crate::log::{self, Log, Stream};
+use crate::log::{Log, Stream};
 use crate::options::Options;
 use crate::plan::Plan;
 use crate::privileges::Stdio;
@@ -341,7 +341,7 @@ impl Ends {
     fn connect(self, context: &mut Context) -> Result<()> {
         let member = &context.member;
         if let Some(path) = &member.log {
-            let shown = paths::claim(context.id()?).join(log::LOST);
+            let shown = paths::claim(context.id()?).join(claim::LOST);
             let log = Log::open(path, &member.request.log, member.lost.clone(), shown)?;
             context.streams.record(log);
         }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use bocker_pipe::document::ExitMember;
 use bocker_pipe::events;
-use bocker_pipe::{Document, Doing, Error, Kind, Result, claim, containers, files, lock, time};
+use bocker_pipe::{
+    Document, Doing, Error, Kind, Result, claim, containers, files, lock, paths, time,
+};
 use nix::sys::signalfd::SignalFd;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -211,6 +213,12 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
     }
     if let Some(alive) = &context.alive {
         complain(alive.ended());
+    if context.member.lost.is_some()
+        && let Ok(id) = context.id()
+    {
+        // The document has it now.
+        complain(files::remove(&paths::claim(id).join(claim::LOST)));
+    }
     }
     // Before anything of it is removed.
     context.streams.tell_end(exit, true);

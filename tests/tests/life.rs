@@ -287,6 +287,38 @@ fn an_orphan_does_not_run_again_before_it_is_ended_and_its_port_and_name_are_fre
 }
 
 #[test]
+fn what_a_supervisor_noted_goes_with_its_container_however_much_of_it_was_written() {
+    let (session, before) = prepared();
+    let id = detached(&session, &[], &["sleep", "1000"]);
+    for name in ["health", "health.new", "lost", "lost.new"] {
+        fs::write(format!("/run/bocker/{id}/{name}"), "{").expect("write a note");
+    }
+    kill_supervisor(&session, &id);
+    wait_for_state(&session, &id, "exited");
+    session.bocker(&["start", "web"]).ok();
+    let left = fs::read_dir(format!("/run/bocker/{id}")).expect("a claim");
+    let left = left.flatten().map(|entry| entry.file_name());
+    assert_eq!(left.filter(|name| name == "lost").count(), 0);
+    fs::write(format!("/run/bocker/{id}/lost.new"), "{").expect("write a note");
+    session.bocker(&["rm", "-f", "web"]).ok();
+    session.host.assert_same(&before);
+}
+
+#[test]
+fn a_gc_that_may_use_force_ends_what_runs_or_is_about_to_and_its_supervisor_records_it() {
+    let (session, before) = prepared();
+    for (command, state) in [("sleep 1000", "running"), ("exit 3", "restarting")] {
+        let id = detached(&session, &["--restart", "always"], &["sh", "-c", command]);
+        wait_for_state(&session, &id, state);
+        let ended = session.host.run(&["bocker-spawn", "gc", "--force"]).ok();
+        assert_eq!(ended.json()["action"], "ended", "{ended}");
+        wait_for_state(&session, &id, "exited");
+        session.bocker(&["rm", "web"]).ok();
+        session.host.assert_same(&before);
+    }
+}
+
+#[test]
 fn an_orphan_that_was_paused_is_ended_as_any_other() {
     let (session, before) = prepared();
     let id = detached(&session, &["--rm"], &["sleep", "1000"]);

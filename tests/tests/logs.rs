@@ -260,6 +260,8 @@ fn a_full_disk_holds_nobody_up_and_is_told_when_there_is_room_again() {
             .then_some(())
     });
     on(&["stop", "-t", "0", "web"]).ok();
+    let claim = PathBuf::from("/run/bocker").join(&id);
+    assert!(claim.exists() && !claim.join("lost").exists());
     let lost = on(&["inspect", "--format", "{{json .bocker.spawn.lost}}", "web"])
         .ok()
         .json();
@@ -268,6 +270,7 @@ fn a_full_disk_holds_nobody_up_and_is_told_when_there_is_room_again() {
         "{lost}"
     );
     on(&["rm", "web"]).ok();
+    assert!(!claim.exists());
     on(&["system", "reset", "--force"]).ok();
     session.host.sh(&format!("umount {}", small.display())).ok();
 }

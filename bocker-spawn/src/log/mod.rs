@@ -9,9 +9,6 @@ pub(crate) use request::Request;
 pub(crate) use show::logs;
 pub(crate) use write::{Log, Lost};
 
-/// In a claim's folder: what could not be recorded, as long as the container runs.
-pub(crate) const LOST: &str = "lost";
-
 /// Where a record's bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
