@@ -185,7 +185,7 @@ fn remove_half_made(id: &Id) -> Result<()> {
 
 fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
     // Looking changes nothing; what is done is done while no other verb acts on the container.
-    let _lock = match call.dry_run() {
+    let lock = match call.dry_run() {
         true => None,
         false => lock::verbs(id).ok(),
     };
@@ -203,8 +203,11 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
     };
     if !call.dry_run() {
         match state {
-            // Its supervisor records it.
-            State::Running | State::Paused | State::Restarting => end(&container)?,
+            // Its supervisor records it, and takes the lock for that.
+            State::Running | State::Paused | State::Restarting => {
+                drop(lock);
+                end(&container)?;
+            }
             _ => {
                 settle(container)?;
                 lock::forget(id)?;
