@@ -17,6 +17,8 @@ use crate::start::caller;
 
 /// statfs(2), linux/magic.h.
 const DEVPTS_MAGIC: u64 = 0x1cd1;
+/// termios(3), _POSIX_VDISABLE: no character at all. It is what Ctrl-Space types.
+const DISABLED: u8 = 0;
 /// The caller's own terminal, tty(4).
 const CONTROLLING: &str = "/dev/tty";
 
@@ -83,7 +85,14 @@ pub(crate) fn signal_of(master: &OwnedFd, typed: &[u8], leader: Pid) -> Option<i
     if !modes.local_modes.contains(LocalModes::ISIG) || tcgetpgrp(master).ok()? != leader {
         return None;
     }
-    let has = |code: SpecialCodeIndex| typed.contains(&modes.special_codes[code]);
+    signal_by(&modes, typed)
+}
+
+fn signal_by(modes: &Termios, typed: &[u8]) -> Option<i32> {
+    let has = |code: SpecialCodeIndex| {
+        let character = modes.special_codes[code];
+        character != DISABLED && typed.contains(&character)
+    };
     if has(SpecialCodeIndex::VINTR) {
         return Some(libc::SIGINT);
     }
@@ -135,4 +144,21 @@ pub(crate) fn never_wait(fd: impl AsFd) -> Result<()> {
     rustix::fs::fcntl_getfl(&fd)
         .and_then(|flags| rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK))
         .doing(|| "set up the terminal".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_typed_by_its_character_and_by_none_where_there_is_none() {
+        let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let mut modes = tcgetattr(&master).unwrap();
+        assert_eq!(signal_by(&modes, b"ls\x03"), Some(libc::SIGINT));
+        assert_eq!(signal_by(&modes, b"\x1c"), Some(libc::SIGQUIT));
+        assert_eq!(signal_by(&modes, b"ls\0"), None);
+        modes.special_codes[SpecialCodeIndex::VINTR] = DISABLED;
+        modes.special_codes[SpecialCodeIndex::VQUIT] = DISABLED;
+        assert_eq!(signal_by(&modes, b"\x03\x1c\0"), None);
+    }
 }
