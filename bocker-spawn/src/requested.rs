@@ -35,7 +35,7 @@ pub(crate) struct Requested {
     /// How it is looked whether it is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) health: Option<Health>,
-    /// After how many seconds each of its runs is ended.
+    /// After how many seconds each of its runs is ended; 0 is never, as in podman.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
     /// The file that says the number of process 1 while it runs.

@@ -46,7 +46,8 @@ fn accompany(
     let request = &context.member.request;
     let stop_timeout = request.stop_timeout();
     let mut watch = Watch::default();
-    let timeout = request.timeout.map(Duration::from_secs);
+    let timeout = request.timeout.filter(|seconds| *seconds > 0);
+    let timeout = timeout.map(Duration::from_secs);
     if let Some(then) = timeout.and_then(|time| Instant::now().checked_add(time)) {
         watch.at(Token::Timeout, then);
     }

@@ -318,6 +318,7 @@ fn each_run_ends_when_its_time_is_over() {
     let codes = s.host.run(&["bocker-spawn", "wait", "deaf", "web"]);
     assert_eq!((codes.text().as_str(), count(&s)), ("137\n4\n", 2));
     s.bocker(&["rm", "web", "deaf"]).ok();
+    s.run(&["--rm", "--timeout", "0"], &["sleep", "0.1"]).ok();
     s.host.assert_same(&before);
 }
 
