@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result, events};
 use nix::sys::signalfd::SignalFd;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, setsid, waitid};
 use rustix::thread::ThreadNameSpaceType;
@@ -206,12 +206,16 @@ fn client(
         }
     };
     let ended = Some(channel.as_fd());
-    let mut left = false;
+    let (mut left, mut hung_up) = (false, false);
     streams.run(ended, signals, &mut Watch::default(), |event, _| {
         let signal = match event {
             Event::Signal(signal) => signal,
             Event::Detached => {
                 left = true;
+                return After::Return;
+            }
+            Event::HungUp => {
+                hung_up = true;
                 return After::Return;
             }
             _ => return After::Continue,
@@ -225,6 +229,10 @@ fn client(
         After::Leave
     })?;
     drop(raw);
+    if hung_up {
+        // The agent ends the command when we go.
+        return Ok(supervise::code(None, Some(libc::SIGPIPE)));
+    }
     if left {
         // The agent goes on without us.
         return channel.go().map(|()| 0);
@@ -332,24 +340,21 @@ fn tell(container: &Container, action: String, pid: Pid) -> events::Event {
 
 /// Takes what the command writes to a terminal that nobody reads any more, until it has ended.
 fn drain(terminal: Option<OwnedFd>, pidfd: &OwnedFd) -> Result<()> {
-    let mut terminal = terminal;
     let mut bytes = [0; PIECE];
+    let mut has_hung_up = false;
     loop {
         let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
-        fds.extend(terminal.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-        rustix::io::retry_on_intr(|| poll(&mut fds, None))
+        let open = terminal.iter().filter(|_| !has_hung_up);
+        fds.extend(open.map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let patience = has_hung_up.then(|| Timespec::try_from(tty::HUNG_UP));
+        let patience = patience.and_then(std::result::Result::ok);
+        rustix::io::retry_on_intr(|| poll(&mut fds, patience.as_ref()))
             .doing(|| "wait for the command".into())?;
         if !fds[0].revents().is_empty() {
             return Ok(());
         }
-        // EIO: every descriptor of the terminal is closed.
-        if let Some(fd) = &terminal
-            && !matches!(
-                rustix::io::read(fd, &mut bytes),
-                Ok(1..) | Err(Errno::INTR | Errno::AGAIN)
-            )
-        {
-            terminal = None;
+        if let Some(fd) = &terminal {
+            has_hung_up = rustix::io::read(fd, &mut bytes) == Err(Errno::IO);
         }
     }
 }

@@ -14,10 +14,10 @@ use rustix::io::{Errno, read, write};
 
 use crate::keys::Keys;
 use crate::log::{Log, Lost, Stream};
-use crate::memory;
 use crate::serve::{Said, Server};
 use crate::socket::{Hello, Size, Welcome};
 use crate::watch::{Token, Watch};
+use crate::{memory, tty};
 
 const BUFFER: usize = 64 << 10;
 /// More than what a pipe holds (pipe(7): 64 KiB, up to 1 MiB for root).
@@ -39,6 +39,8 @@ struct Source {
     /// Reads since the process has ended. What it wrote fits a pipe, and its children may go on writing for ever.
     late_reads: usize,
     is_terminal: bool,
+    /// Until when it is left alone, of a terminal that has hung up ([`tty::HUNG_UP`]).
+    hung_up_until: Option<Instant>,
 }
 
 /// A descriptor of the caller's that a stream goes to.
@@ -60,12 +62,15 @@ impl Source {
     }
 
     /// Reads into the buffer, which everybody has taken. Whether there is something new.
-    fn fill(&mut self) -> bool {
+    fn fill(&mut self, has_ended: bool) -> bool {
         let Some(from) = &self.from else { return false };
         self.buffer.resize(BUFFER, 0);
         match read(from, &mut self.buffer) {
             Err(Errno::INTR | Errno::AGAIN) => false,
-            // EIO of a terminal's master: every descriptor of the terminal is closed.
+            Err(Errno::IO) if self.is_terminal && !has_ended => {
+                self.hung_up_until = Some(Instant::now() + tty::HUNG_UP);
+                false
+            }
             Ok(0) | Err(_) => {
                 self.from = None;
                 false
@@ -111,6 +116,8 @@ pub(crate) struct Input {
     /// Of the client whose the piece is.
     owner: Option<u32>,
     is_terminal: bool,
+    /// As of a [`Source`].
+    hung_up_until: Option<Instant>,
     ends_with_first: bool,
     is_over: bool,
 }
@@ -126,6 +133,7 @@ impl Input {
             written: 0,
             owner: None,
             is_terminal,
+            hung_up_until: None,
             ends_with_first: false,
             is_over: false,
         }
@@ -222,6 +230,8 @@ pub(crate) enum Event<'a> {
     Stop,
     /// The caller wants to leave.
     Detached,
+    /// The caller reads the terminal's output no more.
+    HungUp,
 }
 
 /// What an event means for the loop.
@@ -296,6 +306,7 @@ impl Streams {
             }),
             late_reads: 0,
             is_terminal,
+            hung_up_until: None,
         });
     }
 
@@ -315,13 +326,15 @@ impl Streams {
         let mut falls_asleep = false;
         loop {
             self.next_piece();
+            let hung_up = self.look_again();
             let waits = self.is_waited_for();
             let (fds, who) = self.interests(signals, end.filter(|_| !ended), ended, watch);
             let patience = match ended && !waits {
                 true => Some(Duration::ZERO),
                 false => {
                     let clients = self.server.as_ref().and_then(Server::deadline);
-                    let next = watch.next().into_iter().chain(clients).min();
+                    let next = watch.next().into_iter().chain(clients);
+                    let next = next.chain(hung_up).min();
                     let next = next.map(|then| then.saturating_duration_since(Instant::now()));
                     match rests {
                         true => next,
@@ -376,13 +389,13 @@ impl Streams {
                     }
                     Who::Source(index) => {
                         progress = true;
-                        self.read_output(index);
+                        self.read_output(index, ended);
                         self.sources[index].late_reads += usize::from(ended);
                     }
                     Who::Caller(index) => {
                         progress = true;
-                        if !self.sources[index].drain() {
-                            self.reader_has_gone(index);
+                        if !self.sources[index].drain() && self.reader_has_gone(index) {
+                            tell(Event::HungUp, watch);
                         }
                     }
                     Who::From => {
@@ -465,7 +478,9 @@ impl Streams {
                     ask(caller.to.as_fd(), PollFlags::OUT, Who::Caller(index));
                 }
                 (Some(from), _)
-                    if source.late_reads < LATE_READS && !self.is_held_up(source.stream) =>
+                    if source.late_reads < LATE_READS
+                        && (ended || source.hung_up_until.is_none())
+                        && !self.is_held_up(source.stream) =>
                 {
                     ask(from.as_fd(), PollFlags::IN, Who::Source(index));
                 }
@@ -475,6 +490,7 @@ impl Streams {
         if let Some(input) = &self.input
             && let Some(to) = &input.to
             && !ended
+            && input.hung_up_until.is_none()
         {
             if !input.piece.is_empty() {
                 ask(to.as_fd(), PollFlags::OUT, Who::To);
@@ -487,6 +503,19 @@ impl Streams {
         (fds, who)
     }
 
+    /// Forgets of a terminal that has hung up that it has when it is time to look again, or says when it will be.
+    fn look_again(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let sources = self.sources.iter_mut();
+        let sources = sources.map(|source| &mut source.hung_up_until);
+        let input = self.input.iter_mut().map(|input| &mut input.hung_up_until);
+        let all = sources.chain(input).filter_map(|until| {
+            *until = until.filter(|until| *until > now);
+            *until
+        });
+        all.min()
+    }
+
     fn is_held_up(&self, stream: Stream) -> bool {
         let server = self.server.as_ref();
         server.is_some_and(|server| server.holds_up(stream))
@@ -497,9 +526,9 @@ impl Streams {
         self.sources.iter().any(Source::is_caller_behind)
     }
 
-    fn read_output(&mut self, index: usize) {
+    fn read_output(&mut self, index: usize, has_ended: bool) {
         let source = &mut self.sources[index];
-        if !source.fill() {
+        if !source.fill(has_ended) {
             return;
         }
         if let Some(log) = &mut self.log {
@@ -511,20 +540,21 @@ impl Streams {
     }
 
     /// As in any pipeline: a writer whose reader has gone is told so, by its next write. When the reader of a terminal is
-    /// gone, so are all: the streams share it.
-    fn reader_has_gone(&mut self, index: usize) {
+    /// gone, so are all: the streams share it. Whether it was one.
+    fn reader_has_gone(&mut self, index: usize) -> bool {
         let is_terminal = self.sources[index].is_terminal;
         self.sources[index].close();
-        if is_terminal {
-            self.sources.iter_mut().for_each(Source::close);
-            if let Some(input) = &mut self.input {
-                input.close();
-            }
+        if let (true, Some(input)) = (is_terminal, &mut self.input) {
+            input.close();
         }
+        is_terminal
     }
 
     fn write_input(&mut self, event: PollFlags, on_typed: impl FnOnce(&[u8])) {
         let Some(input) = &mut self.input else { return };
+        if input.is_terminal && event.contains(PollFlags::HUP) {
+            input.hung_up_until = Some(Instant::now() + tty::HUNG_UP);
+        }
         if input.piece.is_empty() {
             if event.intersects(PollFlags::ERR | PollFlags::NVAL) {
                 input.close();

@@ -77,9 +77,10 @@ fn accompany(
                 }
                 After::Continue
             }
-            Event::Signal(_) | Event::Due(Token::Timeout) => {
+            Event::Signal(_) | Event::HungUp | Event::Due(Token::Timeout) => {
                 let signal = match event {
                     Event::Signal(signal) => signal,
+                    Event::HungUp => libc::SIGHUP,
                     _ => stop_signal,
                 };
                 if let Event::Due(_) = event {
@@ -212,14 +213,14 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
             &context.folder,
         ));
     }
-    if let Some(alive) = &context.alive {
-        complain(alive.ended());
     if context.member.lost.is_some()
         && let Ok(id) = context.id()
     {
         // The document has it now.
         complain(files::remove(&paths::claim(id).join(claim::LOST)));
     }
+    if let Some(alive) = &context.alive {
+        complain(alive.ended());
     }
     // Before anything of it is removed.
     context.streams.tell_end(exit, true);

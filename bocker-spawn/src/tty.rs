@@ -1,6 +1,7 @@
 //! Terminals: a pair of the container's own, and the caller's, which is made raw while the container has it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 use rustix::fs::{Mode, OFlags, fstat, fstatfs, makedev, openat};
@@ -19,6 +20,10 @@ use crate::start::caller;
 const DEVPTS_MAGIC: u64 = 0x1cd1;
 /// termios(3), _POSIX_VDISABLE: no character at all. It is what Ctrl-Space types.
 const DISABLED: u8 = 0;
+/// A terminal that everybody in the container has closed hangs up: its master reads EIO and is ready without end (poll(2),
+/// POLLHUP). It goes on when one opens it again, as an init does with /dev/console, which nothing tells: so often it is looked.
+/// To keep its other end open instead would lose the last output, as the kernel empties a terminal that is open when its session ends.
+pub(crate) const HUNG_UP: Duration = Duration::from_millis(100);
 /// The caller's own terminal, tty(4).
 const CONTROLLING: &str = "/dev/tty";
 

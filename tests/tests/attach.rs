@@ -567,3 +567,16 @@ fn a_supervisor_with_nothing_to_do_sleeps_and_is_small() {
     s.bocker(&["kill", "box"]).ok();
     assert_eq!(waits.wait().text(), "137\n");
 }
+
+#[test]
+fn a_terminal_that_the_container_closes_and_opens_again_is_still_its_own() {
+    let s = Session::new();
+    // Closed long enough for the supervisor to see it.
+    let script = "exec <&- >&- 2>&-; sleep 0.3; echo back > /dev/console; exec sleep 1000";
+    detached(&s, &["-i", "-t", "--name", "web"], &["sh", "-c", script]);
+    s.host.wait_for("what it wrote is recorded", || {
+        let log = s.bocker(&["logs", "web"]).ok().stdout;
+        log.contains("back").then_some(())
+    });
+    s.bocker(&["rm", "-f", "web"]).ok();
+}

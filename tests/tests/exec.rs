@@ -201,3 +201,38 @@ fn one_that_is_ending_takes_no_command_and_nobody_waits_for_it() {
     kill(*agent, Signal::SIGCONT).expect("let the agent go on");
     session.bocker(&["rm", "-f", "web"]).ok();
 }
+
+#[test]
+fn one_whose_terminal_nobody_reads_any_more_ends_as_in_any_pipeline() {
+    let session = Session::new();
+    session.sleeping("web");
+    let line = "set -o pipefail; bocker exec -t web yes | head -n 1";
+    session.host.run(&["bash", "-c", line]).exits(141);
+    session
+        .host
+        .wait_for("its end", || parents_of("yes").is_empty().then_some(()));
+    session.bocker(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn a_terminal_that_the_command_closes_and_opens_again_is_still_its_own() {
+    let session = Session::new();
+    session.sleeping("web");
+    // Closed long enough for others to see it.
+    let closes =
+        "exec <&- >&- 2>&-; sleep 0.3; echo back > /dev/tty; echo $? > /status; exec sleep 1000";
+    let attached = ["bocker", "exec", "-i", "-t", "web", "sh", "-c", closes];
+    let mut terminal = session.host.call(&attached).at_terminal(24, 80);
+    terminal.shows("back");
+    terminal.close();
+    session.bocker(&["exec", "web", "rm", "-f", "/status"]).ok();
+    let detached = ["exec", "-d", "-t", "web", "sh", "-c", closes];
+    session.bocker(&detached).ok();
+    let status = session.host.wait_for("the command goes on", || {
+        session
+            .reads("web", "/status")
+            .filter(|text| !text.is_empty())
+    });
+    assert_eq!(status, "0\n");
+    session.bocker(&["rm", "-f", "web"]).ok();
+}
