@@ -95,6 +95,10 @@ pub(crate) fn begin_no_other(container: &Container) -> Result<bool> {
 fn send(container: &Container, pid: Pid, pidfd: &OwnedFd, signal: i32) -> Result<i32> {
     let withheld = signals::is_withheld(signal, signals::status(pid).as_deref());
     let sent = if withheld { libc::SIGKILL } else { signal };
+    // Before what comes of it is told.
+    Event::of(&container.document, "kill")
+        .with("signal", sent)
+        .record();
     sys::send_signal(pidfd.as_fd(), sent)
         .doing(|| format!("send signal {sent} to {}", container.id))?;
     if withheld {
@@ -103,9 +107,6 @@ fn send(container: &Container, pid: Pid, pidfd: &OwnedFd, signal: i32) -> Result
             container.id
         ));
     }
-    Event::of(&container.document, "kill")
-        .with("signal", sent)
-        .record();
     Ok(sent)
 }
 
