@@ -1,7 +1,12 @@
 //! What many tests begin with: a private machine, a busybox root on it, and the front end.
 
+use std::cell::OnceCell;
+
 use crate::command::Output;
-use crate::host::Host;
+use crate::host::{Host, is_btrfs};
+
+/// The image of a session's root.
+const BASE: &str = "base:1";
 
 /// A machine with a busybox root to run on. When the test has passed, `system reset` has to succeed.
 pub struct Session {
@@ -9,6 +14,7 @@ pub struct Session {
     pub host: Host,
     /// The folder of the root.
     pub rootfs: String,
+    image: OnceCell<()>,
 }
 
 impl Session {
@@ -16,29 +22,54 @@ impl Session {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it moves the calling thread")]
     pub fn new() -> Session {
-        let host = Host::new();
+        Session::on(Host::new())
+    }
+
+    /// The same on a machine that is there.
+    #[must_use]
+    pub fn on(host: Host) -> Session {
         let rootfs = host.busybox_rootfs("rootfs").display().to_string();
-        Session { host, rootfs }
+        Session {
+            host,
+            rootfs,
+            image: OnceCell::new(),
+        }
     }
 
     /// The same with that root as the image `base:1`, which [`Session::ran`] and [`Session::runs`] take.
     #[must_use]
     pub fn with_base() -> Session {
         let session = Session::new();
-        session.bocker(&["init", &session.rootfs, "base:1"]).ok();
+        session.make_base();
         session
+    }
+
+    fn make_base(&self) {
+        self.image
+            .get_or_init(|| drop(self.bocker(&["init", &self.rootfs, BASE]).ok()));
+    }
+
+    /// What `run` and `create` take before the command, to run on the busybox root: the folder itself, or on btrfs, where a
+    /// container is a snapshot only of an image, `base:1`, with what was in the folder at the first call.
+    #[must_use]
+    pub fn base(&self) -> Vec<&str> {
+        if !is_btrfs() {
+            return vec!["--rootfs", &self.rootfs];
+        }
+        self.make_base();
+        vec![BASE]
     }
 
     /// Runs a script in a container of `base:1` that has ended when this returns, and is kept.
     pub fn ran(&self, name: &str, options: &[&str], script: &str) {
-        let command = ["base:1", "/bin/sh", "-c", script];
+        let command = [BASE, "/bin/sh", "-c", script];
         let words = [&["run", "--name", name], options, &command].concat();
         self.bocker(&words).ok();
     }
 
     /// Leaves a script in a container of `base:1` in the background, and waits until it says `ready`.
     pub fn runs(&self, name: &str, options: &[&str], script: &str) {
-        let command = ["base:1", "/bin/sh", "-c", script];
+        let command = [BASE, "/bin/sh", "-c", script];
         let words = [&["run", "-d", "--name", name], options, &command].concat();
         self.bocker(&words).ok();
         self.host.wait_for("the script is ready", || {
@@ -61,7 +92,7 @@ impl Session {
 
     /// `bocker run` with options, on the busybox root.
     pub fn run(&self, options: &[&str], command: &[&str]) -> Output {
-        self.bocker(&[&["run"], options, &["--rootfs", &self.rootfs], command].concat())
+        self.bocker(&[&["run"], options, &self.base(), command].concat())
     }
 
     /// Leaves a container in the background and gives its id.

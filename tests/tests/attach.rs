@@ -70,12 +70,7 @@ fn at_terminal(s: &Session, words: &[&str]) -> Terminal {
 
 /// A shell with a terminal of its own in a container, and somebody at it.
 fn shell(s: &Session, options: &[&str]) -> Terminal {
-    let words = [
-        &["run", "-it"],
-        options,
-        &["--rootfs", &s.rootfs, "/bin/sh"],
-    ]
-    .concat();
+    let words = [&["run", "-it"], options, &s.base(), &["/bin/sh"]].concat();
     let terminal = at_terminal(s, &words);
     terminal.shows("/ # ");
     terminal
@@ -145,10 +140,8 @@ fn a_run_at_a_terminal_gives_the_exit_status_and_leaves_nothing() {
     assert_eq!(code, 9, "{screen}");
     let diff = before.diff(&s.host.fingerprint());
     assert!(diff.is_empty(), "it has returned: {diff}");
-    let refused = at_terminal(
-        &s,
-        &["run", "-it", "--rm", "--rootfs", &s.rootfs, "nonesuch"],
-    );
+    let words = [&["run", "-it", "--rm"], &s.base()[..], &["nonesuch"]].concat();
+    let refused = at_terminal(&s, &words);
     let (code, screen) = refused.wait();
     assert_eq!(code, 127, "{screen}");
     s.host.assert_same(&before);
@@ -157,16 +150,8 @@ fn a_run_at_a_terminal_gives_the_exit_status_and_leaves_nothing() {
 #[test]
 fn what_is_shown_of_a_run_at_a_terminal_can_be_pasted() {
     let s = Session::new();
-    let line = s.bocker(&[
-        "--dry-run",
-        "run",
-        "-t",
-        "--rm",
-        "--rootfs",
-        &s.rootfs,
-        "tty",
-    ]);
-    let line = line.text();
+    let run = ["--dry-run", "run", "-t", "--rm"];
+    let line = s.bocker(&[&run, &s.base()[..], &["tty"]].concat()).text();
     assert!(
         line.contains(" --detach --attach ") && line.contains("cleanup --unless-running --status"),
         "{line}"
@@ -218,10 +203,8 @@ fn a_client_or_a_front_end_that_is_killed_leaves_the_container_running() {
     let s = Session::new();
     for killed in ["bocker run -it", "bocker-spawn run --tty"] {
         let terminal = person(&s);
-        let rootfs = &s.rootfs;
-        terminal.types(&format!(
-            "bocker run -it --name box --rootfs {rootfs} /bin/sh\n"
-        ));
+        let base = s.base().join(" ");
+        terminal.types(&format!("bocker run -it --name box {base} /bin/sh\n"));
         terminal.shows("/ # ");
         let victims = found(&s.host, &terminal, &format!("{killed} "));
         assert_eq!(victims.len(), 1, "{killed}");
@@ -264,7 +247,7 @@ fn output_that_nobody_reads_ends_the_run_and_never_what_was_there_before() {
     let before = s.host.fingerprint();
     let floods = "while echo flood; do :; done";
     let line = |words: &str| format!("bocker {words} | head -n 1");
-    let run = format!("run -t --rm --rootfs {} sh -c '{floods}'", s.rootfs);
+    let run = format!("run -t --rm {} sh -c '{floods}'", s.base().join(" "));
     let output = s.host.sh(&line(&run));
     assert_eq!(output.stdout.trim(), "flood", "{output}");
     s.host.assert_same(&before);
@@ -283,15 +266,8 @@ fn output_that_nobody_reads_ends_the_run_and_never_what_was_there_before() {
 #[test]
 fn without_sig_proxy_a_signal_ends_the_client_alone() {
     let s = Session::new();
-    let words = [
-        "run",
-        "--sig-proxy=false",
-        "--name",
-        "box",
-        "--rootfs",
-        &s.rootfs,
-    ];
-    let words = [&["bocker"], &words[..], &["sleep", "1000"]].concat();
+    let words = ["bocker", "run", "--sig-proxy=false", "--name", "box"];
+    let words = [&words, &s.base()[..], &["sleep", "1000"]].concat();
     let running = s.host.spawn(&words);
     s.host
         .wait_for("it runs", || (state(&s, "box") == "running").then_some(()));
@@ -359,8 +335,8 @@ fn only_the_streams_that_are_asked_for_are_attached() {
 #[test]
 fn what_cannot_be_attached_to_says_so() {
     let s = Session::new();
-    s.bocker(&["create", "--name", "new", "--rootfs", &s.rootfs, "true"])
-        .ok();
+    let create = ["create", "--name", "new"];
+    s.bocker(&[&create, &s.base()[..], &["true"]].concat()).ok();
     s.run(&["--name", "over"], &["true"]).ok();
     for name in ["new", "over"] {
         let said = format!("Container '{name}' exists but is not running");
@@ -388,8 +364,8 @@ fn wait_is_told_the_end_of_one_that_is_removed_and_of_one_that_loses_its_supervi
     let go = "mkfifo /go; read line < /go; exit 5";
     let removed = detached(&s, &["--rm"], &["sh", "-c", go]);
     let lost = detached(&s, &["--name", "lost"], &["sleep", "1000"]);
-    s.bocker(&["create", "--name", "new", "--rootfs", &s.rootfs, "true"])
-        .ok();
+    let create = ["create", "--name", "new"];
+    s.bocker(&[&create, &s.base()[..], &["true"]].concat()).ok();
     let words = ["bocker", "wait", &removed, "lost", "new", "nobody"];
     let waiting = s.host.spawn(&words);
     wait_for_clients(&s, &removed, 1);

@@ -43,10 +43,7 @@ fn told(session: &Session) -> Vec<(String, Option<String>)> {
 fn one_that_is_detached_runs_on_and_how_it_ends_is_told() {
     let session = Session::new();
     session.sleeping("web");
-    session
-        .host
-        .sh(&format!("mkfifo {}/go", session.rootfs))
-        .ok();
+    session.bocker(&["exec", "web", "mkfifo", "/go"]).ok();
     let words = [
         "exec",
         "-d",
@@ -75,10 +72,7 @@ fn one_that_is_detached_runs_on_and_how_it_ends_is_told() {
 fn the_keys_leave_the_command_running_and_its_terminal_is_read_on() {
     let session = Session::new();
     session.sleeping("web");
-    session
-        .host
-        .sh(&format!("mkfifo {}/go", session.rootfs))
-        .ok();
+    session.bocker(&["exec", "web", "mkfifo", "/go"]).ok();
     // More than a terminal holds, which somebody has to take.
     let script = "echo here; read x < /go; head -c 100000 /dev/zero | tr '\\0' x; exit 5";
     let words = [
@@ -114,9 +108,8 @@ fn the_keys_leave_the_command_running_and_its_terminal_is_read_on() {
 fn a_privileged_command_has_what_the_container_has_not() {
     let session = Session::new();
     session.sleeping("web");
+    session.bocker(&["exec", "web", "mkdir", "/mnt"]).ok();
     let mount = ["web", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
-    let folder = std::path::Path::new(&session.rootfs).join("mnt");
-    fs::create_dir_all(folder).expect("make a folder");
     let plain = session.bocker(&[&["exec"], &mount[..]].concat());
     assert_ne!(plain.code, 0, "a container may not mount");
     session

@@ -97,8 +97,8 @@ fn nothing_of_the_host_shows_in_it_and_its_file_cannot_be_written_to() {
 #[test]
 fn at_a_terminal_the_command_has_job_control() {
     let s = Session::new();
-    let words = ["bocker", "run", "-it", "--rm", "--init", "--rootfs"];
-    let words = [&words[..], &[&s.rootfs, "sh"]].concat();
+    let words = ["bocker", "run", "-it", "--rm", "--init"];
+    let words = [&words, &s.base()[..], &["sh"]].concat();
     let terminal = s.host.call(&words).env("TERM", "xterm").at_terminal(24, 80);
     terminal.shows("/ # ");
     terminal.types("PS1=ne''xt; sh -c 'echo be\"\"gun; exec cat'\n");
