@@ -2,7 +2,8 @@
 //! by a cgroup namespace, so that tests that run side by side do not see each other's groups and processes.
 //!
 //! On v1 one thread can be moved alone (`tasks`), which is what makes this possible inside a test runner. On v2 only whole
-//! processes can, so the tests of one process have their views one after the other there.
+//! processes can, so the tests of one process have their views one after the other there. For the same reason the tree of v2
+//! that is mounted beside v1 is hidden from those that do not ask for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -102,17 +103,27 @@ pub(crate) struct View {
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
+/// Whether this machine has the tree of v2 beside those of v1.
+pub(crate) fn is_hybrid() -> bool {
+    let found = mounted(true);
+    [Version::V1, Version::V2]
+        .iter()
+        .all(|version| found.iter().any(|h| h.version == *version))
+}
+
 impl View {
-    /// Makes a group in every hierarchy and moves the calling thread there, on v2 its process.
-    pub(crate) fn enter() -> View {
+    /// Makes a group in every hierarchy and moves the calling thread there, on v2 its process. `hybrid` says whether the tree
+    /// of v2 beside v1 is one of them.
+    pub(crate) fn enter(hybrid: bool) -> View {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{count}", std::process::id());
-        let found = mounted();
-        let turn = found
+        let turn = mounted(hybrid)
             .iter()
             .any(|h| h.version == Version::V2)
             .then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+        // Another's turn may have ended meanwhile, and the process is where it was before.
+        let found = mounted(hybrid);
         let mut hierarchies = Vec::new();
         for mut h in found {
             // Where groups with controllers can be made: on v2, not beside processes.
@@ -130,7 +141,8 @@ impl View {
             fs::create_dir(&h.group).unwrap_or_else(|e| panic!("mkdir {}: {e}", h.group.display()));
             match h.version {
                 Version::V1 => admit(parent, &h.group),
-                Version::V2 => delegate(parent),
+                Version::V2 if h.mount == Path::new(UNIFIED) => delegate(parent),
+                Version::V2 => {}
             }
             hierarchies.push(h);
         }
@@ -146,8 +158,8 @@ impl View {
 
     /// Mounts every hierarchy anew; in the new cgroup and mount namespaces each shows the test's group as its root.
     pub(crate) fn mount(&self) {
-        if self.hierarchies.iter().any(|h| h.version == Version::V1) {
-            // It holds whole processes only, so that tests could not have it to themselves. crun makes folders in its place.
+        if self.hierarchies.iter().all(|h| h.version == Version::V1) {
+            // crun makes folders in its place.
             if umount2(BESIDE_V1, MntFlags::MNT_DETACH).is_ok() {
                 let none = None::<&str>;
                 mount(
@@ -325,9 +337,9 @@ fn own_threads(group: &Path) -> Vec<Pid> {
         .collect()
 }
 
-/// The mounted hierarchies, without a group of the test's yet: those of v1 with their controllers, each once; where there
-/// is none, that of v2.
-fn mounted() -> Vec<Hierarchy> {
+/// The mounted hierarchies, without a group of the test's yet: those of v1 with their controllers, each once; that of v2 where
+/// there is none, or beside them if it is wanted.
+fn mounted(hybrid: bool) -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
     let groups = fs::read_to_string("/proc/thread-self/cgroup").expect("/proc/thread-self/cgroup");
     // The calling thread's group in the hierarchy with these controllers, seen through a mount of `root`.
@@ -343,7 +355,7 @@ fn mounted() -> Vec<Hierarchy> {
         Some(Path::new(mount).join(inside.trim_start_matches('/')))
     };
     let mut found: Vec<Hierarchy> = Vec::new();
-    let mut unified = None;
+    let (mut unified, mut beside) = (None, None);
     for line in mounts.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
             continue;
@@ -360,9 +372,13 @@ fn mounted() -> Vec<Hierarchy> {
             outer,
             group: PathBuf::new(),
         };
-        if *kind == "cgroup2" && *mount == UNIFIED {
-            unified =
+        if *kind == "cgroup2" && [UNIFIED, BESIDE_V1].contains(mount) {
+            let tree =
                 own("", root, mount).map(|outer| hierarchy(Version::V2, String::new(), outer));
+            match *mount == UNIFIED {
+                true => unified = tree,
+                false => beside = tree,
+            }
         }
         if *kind != "cgroup" {
             continue;
@@ -383,8 +399,9 @@ fn mounted() -> Vec<Hierarchy> {
             found.push(hierarchy(Version::V1, options, outer));
         }
     }
-    if found.is_empty() {
-        found.extend(unified);
+    match found.is_empty() {
+        true => found.extend(unified),
+        false => found.extend(beside.filter(|_| hybrid)),
     }
     found
 }

@@ -16,10 +16,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
 
 use crate::bins::bin_dir;
-use crate::cgroups::{PREFIX, View, left_behind};
+use crate::cgroups::{self, PREFIX, View, left_behind};
 use crate::command::{Call, Output, Running};
 use crate::fingerprint::Fingerprint;
 use crate::fixture::Image;
+use crate::need::require;
 
 /// Folders of the machine that each test gets empty.
 const PRIVATE: [(&str, &str); 2] = [("/run/bocker", "mode=0700"), ("/run/netns", "mode=0755")];
@@ -64,6 +65,21 @@ impl Host {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it moves the calling thread")]
     pub fn new() -> Host {
+        Host::make(false)
+    }
+
+    /// The same with the tree of cgroups of version 2 beside those of version 1, as systemd has it in its hybrid layout. It
+    /// takes the whole process along: only tests that all do so may share one.
+    ///
+    /// # Panics
+    /// As [`Host::new`] does, and where there is no such tree: see [`need_hybrid`].
+    #[must_use]
+    pub fn hybrid() -> Host {
+        assert!(cgroups::is_hybrid(), "no tree of cgroup v2 beside v1");
+        Host::make(true)
+    }
+
+    fn make(hybrid: bool) -> Host {
         assert!(
             nix::unistd::geteuid().is_root(),
             "the end-to-end tests make namespaces, mounts and cgroups: run them as root"
@@ -78,7 +94,7 @@ impl Host {
             let path = format!("/proc/thread-self/ns/{name}");
             (File::open(path).expect("a namespace of the thread"), flag)
         });
-        let cgroups = View::enter();
+        let cgroups = View::enter(hybrid);
         unshare(
             NAMESPACES
                 .iter()
@@ -396,6 +412,17 @@ impl Drop for Host {
             eprintln!("cannot remove {}: {e}", self.dir.display());
         }
     }
+}
+
+/// Whether this machine has the tree of cgroup v2 beside those of v1; a test begins with `if !need_hybrid() { return; }`.
+///
+/// # Panics
+/// As [`crate::need`] does.
+#[must_use]
+pub fn need_hybrid() -> bool {
+    let missing =
+        (!cgroups::is_hybrid()).then_some("cgroup v2 beside v1, on /sys/fs/cgroup/unified");
+    require(missing.as_slice())
 }
 
 /// Where the root is that a document names.

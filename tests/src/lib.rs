@@ -39,7 +39,7 @@ pub use docker::Docker;
 pub use fingerprint::Fingerprint;
 pub use fixture::{Archive, Image, Layer, Node, Platform};
 pub use guest::{Guest, need_guest};
-pub use host::{Host, is_btrfs, root_of};
+pub use host::{Host, is_btrfs, need_hybrid, root_of};
 pub use hub::Hub;
 pub use killer::Struck;
 pub use need::need;

@@ -625,9 +625,13 @@ fn what_is_copied_into_a_volume_is_the_same_tree_and_no_name_in_it_hides_another
         .ok();
     // Made full, and made empty and filled later.
     s.bocker(&["volume", "create", "late"]).ok();
-    s.run(&["--rm", "-v", "new:/data", "-v", "late:/data2"], &["true"])
-        .ok();
-    s.run(&["--rm", "-v", "late:/data"], &["true"]).ok();
+    // No image can have such names.
+    let run = |volumes: &[&str]| {
+        let view = ["--rootfs", &s.rootfs, "true"];
+        s.bocker(&[&["run", "--rm"], volumes, &view].concat()).ok();
+    };
+    run(&["-v", "new:/data", "-v", "late:/data2"]);
+    run(&["-v", "late:/data"]);
     let about = |path: &Path| {
         let found = fs::metadata(path).expect("a directory");
         (
