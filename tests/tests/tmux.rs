@@ -103,13 +103,13 @@ fn a_screen_is_drawn_resized_left_come_back_to_and_ended() {
         return;
     }
     let s = Session::new();
+    std::fs::write(format!("{}/poem", s.rootfs), "first\nsecond\nthird\n").expect("a file");
     s.run(&["--rm"], &["true"]).ok();
     let before = s.host.fingerprint();
-    std::fs::write(format!("{}/poem", s.rootfs), "first\nsecond\nthird\n").expect("a file");
     let tmux = Tmux::start(&s.host, (100, 30));
-    let root = &s.rootfs;
+    let base = s.base().join(" ");
     tmux.enters(&format!(
-        "clear; bocker run -it --rm --name box -e TERM=$TERM --rootfs {root} sh"
+        "clear; bocker run -it --rm --name box -e TERM=$TERM {base} sh"
     ));
     tmux.shows("/ #");
     tmux.enters("clear; stty size");
