@@ -1,7 +1,7 @@
 //! Locks that the kernel drops when their holder dies: the short one that orders the verbs on one container, the long one by which
 //! a supervisor shows that it lives, and the one by which a container is let go on for whose sake nobody works any more.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -30,26 +30,51 @@ pub(crate) const STILL: &str = "still";
 /// The byte of it that is locked as long as the container runs; those after it, as long as the supervisor does.
 const RUNS: libc::off_t = 0;
 
-/// An exclusive lock on a file, released when dropped or when the process ends.
+/// An exclusive flock(2) on a file, released when dropped or when the process ends. A child that is forked meanwhile has it too,
+/// until it drops its own: dropping closes the file, and does not unlock it for both.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+pub struct Lock(#[cfg_attr(not(test), expect(dead_code, reason = "held for its drop"))] File);
 
 /// Waits for an exclusive flock(2) on `path`, which is made (0600, its folder 0700) at need.
 pub fn exclusive(path: &Path) -> Result<Lock> {
-    flock(path, FlockArg::LockExclusive).map(Lock)
+    let file = open_at_need(path)?;
+    wait_for(&file).doing(|| format!("lock {}", path.display()))?;
+    Ok(Lock(file))
 }
 
 /// Like [`exclusive`], but answers `None` at once when another holds the lock.
 pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
-    match flock(path, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(Lock(lock))),
-        Err(error) if error.is(Errno::EWOULDBLOCK) => Ok(None),
-        Err(error) => Err(error),
+    let file = open_at_need(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lock(file))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error).doing(|| format!("lock {}", path.display())),
     }
 }
 
 /// A flock(2) of any kind on `path`, made at need.
 pub(crate) fn flock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
+    let mut file = open_at_need(path)?;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(errno).doing(|| format!("lock {}", path.display())),
+        }
+    }
+}
+
+fn wait_for(file: &File) -> std::io::Result<()> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens a file, made at need with its folder.
+fn open_at_need(path: &Path) -> Result<File> {
     let file = match open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Some(folder) = path.parent() {
@@ -63,21 +88,7 @@ pub(crate) fn flock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
         }
         file => file,
     };
-    lock(
-        file.doing(|| format!("open the lock {}", path.display()))?,
-        how,
-    )
-    .doing(|| format!("lock {}", path.display()))
-}
-
-fn lock(mut file: File, how: FlockArg) -> nix::Result<Flock<File>> {
-    loop {
-        match Flock::lock(file, how) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(errno),
-        }
-    }
+    file.doing(|| format!("open the lock {}", path.display()))
 }
 
 /// Opens a file, made at need, in a folder that is there.
@@ -102,9 +113,9 @@ pub fn verbs(id: &Id) -> Result<Lock> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
             file => file.doing(what)?,
         };
-        let lock = lock(file, FlockArg::LockExclusive).doing(what)?;
-        if is_at(&lock, &path).doing(what)? {
-            return Ok(Lock(lock));
+        wait_for(&file).doing(what)?;
+        if is_at(&file, &path).doing(what)? {
+            return Ok(Lock(file));
         }
     }
 }
@@ -279,7 +290,7 @@ pub fn is_alive(id: &Id) -> bool {
 /// is forgotten by all when the last of them has ended.
 #[derive(Debug)]
 pub struct Still {
-    file: Flock<File>,
+    file: File,
     path: PathBuf,
 }
 
@@ -293,7 +304,7 @@ impl Still {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
                 file => file.doing(what)?,
             };
-            let file = lock(file, FlockArg::LockExclusive).doing(what)?;
+            wait_for(&file).doing(what)?;
             if is_at(&file, &path).doing(what)? {
                 return Ok(Still { file, path });
             }
@@ -311,18 +322,16 @@ impl Still {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.doing(what)?,
         };
-        match lock(file, FlockArg::LockExclusiveNonblock) {
-            Err(Errno::EWOULDBLOCK) => Ok(None),
-            file => Ok(Some(Still {
-                file: file.doing(what)?,
-                path,
-            })),
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Still { file, path })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).doing(what),
         }
     }
 
     /// Hands it on to the programs that are started from here on.
     pub fn hand_on(&self) -> Result<()> {
-        fcntl(&*self.file, FcntlArg::F_SETFD(FdFlag::empty()))
+        fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::empty()))
             .map(drop)
             .doing(|| format!("hand on {}", self.path.display()))
     }
@@ -373,6 +382,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("made/at/need/lock");
         let held = exclusive(&path).unwrap();
+        assert!(try_exclusive(&path).unwrap().is_none());
+        // What a forked child drops is no more than this.
+        drop(held.0.try_clone().unwrap());
         assert!(try_exclusive(&path).unwrap().is_none());
         drop(held);
         assert!(try_exclusive(&path).unwrap().is_some());
