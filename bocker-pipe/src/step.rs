@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, raise};
 use crate::error::{Error, Failures, Kind, Result};
 use crate::{signals, timing};
 
-/// Names the step after which a tool fails, or with `kill:` before the name, is killed. For tests.
+/// Names the step after which a tool fails, or, with `kill:` or `stop:` before the name, gets SIGKILL or SIGSTOP. For tests.
 pub const FAIL_VARIABLE: &str = "BOCKER_FAIL_AT";
 
 type Describe<C> = Box<dyn Fn(&C) -> Vec<String>>;
@@ -103,33 +103,38 @@ pub struct Mode {
     pub dry_run: bool,
 }
 
+/// What [`FAIL_VARIABLE`] asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum FailAt {
-    Error(String),
-    Kill(String),
+struct FailAt {
+    step: String,
+    /// Sent to this process instead of failing.
+    signal: Option<Signal>,
 }
 
 impl FailAt {
     fn from_environment() -> Option<FailAt> {
         let text = std::env::var(FAIL_VARIABLE).ok()?;
-        Some(match text.strip_prefix("kill:") {
-            Some(name) => FailAt::Kill(name.to_owned()),
-            None => FailAt::Error(text),
-        })
+        let (signal, step) = match text.split_once(':') {
+            Some(("kill", step)) => (Some(Signal::SIGKILL), step),
+            Some(("stop", step)) => (Some(Signal::SIGSTOP), step),
+            _ => (None, text.as_str()),
+        };
+        let step = step.to_owned();
+        Some(FailAt { step, signal })
     }
 
     fn strike(&self, step: &str) -> Result<()> {
-        match self {
-            FailAt::Error(name) if name == step => Err(Error::new(
+        match self.signal {
+            _ if self.step != step => Ok(()),
+            None => Err(Error::new(
                 Kind::Injected,
                 format!("{FAIL_VARIABLE} asked {step} to fail"),
             )),
-            FailAt::Kill(name) if name == step => {
-                // Raising SIGKILL does not return.
-                let _ = raise(Signal::SIGKILL);
+            Some(signal) => {
+                // Neither can fail, and SIGKILL does not return.
+                let _ = raise(signal);
                 Ok(())
             }
-            _ => Ok(()),
         }
     }
 }
@@ -342,7 +347,10 @@ mod tests {
     #[test]
     fn an_injected_failure_comes_after_the_step_so_that_its_undo_is_exercised() {
         let (mut log, mut done) = (Vec::new(), Vec::new());
-        let engine = engine(Some(FailAt::Error("b".into())));
+        let engine = engine(Some(FailAt {
+            step: "b".into(),
+            signal: None,
+        }));
         let error = engine
             .set_up(&mut log, vec![step("a"), step("b"), step("c")], &mut done)
             .unwrap_err();
