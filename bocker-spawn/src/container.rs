@@ -40,6 +40,11 @@ impl Container {
         Container::new(id, &name, document)
     }
 
+    /// Of an id whose document cannot be read: nothing is known of it.
+    pub(crate) fn unread(id: Id, name: &str) -> Result<Container> {
+        Container::new(id, name, Document::new())
+    }
+
     fn new(id: Id, name: &str, document: Document) -> Result<Container> {
         Ok(Container {
             name: name.to_owned(),

@@ -206,7 +206,7 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
             // Its supervisor records it, and takes the lock for that.
             State::Running | State::Paused | State::Restarting => {
                 drop(lock);
-                end(&container)?;
+                end(&stop::begin_no_other(container)?)?;
             }
             _ => {
                 settle(container)?;
@@ -228,8 +228,6 @@ fn collect(call: &Call, id: &Id, force: bool) -> Result<()> {
 /// of any kind tries it again.
 fn end(container: &Container) -> Result<()> {
     let begun = Instant::now();
-    // Where there is a supervisor, it makes no other.
-    stop::begin_no_other(container)?;
     loop {
         container.kill_all()?;
         if !matches!(

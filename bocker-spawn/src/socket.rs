@@ -282,6 +282,27 @@ impl Connection {
         }
     }
 
+    fn stop(&self, id: &Id) -> Result<bool> {
+        let mut buffer = [0; PACKET];
+        let deadline = Instant::now() + PATIENCE;
+        if !self.say(&Request::Stop)? {
+            return Ok(false);
+        }
+        while self.wait(deadline.saturating_duration_since(Instant::now()))? {
+            match self.hear(&mut buffer)? {
+                Some(Answer::Stopping) => return Ok(true),
+                Some(Answer::LetGo(reason)) => return Err(let_go(reason)),
+                Some(_) => {}
+                None => return Ok(false),
+            }
+        }
+        Err(Error::new(
+            Kind::InUse,
+            format!("the supervisor of {id} does not answer"),
+        )
+        .hint("it may have been stopped by a signal"))
+    }
+
     /// Waits until there is something to hear, or that long. Whether there is.
     fn wait(&self, patience: Duration) -> Result<bool> {
         let time = Timespec::try_from(patience).ok();
@@ -295,27 +316,17 @@ impl Connection {
 /// Tells a container's supervisor that it is not to restart it, and waits until it knows. `false` where none listens.
 /// Fails with [`Kind::InUse`] when it does not answer.
 pub(crate) fn stop(id: &Id) -> Result<bool> {
+    Connection::open(id)?.map_or(Ok(false), |connection| connection.stop(id))
+}
+
+/// The same, and has it kill the container's process 1.
+pub(crate) fn kill(id: &Id) -> Result<bool> {
     let Some(connection) = Connection::open(id)? else {
         return Ok(false);
     };
-    let mut buffer = [0; PACKET];
-    let deadline = Instant::now() + PATIENCE;
-    if !connection.say(&Request::Stop)? {
-        return Ok(false);
-    }
-    while connection.wait(deadline.saturating_duration_since(Instant::now()))? {
-        match connection.hear(&mut buffer)? {
-            Some(Answer::Stopping) => return Ok(true),
-            Some(Answer::LetGo(reason)) => return Err(let_go(reason)),
-            Some(_) => {}
-            None => return Ok(false),
-        }
-    }
-    Err(Error::new(
-        Kind::InUse,
-        format!("the supervisor of {id} does not answer"),
-    )
-    .hint("it may have been stopped by a signal"))
+    Ok(connection.stop(id)?
+        && connection.say(&Request::Hello(Hello::default()))?
+        && connection.say(&Request::Signal(libc::SIGKILL))?)
 }
 
 /// The error of a client that was let go.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bocker_pipe::events::Event;
 use bocker_pipe::lock::{self, Supervisor};
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result};
+use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, containers};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -62,17 +62,19 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
         .iter()
         .map(|name| Container::find(name))
         .collect::<Result<_>>()?;
-    for container in found {
-        let is_to_end = [libc::SIGKILL, libc::SIGTERM, container.member.stop_signal()];
-        if !call.dry_run() && is_to_end.contains(&signal) {
-            begin_no_other(&container)?;
+    for mut container in found {
+        let stop_signal = container.member.stop_signal();
+        let is_to_end = [libc::SIGKILL, libc::SIGTERM, stop_signal].contains(&signal);
+        let was_alive = lock::is_alive(&container.id);
+        if !call.dry_run() && is_to_end {
+            container = begin_no_other(container)?;
         }
         let state = container.state();
         let process = match state {
             State::Running | State::Paused | State::Orphaned => container.process()?,
             // It will not be: the signal has nobody to go to.
-            State::Restarting if is_to_end.contains(&signal) => continue,
-            _ => return Err(container.not_running()),
+            State::Restarting if is_to_end => continue,
+            _ => None,
         };
         if call.dry_run() {
             continue;
@@ -80,15 +82,32 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
         match process {
             _ if state == State::Orphaned && signal == libc::SIGKILL => container.kill_all()?,
             Some((pid, pidfd)) => _ = send(&container, pid, &pidfd, signal)?,
+            // It has ended meanwhile, which is what was wanted.
+            None if is_to_end && was_alive && has_ended(&container.id, NOTICED)? => {}
             None => return Err(container.not_running()),
         }
     }
     Ok(())
 }
 
-/// Tells the supervisor of one that would be begun again that it is not to be. Whether there was one to tell.
-pub(crate) fn begin_no_other(container: &Container) -> Result<bool> {
-    Ok(container.member.request.restart().is_any() && socket::stop(&container.id)?)
+/// Tells the supervisor of one that would be begun again that it is not to be, and waits for one that is being started.
+/// The container as it is then.
+pub(crate) fn begin_no_other(container: Container) -> Result<Container> {
+    let id = &container.id;
+    let would_begin = container.member.request.restart().is_any();
+    let is_told = would_begin && socket::stop(id)?;
+    if !is_told {
+        let has_begun = !would_begin && container.process()?.is_some();
+        if has_begun || lock::supervisor(id) != Supervisor::Runs {
+            return Ok(container);
+        }
+        // Nobody listens, and no process is known, until this lock is free.
+        drop(lock::verbs(id).ok());
+        if would_begin {
+            socket::stop(id)?;
+        }
+    }
+    Container::load(container.id, &container.name)
 }
 
 /// Sends it, or KILL if the kernel would keep it from process 1 though it ends any other. Which was sent.
@@ -123,7 +142,7 @@ pub(crate) fn stop(call: &mut Call) -> Result<()> {
     // All are asked before one is waited for.
     let mut asked = Vec::new();
     for name in &options.names {
-        match Container::find(name).and_then(|container| ask(container, &options, call.dry_run())) {
+        match ask(name, &options, call.dry_run()) {
             Ok(stopping) => asked.push(stopping),
             Err(error) => fail(error),
         }
@@ -166,20 +185,24 @@ enum Next {
     Look { give_up: Instant },
 }
 
-/// Asks a container to end, if it runs.
-fn ask(mut container: Container, options: &Options, dry_run: bool) -> Result<Stopping> {
-    if !dry_run && begin_no_other(&container)? {
-        // Begun anew since, it has another process.
-        container = Container::load(container.id, &container.name)?;
-    }
-    let was_alive = lock::is_alive(&container.id);
-    let mut process = container.process()?;
-    if process.is_none() && lock::supervisor(&container.id) == Supervisor::Runs {
-        // It is being started, or has ended a moment ago.
-        drop(lock::verbs(&container.id).ok());
-        container = Container::load(container.id, &container.name)?;
-        process = container.process()?;
-    }
+/// Asks a container to end, if it runs. One that is to be killed need not have a document that can be read: its supervisor
+/// knows it.
+fn ask(name: &str, options: &Options, dry_run: bool) -> Result<Stopping> {
+    let id = containers::resolve(name)?;
+    let was_alive = lock::is_alive(&id);
+    let container = match Container::load(id.clone(), name) {
+        Ok(container) if dry_run => container,
+        Ok(container) => begin_no_other(container)?,
+        Err(_) if was_alive && options.signal == Some(libc::SIGKILL) => {
+            if !dry_run {
+                drop(lock::verbs(&id).ok());
+                socket::kill(&id)?;
+            }
+            Container::unread(id, name)?
+        }
+        Err(error) => return Err(error),
+    };
+    let process = container.process()?;
     let member = &container.member;
     let signal = options.signal.unwrap_or_else(|| member.stop_signal());
     let own = member.request.stop_timeout();
@@ -276,11 +299,10 @@ impl Stopping {
             return Err(failure);
         }
         let id = &self.container.id;
-        let has_ended = |patience| lock::wait(id, patience, |state| state != Supervisor::Runs);
-        if !has_ended(NOTICED)? {
+        if !has_ended(id, NOTICED)? {
             // Its document does not name its process any more.
             self.container.kill_all()?;
-            if !has_ended(KILL_WAIT)? {
+            if !has_ended(id, KILL_WAIT)? {
                 let what = format!("{id} has ended, and its supervisor does not notice");
                 return Err(Error::new(Kind::InUse, what).hint(
                     "it may have been stopped by a signal: see bocker-spawn in the output of ps",
@@ -292,6 +314,11 @@ impl Stopping {
         }
         lock::wait(id, TIDIED, |state| state != Supervisor::Tidies).map(drop)
     }
+}
+
+/// Waits, at most so long, until a container's supervisor has noticed its end. Whether it has.
+fn has_ended(id: &Id, patience: Duration) -> Result<bool> {
+    lock::wait(id, patience, |state| state != Supervisor::Runs)
 }
 
 /// Says why the signal did not do, and what would.
