@@ -60,8 +60,12 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     let mut kill = force;
     let mut _lock = None;
     if !call.dry_run() {
+        // Its supervisor takes the lock, too, before it is gone.
+        let has_ended = kill || has_ended(&id, &hierarchies);
         _lock = lock::verbs(&id).ok();
-        kill = kill || is_orphaned(&id, &hierarchies, supervised)?;
+        if !has_ended || lock::is_alive(&id) {
+            kill = kill || is_orphaned(&id, &hierarchies, supervised)?;
+        }
         say_oom(&id, &hierarchies, request.and_then(|r| r.memory).as_ref());
     }
     let claimed = ours.as_ref().is_some_and(|record| record.by == STAGE);
@@ -81,31 +85,39 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     })
 }
 
+/// Waits, not for long, until nothing of a container lives. Whether nothing does.
+fn has_ended(id: &Id, hierarchies: &Hierarchies) -> bool {
+    let groups = group::all(hierarchies, id);
+    let deadline = Instant::now() + ENDING;
+    loop {
+        if group::are_empty(&groups) && !lock::is_alive(id) {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        group::wait(&groups, deadline);
+    }
+}
+
 /// Whether processes are left of a container that has lost its supervisor. Fails with [`Kind::InUse`] while it has one,
 /// and when there are processes in a group that never had one: somebody else put them there.
 fn is_orphaned(id: &Id, hierarchies: &Hierarchies, supervised: bool) -> Result<bool> {
     let groups = group::all(hierarchies, id);
-    let deadline = Instant::now() + ENDING;
-    loop {
-        let alive = lock::is_alive(id);
-        if group::are_empty(&groups) && !alive {
-            return Ok(false);
-        }
-        if Instant::now() < deadline {
-            group::wait(&groups, deadline);
-            continue;
-        }
-        if supervised && !alive {
-            say_orphaned(id);
-            return Ok(true);
-        }
-        let message = match group::processes(&groups).len() {
-            0 => format!("{id} is being started or stopped"),
-            1 => format!("{id} is running: 1 process is in its cgroup"),
-            left => format!("{id} is running: {left} processes are in its cgroup"),
-        };
-        return Err(Error::new(Kind::InUse, message).hint("stop it first, or kill it with --force"));
+    let alive = lock::is_alive(id);
+    if group::are_empty(&groups) && !alive {
+        return Ok(false);
     }
+    if supervised && !alive {
+        say_orphaned(id);
+        return Ok(true);
+    }
+    let message = match group::processes(&groups).len() {
+        0 => format!("{id} is being started or stopped"),
+        1 => format!("{id} is running: 1 process is in its cgroup"),
+        left => format!("{id} is running: {left} processes are in its cgroup"),
+    };
+    Err(Error::new(Kind::InUse, message).hint("stop it first, or kill it with --force"))
 }
 
 /// Says on stderr that a container without its supervisor is killed.

@@ -1,9 +1,10 @@
 //! `delete`: takes back what `create` made, in reverse. Idempotent, and by the id alone: no path of a document is believed.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bocker_pipe::events::Event;
+use bocker_pipe::lock::Supervisor;
 use bocker_pipe::{Call, Document, Error, Id, Kind, Result, Step, claim, lock, paths};
 use serde_json::Value;
 
@@ -195,7 +196,8 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     let attachments = attachments(document)?;
     let is_told = document.value(ATTACHMENTS).is_some();
     let id = document.id()?;
-    if !force && !call.dry_run() {
+    let refuses = !force && !call.dry_run();
+    if refuses {
         let patience = match name {
             Some(_) => Duration::ZERO,
             None => PATIENCE,
@@ -204,6 +206,10 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     }
     let is_cni = cni::is_in(call.document()?);
     let mut remains = Remains::of(id, call.dry_run())?;
+    if refuses {
+        // It may have been started before the lock was ours.
+        refuse_alive(&remains.id, Duration::ZERO)?;
+    }
     remains.is_cni = is_cni;
     for attachment in attachments {
         let ports = attachment.ports();
@@ -239,18 +245,14 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
 
 /// Fails with [`Kind::InUse`] while the container runs.
 fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
-    let start = Instant::now();
-    while lock::is_alive(id) {
-        if start.elapsed() >= patience {
-            return Err(
-                Error::new(Kind::InUse, format!("{id} is running")).hint(format!(
-                    "stop it first with 'bocker stop {id}', or give --force"
-                )),
-            );
-        }
-        std::thread::sleep(Duration::from_millis(1));
+    if lock::wait(id, patience, |state| state != Supervisor::Runs)? {
+        return Ok(());
     }
-    Ok(())
+    Err(
+        Error::new(Kind::InUse, format!("{id} is running")).hint(format!(
+            "stop it first with 'bocker stop {id}', or give --force"
+        )),
+    )
 }
 
 /// The attachments to our bridges. Others, of whatever shape, are for those to remove who made them.
