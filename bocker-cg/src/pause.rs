@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use bocker_pipe::error::EXIT_SIGNAL;
-use bocker_pipe::events::Event;
+use bocker_pipe::events::{Event, Type};
 use bocker_pipe::lock::Still;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, Step, containers};
@@ -124,7 +124,11 @@ pub(crate) fn thaw(call: &mut Call) -> Result<()> {
 /// That it was paused on purpose, or goes on. For a command it stands still unsaid, as with docker.
 fn tell(call: &Call, context: &Context, action: &str) -> Result<()> {
     if !call.dry_run() {
-        Event::of(&containers::load(&context.id)?, action).record();
+        let event = match containers::load(&context.id) {
+            Ok(document) => Event::of(&document, action),
+            Err(_) => Event::new(Type::Container, action, &context.id),
+        };
+        event.record();
     }
     Ok(())
 }

@@ -39,6 +39,9 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     Ok(worst.exit_code())
 }
 
+/// How often one that somebody else starts each time is ended before it is given up.
+const TIMES: u32 = 5;
+
 /// Removes one container, called `name` by the caller, and its volumes that nobody named, if so asked.
 pub(crate) fn remove(
     session: &Session,
@@ -47,16 +50,36 @@ pub(crate) fn remove(
     force: bool,
     volumes: bool,
 ) -> Result<Outcome> {
-    let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", force));
+    for _ in 1..TIMES {
+        let outcome = remove_once(session, id, name, force, volumes)?;
+        let is_started_again = outcome != Outcome::Done && force && lock::is_alive(id);
+        if !is_started_again {
+            return Ok(outcome);
+        }
+    }
+    remove_once(session, id, name, force, volumes)
+}
+
+fn remove_once(
+    session: &Session,
+    id: &Id,
+    name: &str,
+    force: bool,
+    volumes: bool,
+) -> Result<Outcome> {
+    let read = containers::load(id);
+    // What has ended is not forced: somebody may have started it again, and would lose what it stands on.
+    let forced = read.is_err() && force;
+    let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", forced));
     let mut stages = vec![
         stage(Piece::Cg)?,
         stage(Piece::Net)?,
         stage(Piece::Snap)?.flag("--volumes", volumes),
     ];
     let mut document = None;
-    match containers::load(id) {
+    match read {
         Ok(_) => {
-            end(session, id, name, force)?;
+            end(session, id, name, force, true)?;
             if !paths::container(id).exists() {
                 // One of 'run --rm' goes with its end.
                 say(&format!("Removed: {name}"))?;
@@ -66,6 +89,7 @@ pub(crate) fn remove(
         }
         // It never reached bocker-spawn, or its document is damaged: what it may have is found by the id alone.
         Err(_) if force => {
+            end(session, id, name, force, false)?;
             let members = json!({"version": VERSION, "id": id, "net": {}, "cg": {}, "snap": {}});
             document = Some(json!({ "bocker": members }).to_string());
             stages[0].args.push("-".into());
@@ -86,7 +110,7 @@ pub(crate) fn remove(
 }
 
 /// Sees to it that the container does not run.
-fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
+fn end(session: &Session, id: &Id, name: &str, force: bool, is_read: bool) -> Result<()> {
     match (lock::is_alive(id), force) {
         (false, _) => {
             stop::until_tidied(id)?;
@@ -98,7 +122,10 @@ fn end(session: &Session, id: &Id, name: &str, force: bool) -> Result<()> {
             )),
         ),
         (true, true) => {
-            let kill = How::killed().pipeline(session, &[id.to_string()])?;
+            let kill = match is_read {
+                true => How::killed().pipeline(session, &[id.to_string()])?,
+                false => How::killed().pipeline_of_unread(session, id)?,
+            };
             match session.run(&kill.discarded_to_the_end())? {
                 0 => Ok(()),
                 status => Err(Error::new(

@@ -47,17 +47,29 @@ impl How {
     /// The pipeline that ends containers, and prints the name of each that has ended and is cleaned up. Those that stand still
     /// are let go on for it.
     pub(crate) fn pipeline(&self, session: &Session, names: &[String]) -> Result<Pipeline> {
-        let stage = session
-            .stage(Piece::Spawn, "stop")?
-            .option("--signal", self.signal.as_ref())
-            .option("--time", self.time.map(|time| time.to_string()))
-            .args(names);
         let ids: Vec<Id> = names
             .iter()
             .filter_map(|name| containers::resolve(name).ok())
             .collect();
         let thaw = thaw(session, &ids)?;
-        Ok(in_turn(thaw, Pipeline::new([stage])))
+        Ok(in_turn(thaw, Pipeline::new([self.stage(session, names)?])))
+    }
+
+    /// The same for one of which nobody can say whether it stands still, as its document cannot be read.
+    pub(crate) fn pipeline_of_unread(&self, session: &Session, id: &Id) -> Result<Pipeline> {
+        let thaw = session.tool(Piece::Cg, "thaw")?.arg(id.as_str());
+        Ok(in_turn(
+            vec![thaw],
+            Pipeline::new([self.stage(session, &[id.to_string()])?]),
+        ))
+    }
+
+    fn stage(&self, session: &Session, names: &[String]) -> Result<Stage> {
+        Ok(session
+            .stage(Piece::Spawn, "stop")?
+            .option("--signal", self.signal.as_ref())
+            .option("--time", self.time.map(|time| time.to_string()))
+            .args(names))
     }
 }
 
