@@ -107,6 +107,14 @@ pub fn load(id: &Id) -> Result<Document> {
     read(id, Document::read)
 }
 
+/// The same; empty when it was never handed to bocker-spawn, which says nothing then of how it is to run.
+pub fn load_if_written(id: &Id) -> Result<Document> {
+    match load(id) {
+        Err(error) if error.kind() == &Kind::NotFound => Ok(Document::new()),
+        document => document,
+    }
+}
+
 /// The same of some parts of it only, which takes a tenth of the time.
 pub fn load_parts(id: &Id, parts: &Parts) -> Result<Document> {
     read(id, |file| {
@@ -124,12 +132,13 @@ pub fn load_parts(id: &Id, parts: &Parts) -> Result<Document> {
 fn read(id: &Id, document: impl FnOnce(File) -> Result<Document>) -> Result<Document> {
     let path = paths::container(id).join(CONFIG);
     match File::open(&path) {
-        Ok(file) => document(file).map_err(|error| {
-            Error::new(
-                error.kind().clone(),
-                format!("{}: {}", path.display(), error.message()),
-            )
-            .hint(format!("remove the container with 'bocker rm -f {id}'"))
+        Ok(file) => whole(file).and_then(document).map_err(|error| {
+            let what = format!("{}: {}", path.display(), error.message());
+            Error::new(error.kind().clone(), what).hint(match error.kind() {
+                // What else there is of it only that knows.
+                Kind::Version => "use the release that wrote it".into(),
+                _ => format!("remove the container with 'bocker rm -f {id}'"),
+            })
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::new(
             Kind::NotFound,
@@ -137,6 +146,18 @@ fn read(id: &Id, document: impl FnOnce(File) -> Result<Document>) -> Result<Docu
         )
         .hint("'bocker system prune' removes what was left half made")),
         Err(error) => Err(error).doing(|| format!("open {}", path.display())),
+    }
+}
+
+/// A pipe that ends without a document has a stage before it to blame; a file has not.
+fn whole(file: File) -> Result<File> {
+    match file
+        .metadata()
+        .doing(|| "look at the document".into())?
+        .len()
+    {
+        0 => Err(Error::new(Kind::Document, "the document is empty")),
+        _ => Ok(file),
     }
 }
 

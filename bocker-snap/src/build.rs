@@ -126,7 +126,7 @@ pub(crate) fn commit(call: &mut Call) -> Result<()> {
     let _lock = container::lock(&id)?;
     containers::resolve(id.as_str())?;
     let folder = Folder::of(&id);
-    let document = containers::load(&id).unwrap_or_default();
+    let document = containers::load_if_written(&id)?;
     // As docker, what ran in it: the id would make two images of equal containers.
     let words: Vec<String> = document.get("/process/args")?.unwrap_or_default();
     provenance.created_by = match words.is_empty() {

@@ -310,7 +310,7 @@ fn run(copy: &mut Copy) -> Result<()> {
                     guard = container::lock(&id)?;
                 }
                 let folder = Folder::of(&id);
-                let document = containers::load(&id).unwrap_or_default();
+                let document = containers::load_if_written(&id)?;
                 Root {
                     directory: view::open(&folder, &folder.snap()?, &document)?,
                     resolve: IN_CONTAINER,

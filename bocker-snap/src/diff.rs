@@ -28,7 +28,7 @@ pub(crate) fn diff(call: &mut Call) -> Result<()> {
     let _lock = container::lock(&id)?;
     let folder = Folder::of(&id);
     let snap = folder.snap()?;
-    let document = containers::load(&id).unwrap_or_default();
+    let document = containers::load_if_written(&id)?;
     let comparison = Comparison::of(&folder, &snap)?;
     let mount_points = MountPoints::find(&comparison, &document)?;
     let covered = covered(&snap)?;

@@ -6,12 +6,13 @@ use std::num::NonZero;
 
 use bocker_pipe::part::Parts;
 use bocker_pipe::state::State;
-use bocker_pipe::{Arg, Call, Doing, Id, Result, claim, containers, paths};
+use bocker_pipe::{Arg, Call, Doing, Id, Kind, Result, claim, containers, paths};
 use serde_json::{Map, Value, json};
 
 use crate::cgroups::Present;
 use crate::container::Container;
 use crate::report::utf8;
+use crate::say;
 
 /// What the lines and the state of a container are made of.
 const NEEDED: [&str; 9] = [
@@ -102,8 +103,14 @@ fn lines(ids: &[Id], parts: &Parts, wanted: &Parts, options: &Options) -> Vec<u8
             present.retain(&mut container.cgroups);
             container.observe()
         });
-        let Ok((container, state)) = found else {
-            continue;
+        let (container, state) = match found {
+            Ok(found) => found,
+            // It is on its way in or out.
+            Err(error) if error.kind() == &Kind::NotFound => continue,
+            Err(error) => {
+                say(format_args!("{id} is not listed: {error}"));
+                continue;
+            }
         };
         let mut line = line(&container, state, options.namespaces);
         if !options.with.is_empty() {

@@ -50,8 +50,10 @@ pub(crate) fn reap(call: &mut Call) -> Result<()> {
     let document = match Container::load(id.clone(), id.as_str()) {
         Ok(container) if dry_run => container.document,
         Ok(container) => settle(container)?,
-        Err(_) => {
-            if !dry_run {
+        // What it has only its own release knows.
+        Err(error) if error.kind() == &Kind::Version => return Err(error),
+        Err(error) => {
+            if error.kind() == &Kind::NotFound && !dry_run {
                 remove_half_made(&id)?;
             }
             bare(&id)

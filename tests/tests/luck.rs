@@ -291,7 +291,11 @@ fn a_document_that_is_cut_off_while_its_container_runs_keeps_nobody_else_from_an
         .expect("config.json");
     file.set_len(length / 2).expect("cut off");
     let shown = s.bocker(&["ps", "--format", "{{.Names}}"]);
-    assert!(shown.stdout.contains("other"), "{shown}");
+    assert_eq!(shown.stdout, "other\n");
+    assert!(
+        shown.stderr.contains(&format!("{id} is not listed: ")),
+        "{shown}"
+    );
     for verb in [
         "stop", "start", "kill", "pause", "restart", "inspect", "exec",
     ] {
@@ -307,18 +311,139 @@ fn a_document_that_is_cut_off_while_its_container_runs_keeps_nobody_else_from_an
     s.host.assert_same(&before);
 }
 
+/// Verbs on a container `web`, and what else they need.
+const VERBS: [&[&str]; 21] = [
+    &["start", "web"],
+    &["stop", "web"],
+    &["restart", "web"],
+    &["kill", "web"],
+    &["pause", "web"],
+    &["unpause", "web"],
+    &["wait", "web"],
+    &["attach", "web"],
+    &["exec", "web", "true"],
+    &["logs", "web"],
+    &["logs", "-f", "web"],
+    &["top", "web"],
+    &["port", "web"],
+    &["inspect", "web"],
+    &["rename", "web", "other"],
+    &["diff", "web"],
+    &["commit", "web", "made:1"],
+    &["cp", "web:/etc/passwd", "-"],
+    &["export", "web"],
+    &["rm", "web"],
+    &["rm", "-f", "web"],
+];
+
 #[test]
-fn a_document_of_another_version_is_refused_and_both_are_named() {
+fn a_document_of_another_version_is_refused_by_every_verb_and_nothing_of_it_is_lost() {
     let s = Session::new();
-    s.run(&["--name", "web"], &["true"]).ok();
+    s.run(&["--rm"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    s.run(&["--name", "web"], &["echo", "said"]).ok();
+    s.run(&["--name", "old"], &["true"]).ok();
     let id = id(&s, "web");
     edit(&s, &id, |document| document["bocker"]["version"] = 2.into());
-    for verb in ["start", "stop", "restart"] {
-        s.bocker(&[verb, "web"])
-            .exits(125)
-            .says("the document is of version 2, this tool speaks version 1");
+    let picture = s.host.fingerprint();
+    let content = || fs::read(config(&s, &id)).expect("config.json");
+    let written = content();
+    let said =
+        "the document is of version 2, this tool speaks version 1; use the release that wrote it";
+    for verb in VERBS {
+        let output = s.bocker(verb).says(said);
+        assert_ne!(output.code, 0, "{output}");
     }
-    s.bocker(&["rm", "-f", "web"]).ok();
+    let shown = s.bocker(&["ps", "-a", "--format", "{{.Names}}"]).says(said);
+    assert_eq!(shown.text(), "old\n");
+    for tool in ["bocker-spawn", "bocker-cg", "bocker-net", "bocker-snap"] {
+        s.host.run(&[tool, "gc", "--grace", "0", "--force"]).ok();
+    }
+    s.host.assert_same(&picture);
+    assert_eq!(content(), written);
+    edit(&s, &id, |document| document["bocker"]["version"] = 1.into());
+    s.bocker(&["rm", "web", "old"]).ok();
+    s.host.assert_same(&before);
+}
+
+/// The files of a container, in its folder `$0` and in that of its claim `$1`, by what depends on them.
+const FILES: [&str; 3] = [
+    "$0/config.json",
+    "$0/status $0/log $1/health $1/lost $1/restarting $1/still",
+    "$1/claim $1/lock $1/alive $1/socket",
+];
+
+/// What somebody does to a file `$file`, of which there need not be one.
+const DAMAGES: [&str; 3] = [
+    ": > $file",
+    r#"rm -f $file; printf '\377{"a":[' > $file"#,
+    "rm -f $file",
+];
+
+#[test]
+fn files_that_somebody_edits_harm_no_other_container_and_theirs_can_be_removed() {
+    let s = Session::new();
+    s.run(&["--rm", "--name", "web"], &["true"]).ok();
+    let other = s.sleeping("other");
+    let before = s.host.fingerprint();
+    for (damage, files) in DAMAGES
+        .iter()
+        .flat_map(|damage| FILES.map(|files| (damage, files)))
+    {
+        let options = ["-d", "--name", "web", "--health-cmd", "true"];
+        let id = s.run(&options, &["sleep", "1000"]).text().trim().to_owned();
+        let folder = s
+            .host
+            .root()
+            .join("containers")
+            .join(&id)
+            .display()
+            .to_string();
+        let script = format!("exec 2> /dev/null; for file in {files}; do {damage}; done");
+        let damaged = || {
+            s.host
+                .run(&["sh", "-c", &script, &folder, &format!("/run/bocker/{id}")])
+        };
+        eprintln!("{damage}: {files}");
+        damaged();
+        let shown = s.bocker(&["ps", "--format", "{{.ID}}"]).ok();
+        assert!(shown.stdout.contains(&other), "{shown}");
+        is_clear(&s.bocker(&["exec", &id, "true"]));
+        is_clear(&s.bocker(&["stop", "-t", "0", &id]));
+        damaged();
+        is_clear(&s.bocker(&["start", &id]));
+        s.bocker(&["rm", "-f", &id]).ok();
+        s.host.assert_same(&before);
+    }
+    s.bocker(&["exec", "other", "true"]).ok();
+    s.bocker(&["rm", "-f", "other"]).ok();
+}
+
+#[test]
+fn a_name_that_somebody_damages_can_be_given_again() {
+    let s = Session::new();
+    s.run(&["--rm", "--name", "web"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let name = s.host.root().join("names/web");
+    for damage in [
+        "rm -f $0",
+        "ln -sfn ../containers/ps_000000 $0",
+        "rm $0; echo > $0",
+    ] {
+        let id = s.sleeping("web");
+        let script = ["sh", "-c", damage, &name.display().to_string()];
+        s.host.run(&script).ok();
+        s.bocker(&["stop", "web"])
+            .exits(125)
+            .says("No container named 'web' exists");
+        s.bocker(&["exec", &id, "true"]).ok();
+        let other = s.sleeping("web");
+        s.bocker(&["exec", "web", "true"]).ok();
+        s.bocker(&["rm", "-f", &id]).ok();
+        s.bocker(&["rm", "-f", "web"]).ok();
+        assert_ne!(id, other);
+        s.host.assert_same(&before);
+    }
 }
 
 #[test]

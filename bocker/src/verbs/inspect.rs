@@ -112,7 +112,12 @@ fn container_of<'a>(all: &'a [Container], name: &str) -> Result<&'a Container> {
     let id = containers::resolve(name)?;
     all.iter()
         .find(|one| one.id == id)
-        .ok_or_else(|| Error::new(Kind::NotFound, format!("{id} was never started")))
+        .ok_or_else(|| match containers::load(&id) {
+            Err(error) if error.kind() != &Kind::NotFound => {
+                Error::new(Kind::Passed(EXIT_MISSING), "bocker-spawn has said why")
+            }
+            _ => Error::new(Kind::NotFound, format!("{id} was never started")),
+        })
 }
 
 /// One that is not there is an error that its tool has said.

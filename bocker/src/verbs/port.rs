@@ -1,6 +1,6 @@
 //! `port`: where the ports of a container are published.
 
-use bocker_pipe::{Error, Kind, Result, containers};
+use bocker_pipe::{Error, Kind, Result};
 
 use crate::container;
 use crate::ports::{self, Port};
@@ -17,7 +17,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let id = containers::resolve(&args.container)?;
+    let (id, _) = container::find(&args.container)?;
     let all = container::all(session)?;
     let container = all.iter().find(|one| one.id == id && !one.is_over());
     let all = container.map_or(Vec::new(), |one| ports::of(&one.document));

@@ -88,7 +88,7 @@ fn remove_once(
             stages[0].args.push(id.as_str().into());
         }
         // It never reached bocker-spawn, or its document is damaged: what it may have is found by the id alone.
-        Err(_) if force => {
+        Err(error) if force && error.kind() != &Kind::Version => {
             end(session, id, name, force, false)?;
             let members = json!({"version": VERSION, "id": id, "net": {}, "cg": {}, "snap": {}});
             document = Some(json!({ "bocker": members }).to_string());
