@@ -1,6 +1,6 @@
-//! SIGKILL at any moment: a program is run under ptrace(2) and killed right after the system call by which it changed
+//! A signal at any moment: a program is run under ptrace(2) and gets it right after the system call by which it changed
 //! something outside itself for the n-th time. For n = 1, 2, 3 ... until it ends, these are all the states of the machine
-//! in which a kill can leave it.
+//! in which SIGKILL can leave it, and from which it has to find back after any other.
 
 use std::collections::HashMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -85,6 +85,24 @@ impl Call {
     /// When it cannot be traced, hangs, or makes a system call of which this file does not say whether it changes anything.
     #[must_use]
     pub fn kill_after_change(self, count: usize) -> Struck {
+        let (struck, output) = self.signal_after_change(count, Signal::SIGKILL);
+        match struck {
+            Some(name) => Struck::Killed(name),
+            None => Struck::Ended(output),
+        }
+    }
+
+    /// The same with any signal. Gives the change after which it came, unless the program had ended by itself before, and what
+    /// became of the program.
+    ///
+    /// # Panics
+    /// As [`Call::kill_after_change`].
+    #[must_use]
+    pub fn signal_after_change(
+        self,
+        count: usize,
+        signal: Signal,
+    ) -> (Option<&'static str>, Output) {
         assert!(count > 0, "changes are counted from one");
         let running = self.spawn_with(|command| {
             // SAFETY: ptrace(2) is async-signal-safe, and the only thing done here.
@@ -100,40 +118,39 @@ impl Call {
                 _ = killpg(leader, Signal::SIGKILL);
             }
         });
-        let (struck, status) = Tracer::new(leader, count).run();
+        let (struck, status) = Tracer::new(leader, count, signal).run();
         drop(ended);
         watch.join().expect("the watch does not fail");
         let output = running.finish(status);
-        match struck {
-            Some(name) => Struck::Killed(name),
-            None => {
-                let signal = status.signal();
-                assert_eq!(signal, None, "it hung, or was traced wrongly: {output}");
-                Struck::Ended(output)
-            }
-        }
+        let hung = status
+            .signal()
+            .is_some_and(|by| struck.is_none() || by != signal as i32);
+        assert!(!hung, "it hung, or was traced wrongly: {output}");
+        (struck, output)
     }
 }
 
 /// One traced program.
 struct Tracer {
     leader: Pid,
-    /// How many changes are left until the kill.
+    /// How many changes are left until the signal.
     left: usize,
+    signal: Signal,
     /// What each thread is about to do, where that changes something.
     begun: HashMap<Pid, &'static str>,
 }
 
 impl Tracer {
-    fn new(leader: Pid, count: usize) -> Tracer {
+    fn new(leader: Pid, count: usize, signal: Signal) -> Tracer {
         Tracer {
             leader,
             left: count,
+            signal,
             begun: HashMap::new(),
         }
     }
 
-    /// Lets the program run to its end, be it by our hand. Gives the change after which it was killed.
+    /// Lets the program run to its end, be it by our hand. Gives the change after which it got the signal.
     fn run(mut self) -> (Option<&'static str>, ExitStatus) {
         let mut struck = None;
         let mut has_options = false;
@@ -166,7 +183,7 @@ impl Tracer {
                         self.left -= 1;
                         if self.left == 0 {
                             struck = Some(name);
-                            kill(self.leader, Signal::SIGKILL).expect("kill a traced program");
+                            kill(self.leader, self.signal).expect("signal a traced program");
                         }
                     }
                     (pid, None)
