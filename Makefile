@@ -35,7 +35,7 @@ BTRFS_TESTS = snap killed steps session pipeline spawn original_bugs many hostil
 GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-bin busybox=busybox-static
 # The files of tests that run there (one machine each; tests that run nowhere else are marked #[ignore]), what they bring
 # along, and what is not worth an emulated processor's time.
-GUEST_TESTS = session cg_v2 freeze
+GUEST_TESTS = session cg_v2 freeze clock
 GUEST_PEERS = docker-registry skopeo runc
 GUEST_SKIP = docker_hub
 
