@@ -49,6 +49,15 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// The lines of a file that people write, without those that are empty or begin with `#`, and without the white space before each.
+pub fn lines(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let text = fs::read(path).doing(|| format!("read {}", path.display()))?;
+    let lines = text.split(|byte| *byte == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line).trim_ascii_start());
+    let wanted = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    Ok(wanted.map(<[u8]>::to_vec).collect())
+}
+
 /// Puts back what [`read`] answered.
 pub fn restore(path: &Path, before: Option<&[u8]>) -> Result<()> {
     match before {

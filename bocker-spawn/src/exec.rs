@@ -28,7 +28,7 @@ use crate::streams::{After, Event, Input, Streams};
 use crate::supervise;
 use crate::sys::{self, Side};
 use crate::watch::Watch;
-use crate::{cgroups, child, run, seal, signals, tty};
+use crate::{cgroups, child, run, seal, signals, title, tty};
 
 /// The devpts of a container, as every one of ours has it.
 const PTS: &str = "/dev/pts";
@@ -258,6 +258,7 @@ fn agent(
     client: &Channel,
     detach: bool,
 ) -> Result<()> {
+    title::shorten();
     setsid().doing(|| "begin a session".into())?;
     privileges::hide()?;
     let enter = |kinds: ThreadNameSpaceType| {

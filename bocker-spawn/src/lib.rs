@@ -41,6 +41,7 @@ mod stop;
 mod streams;
 mod supervise;
 mod sys;
+mod title;
 mod top;
 mod tty;
 mod users;

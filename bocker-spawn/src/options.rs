@@ -30,7 +30,8 @@ pub(crate) struct Options {
 /// Takes the options that `run`, `spec` and `create` share; answers `false` for any other.
 pub(crate) fn process_option(call: &mut Call, option: &str, request: &mut Request) -> Result<bool> {
     match option {
-        "-e" | "--env" => request.env.push(call.text()?),
+        "-e" | "--env" => request.add_variable(call.text()?)?,
+        "--env-file" => request.add_variables_of(call.value()?.as_ref())?,
         "-w" | "--workdir" => request.working_dir = Some(call.text()?),
         "-u" | "--user" => request.user = Some(call.text()?),
         "--entrypoint" => request.entrypoint = Some(call.text()?),

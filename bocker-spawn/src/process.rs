@@ -1,9 +1,11 @@
 //! OCI `process`: what is executed and as whom. It is derived from exactly six keys of the image's configuration and from
 //! the options (image-spec, conversion.md); nothing else that an image can set is looked at.
 
+use std::env::VarError;
 use std::ffi::OsString;
+use std::path::Path;
 
-use bocker_pipe::{Document, Error, Kind, Result};
+use bocker_pipe::{Document, Error, Kind, Result, files};
 use serde::{Deserialize, Serialize};
 
 use crate::caps::{self, Capabilities};
@@ -55,7 +57,7 @@ struct ImageConfig {
 /// What the command line says about the process.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
-    /// `-e K=V`, or `-e K` for the caller's own value.
+    /// `K=V`, or `K` for the caller's own value, as `-e` and the lines of `--env-file` say.
     pub(crate) env: Vec<String>,
     pub(crate) working_dir: Option<String>,
     pub(crate) user: Option<String>,
@@ -65,6 +67,28 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Takes a variable. Fails when it has no name.
+    pub(crate) fn add_variable(&mut self, text: String) -> Result<()> {
+        if name(&text).is_empty() {
+            let what = format!("'{text}' is no variable: its name is missing");
+            return Err(Error::new(Kind::Usage, what));
+        }
+        self.env.push(text);
+        Ok(())
+    }
+
+    /// Takes those of a file.
+    pub(crate) fn add_variables_of(&mut self, file: &Path) -> Result<()> {
+        for line in files::lines(file)? {
+            let line = String::from_utf8(line).map_err(|_| {
+                let what = format!("{} has a line that is not UTF-8", file.display());
+                Error::new(Kind::Usage, what)
+            })?;
+            self.add_variable(line)?;
+        }
+        Ok(())
+    }
+
     /// Takes the words of the container's command. Fails for what JSON, and so a document, cannot carry.
     pub(crate) fn set_command(&mut self, words: Vec<OsString>) -> Result<()> {
         self.command = words
@@ -149,19 +173,18 @@ pub(crate) fn derive(
         process.env.push(DEFAULT_TERM.to_owned());
     }
     for variable in &request.env {
-        match variable.split_once('=') {
-            Some(("", _)) => {
-                return Err(Error::new(
-                    Kind::Usage,
-                    format!("-e '{variable}': a variable needs a name"),
-                ));
+        if variable.contains('=') {
+            set_variable(&mut process.env, variable.clone());
+            continue;
+        }
+        // As docker: a bare name passes the caller's own value on, if there is one.
+        match std::env::var(variable) {
+            Ok(value) => set_variable(&mut process.env, format!("{variable}={value}")),
+            Err(VarError::NotPresent) => process.env.retain(|entry| name(entry) != variable),
+            Err(VarError::NotUnicode(_)) => {
+                let what = format!("the value of {variable} is not UTF-8");
+                return Err(Error::new(Kind::Usage, what));
             }
-            Some(_) => set_variable(&mut process.env, variable.clone()),
-            // As docker: a bare name passes the caller's own value on, if there is one.
-            None => match std::env::var(variable) {
-                Ok(value) => set_variable(&mut process.env, format!("{variable}={value}")),
-                Err(_) => process.env.retain(|entry| name(entry) != variable),
-            },
         }
     }
     if let Some(home) = home {
@@ -332,6 +355,23 @@ mod tests {
         let (_root, document) = document(&json!({}));
         let error = derive_for(&document, &request(&[]), "h").unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (&Kind::Usage, 125));
+    }
+
+    #[test]
+    fn a_variable_has_a_name_and_a_file_has_one_in_each_line_that_is_no_comment() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("variables");
+        std::fs::write(&file, "# C=1\n\n  A=b=c\r\nPATH\nE=").unwrap();
+        let mut request = Request::default();
+        request.add_variables_of(&file).unwrap();
+        assert_eq!(request.env, ["A=b=c", "PATH", "E="]);
+        for nameless in ["", "=", "=x"] {
+            let refused = request.add_variable(nameless.to_owned());
+            assert_eq!(refused.unwrap_err().kind(), &Kind::Usage, "{nameless:?}");
+        }
+        std::fs::write(&file, b"A=\xff").unwrap();
+        let refused = request.add_variables_of(&file);
+        assert_eq!(refused.unwrap_err().kind(), &Kind::Usage);
     }
 
     #[test]

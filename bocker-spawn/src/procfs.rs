@@ -26,6 +26,16 @@ pub(crate) fn stat(pid: i32) -> Result<Stat> {
         .ok_or_else(|| Error::new(Kind::System(libc::EPROTO), format!("{path} is malformed")))
 }
 
+/// Where the words are in memory that this process was called with: the first byte, and the one after the last.
+pub(crate) fn own_arguments() -> Option<(usize, usize)> {
+    let bytes = fs::read("/proc/self/stat").ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let (_, rest) = text.rsplit_once(')')?;
+    // The fields 48 and 49; those after the name begin with the third.
+    let mut fields = rest.split_ascii_whitespace().skip(48 - 3);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
 pub(crate) fn start_time(pid: i32) -> Result<u64> {
     Ok(stat(pid)?.start_time)
 }

@@ -19,7 +19,7 @@ use crate::socket::Welcome;
 use crate::start::{First, abandon, begin};
 use crate::supervise::{self, finish, supervise};
 use crate::sys::{self, Side};
-use crate::{cgroups, child, record, signals};
+use crate::{cgroups, child, record, signals, title};
 
 /// What the time is called that the container's command takes.
 const CONTAINER: &str = "the container";
@@ -98,6 +98,7 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
         Side::Child => {}
     }
     drop(reader);
+    title::shorten();
     rustix::process::setsid().doing(|| "begin a session".into())?;
     let first = attached.map(|((_, socket, hello, size), _)| First {
         socket,

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use bocker_pipe::{Error, Kind, Result, lock};
 
 use super::kill::not_running;
-use super::run::{environment, refuse_half_a_terminal};
+use super::run::refuse_half_a_terminal;
 use crate::container;
 use crate::session::Session;
 use crate::tools::Piece;
@@ -67,7 +67,8 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         .option("--detach-keys", args.detach_keys.as_ref())
         .flag("--interactive", args.interactive)
         .flag("--tty", args.tty)
-        .options("--env", environment(&args.env, &args.env_file)?)
+        .options("--env-file", &args.env_file)
+        .options("--env", &args.env)
         .option("--workdir", args.workdir.as_ref())
         .option("--user", args.user.as_ref())
         .arg(id.as_str())

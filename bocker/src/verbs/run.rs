@@ -1,11 +1,10 @@
 //! `run`: a whole container as one pipeline.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::IsTerminal;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 
-use bocker_pipe::{Doing, Error, Kind, Result, containers};
+use bocker_pipe::{Error, Kind, Result, containers, files};
 use serde_json::{Map, Value, json};
 
 use crate::image;
@@ -254,7 +253,6 @@ impl Args {
             let what = "--rm removes what --restart is to begin again";
             return Err(Error::new(Kind::Usage, what).hint("give one of the two"));
         }
-        let environment = environment(&self.env, &self.env_file)?;
         let labels = labels(&self.label, &self.label_file)?;
         let is_name = |name: &&String| !containers::is_name(name);
         if let Some(name) = self.name.as_ref().filter(is_name) {
@@ -276,7 +274,7 @@ impl Args {
         Ok(Plan {
             document: self.document(session.limits, labels, line, verb),
             stages: self.stages(session, &root)?,
-            spawn: self.spawn(session, verb, environment)?,
+            spawn: self.spawn(session, verb)?,
             words,
         })
     }
@@ -345,12 +343,13 @@ impl Args {
         Ok(vec![snap, net, self.cg(session)?])
     }
 
-    fn spawn(&self, session: &Session, verb: &str, environment: Vec<OsString>) -> Result<Stage> {
+    fn spawn(&self, session: &Session, verb: &str) -> Result<Stage> {
         Ok(session
             .stage(Piece::Spawn, verb)?
             .flag("--tty", self.tty)
             .flag("--interactive", self.interactive && verb == "create")
-            .options("--env", environment)
+            .options("--env-file", &self.env_file)
+            .options("--env", &self.env)
             .option("--workdir", self.workdir.as_ref())
             .option("--user", self.user.as_ref())
             .option("--entrypoint", self.entrypoint.as_ref())
@@ -578,43 +577,16 @@ fn is_shell_line(word: &OsStr) -> bool {
         .any(|byte| byte.is_ascii_whitespace() || METACHARACTERS.contains(byte))
 }
 
-/// The variables of the files, then those of the options, each as NAME=VALUE: a later one wins.
-/// A name alone stands for the caller's variable, and for none when the caller has none, as in docker.
-pub(crate) fn environment(options: &[OsString], files: &[OsString]) -> Result<Vec<OsString>> {
-    let mut variables = Vec::new();
-    for line in lines(files)? {
-        variables.extend(variable(&line)?);
-    }
-    for option in options {
-        variables.extend(variable(option)?);
-    }
-    Ok(variables)
-}
-
-/// The lines of files that are neither empty nor comments.
-fn lines(files: &[OsString]) -> Result<Vec<OsString>> {
-    let mut lines = Vec::new();
-    for file in files {
-        let text = fs::read(file).doing(|| format!("read {}", file.display()))?;
-        for line in text
-            .split(|byte| *byte == b'\n')
-            .map(<[u8]>::trim_ascii_start)
-        {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if !line.is_empty() && !line.starts_with(b"#") {
-                lines.push(OsString::from_vec(line.to_vec()));
-            }
-        }
-    }
-    Ok(lines)
-}
-
 /// The labels of the files, then those of the options, each as NAME=VALUE or NAME: a later one wins.
-fn labels(options: &[String], files: &[OsString]) -> Result<Map<String, Value>> {
+fn labels(options: &[String], of_files: &[OsString]) -> Result<Map<String, Value>> {
+    let mut lines = Vec::new();
+    for file in of_files {
+        lines.extend(files::lines(file.as_ref())?);
+    }
     let mut labels = Map::new();
-    for line in lines(files)?
+    for line in lines
         .iter()
-        .map(|line| line.to_string_lossy())
+        .map(|line| String::from_utf8_lossy(line))
         .chain(options.iter().map(Into::into))
     {
         let (name, value) = line.split_once('=').unwrap_or((&line, ""));
@@ -627,27 +599,6 @@ fn labels(options: &[String], files: &[OsString]) -> Result<Map<String, Value>> 
         labels.insert(name.to_owned(), value.into());
     }
     Ok(labels)
-}
-
-fn variable(text: &OsStr) -> Result<Option<OsString>> {
-    let bytes = text.as_bytes();
-    let name = bytes.split(|byte| *byte == b'=').next().unwrap_or_default();
-    if name.is_empty() || name.contains(&0) {
-        let text = text.display();
-        return Err(Error::new(
-            Kind::Invalid,
-            format!("'{text}' is no variable: its name is missing"),
-        ));
-    }
-    if name.len() < bytes.len() {
-        return Ok(Some(text.to_owned()));
-    }
-    let mut given = text.to_owned();
-    Ok(std::env::var_os(text).map(|value| {
-        given.push("=");
-        given.push(value);
-        given
-    }))
 }
 
 #[cfg(test)]
@@ -703,15 +654,5 @@ mod tests {
         for nameless in ["", "=x", " =x"] {
             assert!(labels(&[nameless.to_owned()], &[]).is_err(), "{nameless:?}");
         }
-    }
-
-    #[test]
-    fn a_name_alone_hands_on_the_callers_variable() {
-        let path = std::env::var("PATH").unwrap();
-        let given =
-            environment(&words(&["A=b=c", "PATH", "BOCKER_TEST_UNSET", "E="]), &[]).unwrap();
-        assert_eq!(given, words(&["A=b=c", &format!("PATH={path}"), "E="]));
-        assert!(environment(&words(&["=x"]), &[]).is_err());
-        assert!(environment(&words(&[""]), &[]).is_err());
     }
 }
