@@ -1,4 +1,4 @@
-//! The system calls that neither `rustix` nor `nix` offers safely. All `unsafe` of the crate is here.
+//! The system calls that neither `rustix` nor `nix` offers safely, each in a small function.
 
 use std::ffi::{CStr, CString};
 use std::io;
