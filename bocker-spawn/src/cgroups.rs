@@ -21,6 +21,7 @@ const PROCS: &str = "cgroup.procs";
 /// The same for threads, on v1 only.
 const TASKS_V1: &str = "tasks";
 /// cgroup-v1/freezer-subsystem.
+const FREEZER: &str = "freezer";
 const FREEZER_V1: &str = "freezer.state";
 const FROZEN_V1: &str = "FROZEN";
 const THAWED_V1: &str = "THAWED";
@@ -180,7 +181,10 @@ pub(crate) fn are_frozen(cgroups: &Cgroups) -> bool {
     let is_frozen = |path: &Path| {
         has_line(&path.join(FREEZER_V1), FROZEN_V1) || has_line(&path.join(EVENTS_V2), FROZEN_V2)
     };
-    cgroups.unique().into_iter().any(is_frozen)
+    match cgroups.paths.get(FREEZER) {
+        Some(group) => is_frozen(group),
+        None => cgroups.unique().into_iter().any(is_frozen),
+    }
 }
 
 fn has_line(path: &Path, wanted: &str) -> bool {
