@@ -74,17 +74,24 @@ pub(crate) fn kill(call: &mut Call) -> Result<()> {
             State::Running | State::Paused | State::Orphaned => container.process()?,
             // It will not be: the signal has nobody to go to.
             State::Restarting if is_to_end => continue,
+            _ if call.dry_run() => return Err(container.not_running()),
             _ => None,
         };
         if call.dry_run() {
             continue;
         }
-        match process {
-            _ if state == State::Orphaned && signal == libc::SIGKILL => container.kill_all()?,
-            Some((pid, pidfd)) => _ = send(&container, pid, &pidfd, signal)?,
-            // It has ended meanwhile, which is what was wanted.
-            None if is_to_end && was_alive && has_ended(&container.id, NOTICED)? => {}
-            None => return Err(container.not_running()),
+        let sent = match process {
+            _ if state == State::Orphaned && signal == libc::SIGKILL => {
+                container.kill_all()?;
+                continue;
+            }
+            Some((pid, pidfd)) => send(&container, pid, &pidfd, signal)?,
+            None => None,
+        };
+        // That it has ended meanwhile is what was wanted.
+        let is_done = || Ok(is_to_end && was_alive && has_ended(&container.id, NOTICED)?);
+        if sent.is_none() && !is_done()? {
+            return Err(container.not_running());
         }
     }
     Ok(())
@@ -110,23 +117,26 @@ pub(crate) fn begin_no_other(container: Container) -> Result<Container> {
     Container::load(container.id, &container.name)
 }
 
-/// Sends it, or KILL if the kernel would keep it from process 1 though it ends any other. Which was sent.
-fn send(container: &Container, pid: Pid, pidfd: &OwnedFd, signal: i32) -> Result<i32> {
+/// Sends it, or KILL if the kernel would keep it from process 1 though it ends any other. Which was sent; `None` to one that has
+/// ended meanwhile.
+fn send(container: &Container, pid: Pid, pidfd: &OwnedFd, signal: i32) -> Result<Option<i32>> {
     let withheld = signals::is_withheld(signal, signals::status(pid).as_deref());
     let sent = if withheld { libc::SIGKILL } else { signal };
     // Before what comes of it is told.
     Event::of(&container.document, "kill")
         .with("signal", sent)
         .record();
-    sys::send_signal(pidfd.as_fd(), sent)
-        .doing(|| format!("send signal {sent} to {}", container.id))?;
+    match sys::send_signal(pidfd.as_fd(), sent) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        result => result.doing(|| format!("send signal {sent} to {}", container.id))?,
+    }
     if withheld {
         say(format_args!(
             "process 1 of {} has no handler for signal {signal}, which the kernel keeps from it: killed",
             container.id
         ));
     }
-    Ok(sent)
+    Ok(Some(sent))
 }
 
 /// `stop`: the stop signal to each, a while to end in, KILL; then waits until they are cleaned up. Prints each name once it is.
@@ -222,8 +232,9 @@ fn ask(name: &str, options: &Options, dry_run: bool) -> Result<Stopping> {
         let sent = send(&stopping.container, *pid, pidfd, signal)?;
         let now = Instant::now();
         stopping.next = match sent {
-            libc::SIGKILL => Some(look(now)),
-            _ => now.checked_add(patience).map(|then| (then, Next::Kill)),
+            // Its end is seen at once.
+            None | Some(libc::SIGKILL) => Some(look(now)),
+            Some(_) => now.checked_add(patience).map(|then| (then, Next::Kill)),
         };
     }
     Ok(stopping)
