@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
@@ -165,7 +164,7 @@ fn append(path: &Path, mut event: Event) -> Result<()> {
         line.insert(0, b'\n');
     }
     // One write(2) of a file that is opened to append to: whole, and after what others have written.
-    (&*file).write_all(&line).doing(doing)
+    (&file).write_all(&line).doing(doing)
 }
 
 fn line_of(event: &Event) -> std::io::Result<Vec<u8>> {
@@ -175,7 +174,7 @@ fn line_of(event: &Event) -> std::io::Result<Vec<u8>> {
 }
 
 /// The file, which is not renamed as long as this is held. `None` where there is no folder for it.
-fn open(path: &Path) -> std::io::Result<Option<Flock<File>>> {
+fn open(path: &Path) -> std::io::Result<Option<File>> {
     let mut tries = 0..TRIES;
     loop {
         let file = OpenOptions::new()
@@ -185,17 +184,16 @@ fn open(path: &Path) -> std::io::Result<Option<Flock<File>>> {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path);
-        let mut file = match file {
+        let file = match file {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
         if file.metadata()?.len() >= FULL {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(file) if lock::is_at(&file, path)? => rotated::rotate(path, 1)?,
-                Ok(_) => {}
+            match file.try_lock() {
+                Ok(()) if lock::is_at(&file, path)? => rotated::rotate(path, 1)?,
+                Ok(()) => {}
                 // Somebody writes, and the next one will see that it is full.
-                Err((again, _)) => {
-                    file = again;
+                Err(_) => {
                     if let Some(file) = share(file, path)? {
                         return Ok(Some(file));
                     }
@@ -211,14 +209,14 @@ fn open(path: &Path) -> std::io::Result<Option<Flock<File>>> {
 }
 
 /// `None` when another is renaming the file, or has.
-fn share(file: File, path: &Path) -> std::io::Result<Option<Flock<File>>> {
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(file) => Ok(lock::is_at(&file, path)?.then_some(file)),
-        Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => {
+fn share(file: File, path: &Path) -> std::io::Result<Option<File>> {
+    match file.try_lock_shared() {
+        Ok(()) => Ok(lock::is_at(&file, path)?.then_some(file)),
+        Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Interrupted => Err(error),
+        Err(_) => {
             std::thread::sleep(MOMENT);
             Ok(None)
         }
-        Err((_, errno)) => Err(errno.into()),
     }
 }
 

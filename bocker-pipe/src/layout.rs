@@ -11,13 +11,11 @@
 //! images/writers         held shared by who writes blobs, exclusively by who removes them
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
 use crate::error::{Doing, Error, Kind, Result};
@@ -157,7 +155,9 @@ impl Layout {
                 .create(&folder)
                 .doing(|| format!("make {}", folder.display()))?;
         }
-        let shared = lock::flock(&self.0.join(WRITERS), FlockArg::LockShared)?;
+        let path = self.0.join(WRITERS);
+        let shared = lock::open_at_need(&path)?;
+        lock::wait_for(|| shared.lock_shared()).doing(|| format!("lock {}", path.display()))?;
         let writer = Writer {
             layout: self.clone(),
             shared,
@@ -194,7 +194,7 @@ impl Layout {
 #[derive(Debug)]
 pub struct Writer {
     layout: Layout,
-    shared: Flock<File>,
+    shared: File,
 }
 
 impl Writer {
@@ -222,10 +222,12 @@ impl Writer {
     /// what they are a part of is not.
     pub fn take_back(self, digests: &[Digest], parts: &[Digest]) -> Result<()> {
         let layout = &self.layout;
-        match self.shared.relock(FlockArg::LockExclusiveNonblock) {
+        match self.shared.try_lock() {
             Ok(()) => {}
-            Err(Errno::EWOULDBLOCK) => return Ok(()),
-            Err(errno) => return Err(errno).doing(|| format!("lock {}", layout.0.display())),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).doing(|| format!("lock {}", layout.0.display()));
+            }
         }
         let reachable = layout.reachable()?;
         let unwanted = |digest: &&Digest| !reachable.contains(digest.hex());
@@ -397,7 +399,12 @@ mod tests {
         let elsewhere = folder.path().join("elsewhere");
         fs::write(&elsewhere, b"layer").unwrap();
         std::os::unix::fs::symlink(&elsewhere, layout.blob(&digest)).unwrap();
-        assert!(layout.read_blob(&digest, 5).unwrap_err().is(Errno::ELOOP));
+        assert!(
+            layout
+                .read_blob(&digest, 5)
+                .unwrap_err()
+                .is(nix::errno::Errno::ELOOP)
+        );
     }
 
     #[test]

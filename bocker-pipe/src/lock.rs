@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
@@ -38,7 +38,7 @@ pub struct Lock(#[cfg_attr(not(test), expect(dead_code, reason = "held for its d
 /// Waits for an exclusive flock(2) on `path`, which is made (0600, its folder 0700) at need.
 pub fn exclusive(path: &Path) -> Result<Lock> {
     let file = open_at_need(path)?;
-    wait_for(&file).doing(|| format!("lock {}", path.display()))?;
+    wait_for(|| file.lock()).doing(|| format!("lock {}", path.display()))?;
     Ok(Lock(file))
 }
 
@@ -52,21 +52,10 @@ pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
     }
 }
 
-/// A flock(2) of any kind on `path`, made at need.
-pub(crate) fn flock(path: &Path, how: FlockArg) -> Result<Flock<File>> {
-    let mut file = open_at_need(path)?;
+/// Waits for a flock(2), be it interrupted.
+pub(crate) fn wait_for(lock: impl Fn() -> std::io::Result<()>) -> std::io::Result<()> {
     loop {
-        match Flock::lock(file, how) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(errno).doing(|| format!("lock {}", path.display())),
-        }
-    }
-}
-
-fn wait_for(file: &File) -> std::io::Result<()> {
-    loop {
-        match file.lock() {
+        match lock() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             result => return result,
         }
@@ -74,7 +63,7 @@ fn wait_for(file: &File) -> std::io::Result<()> {
 }
 
 /// Opens a file, made at need with its folder.
-fn open_at_need(path: &Path) -> Result<File> {
+pub(crate) fn open_at_need(path: &Path) -> Result<File> {
     let file = match open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Some(folder) = path.parent() {
@@ -113,7 +102,7 @@ pub fn verbs(id: &Id) -> Result<Lock> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
             file => file.doing(what)?,
         };
-        wait_for(&file).doing(what)?;
+        wait_for(|| file.lock()).doing(what)?;
         if is_at(&file, &path).doing(what)? {
             return Ok(Lock(file));
         }
@@ -304,7 +293,7 @@ impl Still {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
                 file => file.doing(what)?,
             };
-            wait_for(&file).doing(what)?;
+            wait_for(|| file.lock()).doing(what)?;
             if is_at(&file, &path).doing(what)? {
                 return Ok(Still { file, path });
             }

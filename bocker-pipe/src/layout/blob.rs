@@ -1,20 +1,18 @@
 //! Blobs: read bounded and believed only when they hash to their name; written to an ingest file that is hashed on the way,
 //! synced and renamed, so that a blob that can be seen is complete whatever was killed when.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use super::digest::{Digest, Hasher};
 use super::types::Descriptor;
 use super::{Layout, Writer};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{Id, Prefix};
+use crate::lock;
 
 /// How often a writer looks whether another one of the same blob is done.
 pub(super) const WAIT: Duration = Duration::from_millis(50);
@@ -189,7 +187,7 @@ pub enum Slot {
 
 /// Takes over an ingest file, made if it is not there and `make` says so, locked as long as its writer lives. `None` when another
 /// writer has it.
-pub(super) fn claim_file(path: &Path, make: bool) -> Result<Option<Flock<File>>> {
+pub(super) fn claim_file(path: &Path, make: bool) -> Result<Option<File>> {
     loop {
         let opened = OpenOptions::new()
             .read(true)
@@ -203,19 +201,18 @@ pub(super) fn claim_file(path: &Path, make: bool) -> Result<Option<Flock<File>>>
             Err(error) if error.kind() == io::ErrorKind::NotFound && !make => return Ok(None),
             result => result.doing(|| format!("make {}", path.display()))?,
         };
-        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, Errno::EINTR)) => continue,
-            Err((_, errno)) => return Err(errno).doing(|| format!("lock {}", path.display())),
-        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {
+                continue;
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).doing(|| format!("lock {}", path.display()));
+            }
+        }
         // Renamed or removed by its former writer between open and lock: that lock is worth nothing.
-        let ours = file
-            .metadata()
-            .doing(|| format!("look at {}", path.display()))?;
-        let same = fs::symlink_metadata(path)
-            .is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev());
-        if same {
+        if lock::is_at(&file, path).doing(|| format!("look at {}", path.display()))? {
             return Ok(Some(file));
         }
     }
@@ -227,7 +224,7 @@ pub(super) fn claim_file(path: &Path, make: bool) -> Result<Option<Flock<File>>>
 pub struct Ingest {
     path: PathBuf,
     blobs: PathBuf,
-    file: Flock<File>,
+    file: File,
     hasher: Hasher,
     size: u64,
     resumable: bool,
@@ -235,7 +232,7 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    fn new(layout: &Layout, path: PathBuf, file: Flock<File>) -> Ingest {
+    fn new(layout: &Layout, path: PathBuf, file: File) -> Ingest {
         Ingest {
             path,
             blobs: layout.blobs(),
@@ -252,7 +249,7 @@ impl Ingest {
         self.resumable = true;
         let mut buffer = vec![0; CHUNK];
         loop {
-            match (&*self.file).read(&mut buffer) {
+            match (&self.file).read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(count) => {
                     self.hasher.update(&buffer[..count]);
@@ -275,7 +272,7 @@ impl Ingest {
         self.size = 0;
         self.file
             .set_len(0)
-            .and_then(|()| (&*self.file).rewind())
+            .and_then(|()| (&self.file).rewind())
             .doing(|| format!("empty {}", self.path.display()))
     }
 
@@ -335,7 +332,7 @@ impl Ingest {
 
 impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = (&*self.file).write(bytes)?;
+        let written = (&self.file).write(bytes)?;
         self.hasher.update(&bytes[..written]);
         self.size += written as u64;
         Ok(written)
