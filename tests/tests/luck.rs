@@ -72,6 +72,59 @@ fn what_cannot_be_executed_is_126_or_127_or_says_what_is_missing() {
 }
 
 #[test]
+fn streams_that_are_closed_or_at_their_end_are_none() {
+    let s = Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let script = "echo out; echo err >&2; cat; exit 4";
+    let none = "<&- >&- 2>&-";
+    for (line, code) in [
+        ("run --rm -i --rootfs $0 sh -c \"$1\" < /dev/null", 4),
+        ("run --rm -i --rootfs $0 sh -c \"$1\" <&-", 4),
+        (&format!("run --rm -i --rootfs $0 sh -c \"$1\" {none}"), 4),
+        (
+            &format!("run -d --name web --rootfs $0 sleep 1000 {none}"),
+            0,
+        ),
+        ("exec -i web sh -c \"$1\" < /dev/null", 4),
+        (&format!("exec -i web sh -c \"$1\" {none}"), 4),
+        (&format!("restart -t 0 web {none}"), 0),
+        (&format!("stop web {none}"), 0),
+        (&format!("logs web {none}"), 0),
+        (&format!("rm web {none}"), 0),
+    ] {
+        let line = format!("exec bocker {line}");
+        let output = s.host.run(&["sh", "-c", &line, &s.rootfs, script]);
+        let output = output.exits(code);
+        if code == 4 && !line.contains(none) {
+            assert_eq!(
+                (&*output.stdout, &*output.stderr),
+                ("out\n", "err\n"),
+                "{line}"
+            );
+        }
+    }
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn what_a_container_has_left_running_ends_with_it_and_holds_nobody_up() {
+    let s = Session::new();
+    s.run(&["--rm"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    // Each has the container's stdout, and none is waited for by its parent.
+    let script = "(setsid sleep 1000 &); (nohup sleep 1000 &); (sh -c 'sleep 1000 & exec sleep 1000' &); echo last; exit 3";
+    let output = s.run(&["--rm"], &["sh", "-c", script]).exits(3);
+    assert_eq!(output.stdout, "last\n");
+    s.host.assert_same(&before);
+    s.run(&["-d", "--name", "web"], &["sh", "-c", script]).ok();
+    assert_eq!(s.bocker(&["wait", "web"]).text(), "3\n");
+    assert_eq!(s.bocker(&["logs", "web"]).ok().stdout, "last\n");
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
 fn a_container_whose_root_is_taken_away_goes_on_and_ends_and_is_not_begun_again_without() {
     let s = Session::new();
     s.run(&["--rm", "--name", "web"], &["true"]).ok();
