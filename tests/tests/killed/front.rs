@@ -108,6 +108,29 @@ fn an_rm_with_a_stage_killed_after_each_of_its_steps() {
 }
 
 #[test]
+fn a_start_with_a_stage_killed_after_each_of_its_steps_is_done_by_the_next() {
+    let machine = Machine::new();
+    machine.run(&["-d"]).run().ok();
+    let bocker = |words: &[&str]| machine.host.call(&[&["bocker"], words].concat());
+    let stop = || bocker(&["stop", "-t", "0", "web"]).run().ok();
+    stop();
+    let steps = machine.steps(&["start", "web"]);
+    stop();
+    assert!(steps.len() >= 20, "{steps:?}");
+    for step in steps {
+        // It has to come as far as this after the kill at the step before.
+        let kill = format!("kill:{step}");
+        let output = bocker(&["start", "web"]).env("BOCKER_FAIL_AT", &kill).run();
+        assert_ne!(output.code, 0, "nothing was killed at {step}: {output}");
+        eprintln!("{kill}: exit {}", output.code);
+        stop();
+    }
+    bocker(&["start", "web"]).run().ok();
+    bocker(&["exec", "web", "true"]).run().ok();
+    machine.recover();
+}
+
+#[test]
 fn a_run_whose_front_end_is_killed_leaves_nothing_that_is_not_collected() {
     let machine = Machine::new();
     for options in [&["--rm"][..], &["-d"]] {
