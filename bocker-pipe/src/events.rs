@@ -188,23 +188,32 @@ fn open(path: &Path) -> std::io::Result<Option<File>> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        if file.metadata()?.len() >= FULL {
-            match file.try_lock() {
-                Ok(()) if lock::is_at(&file, path)? => rotated::rotate(path, 1)?,
-                Ok(()) => {}
-                // Somebody writes, and the next one will see that it is full.
-                Err(_) => {
-                    if let Some(file) = share(file, path)? {
-                        return Ok(Some(file));
-                    }
-                }
-            }
-        } else if let Some(file) = share(file, path)? {
+        let file = match file.metadata()?.len() >= FULL {
+            true => make_way(file, path)?,
+            false => Some(file),
+        };
+        if let Some(file) = file
+            && let Some(file) = share(file, path)?
+        {
             return Ok(Some(file));
         }
         if tries.next().is_none() {
             return Err(Errno::EWOULDBLOCK.into());
         }
+    }
+}
+
+/// Renames the file, which is full. It is given back when somebody writes to it: the next one will see that it is full.
+fn make_way(file: File, path: &Path) -> std::io::Result<Option<File>> {
+    match file.try_lock() {
+        Ok(()) => {
+            // Another may have renamed it already.
+            if lock::is_at(&file, path)? {
+                rotated::rotate(path, 1)?;
+            }
+            Ok(None)
+        }
+        Err(_) => Ok(Some(file)),
     }
 }
 
@@ -296,9 +305,37 @@ mod tests {
         let event = || Event::new(Type::Image, "pull", "busybox:1");
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert!(append(&path, event()).is_err());
+        assert!(!folder.path().join("elsewhere").exists());
         let missing = folder.path().join("root/events");
         append(&missing, event()).unwrap();
         assert!(!missing.exists());
+    }
+
+    #[test]
+    fn who_has_opened_a_file_that_another_renames_neither_writes_to_it_nor_renames_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("events"), folder.path().join("events.1"));
+        std::fs::write(&path, "first").unwrap();
+        let open = || File::open(folder.path().join("events")).unwrap();
+        let (writer, renamer) = (open(), open());
+        rotated::rotate(&path, 1).unwrap();
+        std::fs::write(&path, "second").unwrap();
+        assert!(share(writer, &path).unwrap().is_none());
+        assert!(make_way(renamer, &path).unwrap().is_none());
+        assert_eq!(std::fs::read(&old).unwrap(), b"first");
+        assert!(make_way(open(), &path).unwrap().is_none());
+        assert_eq!(std::fs::read(&old).unwrap(), b"second");
+    }
+
+    #[test]
+    fn a_file_that_is_never_let_go_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events");
+        let held = lock::exclusive(&path).unwrap();
+        let event = || Event::new(Type::Image, "pull", "busybox:1");
+        assert!(append(&path, event()).is_err());
+        drop(held);
+        append(&path, event()).unwrap();
     }
 
     #[test]

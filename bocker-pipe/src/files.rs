@@ -65,3 +65,61 @@ pub fn restore(path: &Path, before: Option<&[u8]>) -> Result<()> {
         None => remove(path),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_for_root_alone_whatever_was_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(
+            folder.path().join("file.new"),
+            "of a writer that was killed",
+        )
+        .unwrap();
+        replace(&path, b"1").unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some(&b"1"[..]));
+        fs::remove_file(&path).unwrap();
+        replace(&path, b"2").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_that_cannot_be_replaced_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_beside_it_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (folder.path().join("file"), folder.path().join("elsewhere"));
+        symlink(&elsewhere, folder.path().join("file.new")).unwrap();
+        assert!(replace(&path, b"x").is_err());
+        assert!(!elsewhere.exists());
+    }
+
+    #[test]
+    fn what_was_read_is_put_back_and_what_was_not_there_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let before = read(&path).unwrap();
+        assert_eq!(before, None);
+        replace(&path, b"x").unwrap();
+        let then = read(&path).unwrap();
+        restore(&path, before.as_deref()).unwrap();
+        assert!(!path.exists());
+        remove(&path).unwrap();
+        restore(&path, then.as_deref()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+}

@@ -143,6 +143,8 @@ mod tests {
             r#"{"a":{"b":[1,{"c":2}]},"h":{"i":1e+400}}"#
         );
         assert_eq!(read(&["/a/e~1f", "/none/at/all"]), r#"{"a":{"e/f":1.50}}"#);
+        let tilde = Parts::of(["/~01"]).read(br#"{"~1": 1, "/": 2}"#).unwrap();
+        assert_eq!(tilde, json!({"~1": 1}));
         assert_eq!(read(&[""]), TEXT);
         assert_eq!(read(&[]), "{}");
         assert_eq!(read(&["/a", "/a/b"]), read(&["/a"]));
@@ -167,6 +169,7 @@ mod tests {
             let parts = Parts::of([pointer.as_str()]);
             let read = parts.read(whole.to_string().as_bytes()).unwrap();
             prop_assert_eq!(read.pointer(&pointer), whole.pointer(&pointer));
+            prop_assert_eq!(parts.of_value(&whole), read);
         }
     }
 }

@@ -337,6 +337,75 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_has_got_before_it_was_renamed_is_read_before_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, "a\n");
+        let mut reader = Reader::open(&path).unwrap();
+        assert_eq!(lines(&mut reader), ["a\n"]);
+        append(&path, "late\n");
+        rotate(&path, 1).unwrap();
+        append(&path, "b\n");
+        // As if it had found the end just before.
+        assert!(matches!(reader.next_file().unwrap(), Next::More));
+        assert_eq!(lines(&mut reader), ["late\n", "b\n"]);
+    }
+
+    #[test]
+    fn a_file_that_is_met_again_under_its_next_name_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, "a\n");
+        fs::hard_link(&path, old(&path, 1)).unwrap();
+        assert_eq!(lines(&mut Reader::open(&path).unwrap()), ["a\n"]);
+    }
+
+    #[test]
+    fn what_was_passed_over_is_not_read_when_the_file_after_it_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for at_end in [true, false] {
+            append(&path, "passed over\n");
+            rotate(&path, 1).unwrap();
+            append(&path, "b\n");
+            let mut reader = Reader::open(&path).unwrap();
+            if at_end {
+                reader.begin_at_end().unwrap();
+            } else {
+                reader.begin_at(Place { file: 1, at: 2 });
+            }
+            assert!(lines(&mut reader).is_empty());
+            rotate(&path, 0).unwrap();
+            append(&path, "c\n");
+            assert_eq!(lines(&mut reader), ["c\n"]);
+            remove(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_emptied_while_somebody_goes_back_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        append(&path, &"a line\n".repeat(2 * BLOCK as usize));
+        let mut shown = 0;
+        let reader = Reader::open(&path).unwrap();
+        let back = reader.back(|_, _| {
+            shown += 1;
+            fs::write(&path, "").unwrap();
+            true
+        });
+        assert!(back.is_ok() && shown <= BLOCK as usize, "{shown}");
+    }
+
+    #[test]
+    fn a_link_in_a_files_place_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(Reader::open(&path).is_err());
+    }
+
+    #[test]
     fn a_line_without_end_comes_in_pieces() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");

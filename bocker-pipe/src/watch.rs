@@ -69,3 +69,34 @@ impl Watch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_is_woken_once_by_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let watch = Watch::new().unwrap();
+        assert!(watch.add(folder.path()).unwrap());
+        assert!(!watch.add(&folder.path().join("missing")).unwrap());
+        let (_reader, output) = std::io::pipe().unwrap();
+        fs::write(folder.path().join("file"), "x").unwrap();
+        watch.wait(output.as_fd(), None).unwrap();
+        let (begun, patience) = (Instant::now(), Duration::from_millis(20));
+        watch.wait(output.as_fd(), Some(patience)).unwrap();
+        assert!(begun.elapsed() >= patience, "nothing has changed since");
+    }
+
+    #[test]
+    fn output_that_nobody_reads_any_more_is_noticed() {
+        let watch = Watch::new().unwrap();
+        let (reader, output) = std::io::pipe().unwrap();
+        drop(reader);
+        let error = watch.wait(output.as_fd(), None).unwrap_err();
+        assert!(error.is(Errno::EPIPE), "{error}");
+    }
+}
