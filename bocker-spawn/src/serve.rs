@@ -396,3 +396,225 @@ impl Drop for Server {
         let _ = forget_socket(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::set_socket_send_buffer_size;
+
+    use super::*;
+    use crate::socket::Connection;
+
+    const STREAMS: Hello = Hello {
+        stdin: true,
+        stdout: true,
+        stderr: false,
+    };
+
+    /// One that nobody can find.
+    fn server() -> Server {
+        Server {
+            id: Id::placeholder(),
+            listener: socket::new(SocketFlags::NONBLOCK).unwrap(),
+            deaf_until: None,
+            clients: Vec::new(),
+            serial: 0,
+            turn: 0,
+        }
+    }
+
+    /// The other end of a new client's socket, who has said this.
+    fn joins(server: &mut Server, hello: Option<Hello>) -> Connection {
+        let (connection, socket) = Connection::pair().unwrap();
+        let mut client = server.client(socket);
+        client.hello = hello;
+        server.clients.push(client);
+        connection
+    }
+
+    /// It says something, and the server hears it.
+    fn says(server: &mut Server, index: usize, client: &Connection, request: &Request) -> Said {
+        assert!(client.say(request).unwrap());
+        server.hear(index, Some(Welcome::default()))
+    }
+
+    #[track_caller]
+    fn is_let_go(client: &Connection, why: &str) {
+        let mut buffer = [0; PACKET];
+        let answer = client.hear(&mut buffer).unwrap();
+        assert_eq!(answer, Some(Answer::LetGo(why)));
+    }
+
+    fn long_ago() -> Instant {
+        Instant::now() - PATIENCE
+    }
+
+    /// Gives a client as much as its socket takes, which is not all.
+    fn fill(server: &mut Server) {
+        set_socket_send_buffer_size(&server.clients[0].socket, 2 * PIECE).unwrap();
+        server.offer(Stream::Stdout, &[0; 8 * PIECE]);
+        assert!(server.holds_up(Stream::Stdout));
+    }
+
+    #[test]
+    fn whoever_owes_something_for_too_long_is_let_go_but_for_the_one_who_began() {
+        let mut server = server();
+        let (_own, socket) = Connection::pair().unwrap();
+        server.add_first(socket, STREAMS);
+        let late = joins(&mut server, Some(STREAMS));
+        let mute = joins(&mut server, None);
+        let silent = joins(&mut server, Some(Hello::default()));
+        for client in &mut server.clients {
+            client.since = long_ago();
+            client.pending[0] = usize::from(client.is_attached());
+        }
+        server.tidy();
+        is_let_go(&late, TOOK_NOTHING);
+        is_let_go(&mute, SAID_NOTHING);
+        let left: Vec<u32> = server.clients.iter().map(|client| client.serial).collect();
+        assert_eq!(left, [1, 4]);
+        drop(silent);
+    }
+
+    #[test]
+    fn who_takes_a_piece_has_all_the_time_again_for_the_next() {
+        let mut server = server();
+        let client = joins(&mut server, Some(STREAMS));
+        fill(&mut server);
+        let left = server.clients[0].pending[0];
+        server.clients[0].since = long_ago();
+        let mut buffer = [0; PACKET];
+        client.hear(&mut buffer).unwrap();
+        server.give(0, Stream::Stdout, &[0; 8 * PIECE]);
+        assert!(server.clients[0].pending[0] < left && server.holds_up(Stream::Stdout));
+        server.tidy();
+        assert_eq!(server.clients.len(), 1);
+    }
+
+    #[test]
+    fn the_time_for_something_new_begins_when_it_is_offered() {
+        let mut server = server();
+        let _client = joins(&mut server, Some(STREAMS));
+        fill(&mut server);
+        server.clients[0].pending = [0, 0];
+        server.clients[0].since = long_ago();
+        server.offer(Stream::Stdout, b"x");
+        server.tidy();
+        assert!(server.holds_up(Stream::Stdout));
+    }
+
+    #[test]
+    fn what_one_said_before_it_went_is_heard() {
+        let mut server = server();
+        let client = joins(&mut server, Some(STREAMS));
+        assert!(client.say(&Request::Signal(1)).unwrap());
+        drop(client);
+        server.offer(Stream::Stdout, b"x");
+        assert!(!server.holds_up(Stream::Stdout));
+        assert!(matches!(server.hear(0, None), Said::Signal(1)));
+    }
+
+    #[test]
+    fn what_is_out_of_turn_is_no_message() {
+        let mut server = server();
+        let without = Hello {
+            stdin: false,
+            ..STREAMS
+        };
+        let size = Request::Size(Size {
+            rows: 1,
+            columns: 1,
+        });
+        for (hello, first, then) in [
+            // Before the first was taken, where there is no stdin to have, and before it has said what it wants.
+            (
+                Some(STREAMS),
+                Some(Request::Input(b"x")),
+                Request::Input(b"y"),
+            ),
+            (
+                Some(STREAMS),
+                Some(Request::EndOfInput),
+                Request::Input(b"y"),
+            ),
+            (Some(without), None, Request::Input(b"x")),
+            (Some(without), None, Request::EndOfInput),
+            (Some(STREAMS), None, Request::Hello(STREAMS)),
+            (None, None, size),
+            (None, None, Request::Signal(1)),
+        ] {
+            let index = server.clients.len();
+            let client = joins(&mut server, hello);
+            if let Some(first) = first {
+                says(&mut server, index, &client, &first);
+            }
+            assert!(matches!(
+                says(&mut server, index, &client, &then),
+                Said::Nothing
+            ));
+            is_let_go(&client, NO_MESSAGE);
+        }
+        assert_eq!(server.next_input(), None);
+    }
+
+    #[test]
+    fn while_no_process_runs_one_can_wait_and_not_be_attached() {
+        let mut server = server();
+        for (hello, is_welcome) in [(Hello::default(), true), (STREAMS, false)] {
+            let index = server.clients.len();
+            let client = joins(&mut server, None);
+            assert!(client.say(&Request::Hello(hello)).unwrap());
+            server.hear(index, None);
+            let mut buffer = [0; PACKET];
+            match client.hear(&mut buffer).unwrap() {
+                Some(Answer::Welcome(_)) => assert!(is_welcome),
+                other => assert_eq!(
+                    (other, is_welcome),
+                    (Some(Answer::LetGo(NOT_RUNNING)), false)
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn input_is_taken_from_all_in_turn() {
+        let mut server = server();
+        let clients = [(); 3].map(|()| joins(&mut server, Some(STREAMS)));
+        let type_in = |server: &mut Server, index: usize| {
+            says(server, index, &clients[index], &Request::Input(b"x"));
+        };
+        (0..3).for_each(|index| type_in(&mut server, index));
+        let mut order = Vec::new();
+        for _ in 0..2 {
+            while let Some((serial, _)) = server.next_input() {
+                order.push(serial);
+                if order.len() < 4 {
+                    type_in(&mut server, serial as usize - 1);
+                }
+            }
+        }
+        assert_eq!(order, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_input_of_who_began_is_over_when_its_last_was_taken() {
+        let mut server = server();
+        let (own, socket) = Connection::pair().unwrap();
+        server.add_first(socket, STREAMS);
+        says(&mut server, 0, &own, &Request::Input(b"x"));
+        says(&mut server, 0, &own, &Request::EndOfInput);
+        assert!(!server.first_is_over());
+        server.next_input();
+        assert!(server.first_is_over());
+    }
+
+    #[test]
+    fn after_a_while_without_descriptors_new_ones_are_heard_again() {
+        let mut server = server();
+        server.deaf_until = Some(Instant::now() + DEAF);
+        server.tidy();
+        assert!(server.listener().is_none());
+        server.deaf_until = Some(Instant::now());
+        server.tidy();
+        assert!(server.listener().is_some() && server.deadline().is_none());
+    }
+}

@@ -318,6 +318,15 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_a_line_is_not_looked_for_without_end() {
+        let between = vec!["err F x"; LOOK_BACK as usize + 1];
+        for (between, shown) in [(&between[..], &["b"][..]), (&between[2..], &["a", "b"])] {
+            let log = [&["out P a"], between, &["out F b"]].concat();
+            assert_eq!(tail_of(1, &log), shown);
+        }
+    }
+
+    #[test]
     fn a_number_of_lines_is_dockers() {
         assert_eq!(tail("10").unwrap(), Some(10));
         assert_eq!(tail("0").unwrap(), Some(0));

@@ -443,6 +443,31 @@ mod tests {
         assert_eq!(log.lost().unwrap().records, 3);
     }
 
+    #[test]
+    fn the_end_tells_what_was_lost_and_the_last_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(&folder, &[]);
+        log.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        log.write(Stream::Stdout, b"lost\n");
+        log.outage.as_mut().unwrap().lost.error = "another".into();
+        log.write(Stream::Stdout, b"lost too\n");
+        log.file = None;
+        assert_eq!(log.lost().unwrap().error, "another");
+        let [_, err] = read(&folder);
+        let err = String::from_utf8(err).unwrap();
+        assert!(err.contains("2 records, 14 bytes, are missing"), "{err}");
+    }
+
+    #[test]
+    fn the_shortest_lines_take_no_more_memory_than_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = open(&folder, &[]);
+        let lines = [b'\n'; 64 << 10];
+        log.write(Stream::Stdout, &lines);
+        assert_eq!(read(&folder)[0], lines);
+        assert!(log.records.capacity() <= 2 * (PIECE + HEAD));
+    }
+
     proptest! {
         #[test]
         fn what_was_written_is_read_back_to_the_byte(chunks in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..64)), 0..16), limits in any::<bool>()) {
