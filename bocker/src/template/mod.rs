@@ -69,6 +69,7 @@ mod tests {
             "Ports": {"80/tcp": [{"HostPort": "8080"}]},
             "x-y": "hyphen",
             "evil": "\u{1b}[2J\nx\u{9b}",
+            "deep": {"\u{1b}[2J": "x"},
         })
     }
 
@@ -141,6 +142,15 @@ mod tests {
                 "80/tcp->8080",
             ),
             ("{{range .Env}}{{$.Names}}{{end}}", "webweb"),
+            ("{{$x := 1}}{{range $_, $x := .Env}}{{end}}{{$x}}", "1"),
+            (
+                "{{$x := 1}}{{range .n}}{{else}}{{$x := 2}}{{end}}{{$x}}",
+                "1",
+            ),
+            (
+                "{{$x := 1}}{{range .Env}}{{$x = print $x 5}}{{$x := 2}}{{end}}{{$x}}",
+                "1 55",
+            ),
             ("{{$s := \"\"}}{{range .Env}}{{$s = .}}{{end}}{{$s}}", "B=2"),
         ] {
             assert_eq!(filled(template, &sample()), expected, "{template}");
@@ -172,6 +182,10 @@ mod tests {
                 "abc123 a1 2b",
             ),
             (
+                r#"{{printf "%04d|%4d" -3 -3}} {{eq .count 3.0}} {{gt 9007199254740993 9007199254740992}}"#,
+                "-003|  -3 true true",
+            ),
+            (
                 r#"{{`raw\n` | printf "%s"}} {{1.5}} {{-1}}"#,
                 "raw\\n 1.5 -1",
             ),
@@ -191,6 +205,8 @@ mod tests {
             "{{range $k, $v := .}}{{$v}}{{end}}",
             "{{printf \"%q%v\" .evil .}}",
             "{{truncate .evil 10}}",
+            "{{.deep}}",
+            "{{range $k, $v := .deep}}{{$k}}{{end}}",
         ] {
             let shown = filled(template, &value);
             assert!(
@@ -242,6 +258,8 @@ mod tests {
             "{{range .count}}{{end}}",
             "{{printf \"%d\" .Names}}",
             "{{printf \"%s\"}}",
+            "{{printf \"%s\" 1 2}}",
+            "{{printf \"%1001s\" .Names}}",
             "{{printf \"%999999999s\" .Names}}",
             "{{printf \"%z\" .Names}}",
             "{{lt .Names 1}}",
