@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use bocker_tests::{Host, Session, Terminal};
 use nix::sys::signal::{Signal, kill};
@@ -95,16 +97,17 @@ fn a_shell_is_worked_at_left_and_come_back_to() {
     terminal.resize(33, 99);
     terminal.types("stty size\n");
     terminal.shows("33 99");
-    terminal.types("\u{10}\u{11}");
+    // What is typed in one piece with the keys, and before them, is typed.
+    terminal.types("b=too\n\u{10}\u{11}");
     let (code, screen) = terminal.wait();
     assert_eq!(code, 0, "{screen}");
     assert!(screen.contains("detached: box goes on"), "{screen}");
     assert_eq!(state(&s, "box"), "running");
 
     let again = at_terminal(&s, &["attach", "box"]);
-    again.types("stty size; echo $a\n");
+    again.types("stty size; echo $a$b\n");
     again.shows("24 80");
-    again.shows("kept");
+    again.shows("kepttoo");
     // Begun and not ended, it is typed.
     again.types("echo \u{10}x; exit 7\n");
     let (code, screen) = again.wait();
@@ -177,6 +180,41 @@ fn a_terminal_begun_with_nobody_at_it_can_be_attached_to_and_shared() {
     assert_eq!(one.wait().0, 0);
     two.types("exit 3\n");
     assert_eq!(two.wait().0, 3);
+}
+
+#[test]
+fn a_screen_is_drawn_anew_for_whoever_comes() {
+    let s = Session::new();
+    let script = "trap 'echo drawn' WINCH; echo ready; while :; do sleep 0.02; done";
+    detached(&s, &["-t", "--name", "box"], &["sh", "-c", script]);
+    s.host.wait_for("the trap", || {
+        let log = s.bocker(&["logs", "box"]);
+        log.stdout.contains("ready").then_some(())
+    });
+    // The second terminal has the size of the first.
+    for _ in 0..2 {
+        let terminal = at_terminal(&s, &["attach", "box"]);
+        terminal.shows("drawn");
+        terminal.types("\u{10}\u{11}");
+        assert_eq!(terminal.wait().0, 0);
+    }
+    s.bocker(&["rm", "-f", "box"]).ok();
+}
+
+#[test]
+fn ctrl_c_ends_a_command_that_does_not_handle_it() {
+    let s = Session::new();
+    let words = [
+        &["run", "-it", "--rm", "--name", "box"],
+        &*s.base(),
+        &["sleep", "1000"],
+    ];
+    let terminal = at_terminal(&s, &words.concat());
+    s.host
+        .wait_for("it runs", || (state(&s, "box") == "running").then_some(()));
+    terminal.types("\u{3}");
+    let (code, screen) = terminal.wait();
+    assert_eq!(code, 130, "{screen}");
 }
 
 /// The processes of a terminal's session with these words in their command lines. A supervisor has a session of its own.
@@ -311,6 +349,28 @@ fn a_stdin_that_was_left_open_is_written_to_by_one_after_the_other() {
         .call(&["bocker", "start", "-i", "box"])
         .stdin("third\n");
     assert_eq!(again.run().text(), "third\n");
+}
+
+#[test]
+fn a_large_input_arrives_whole() {
+    let s = Session::new();
+    let count = "head -c 300000 | wc -c";
+    detached(&s, &["-i", "--name", "box"], &["sh", "-c", count]);
+    let client = s.host.call(&["bocker", "attach", "box"]);
+    let client = client.stdin(vec![b'x'; 300_000]).run();
+    assert_eq!(client.text(), "300000\n");
+}
+
+#[test]
+fn where_there_is_no_stdin_the_callers_is_left_alone() {
+    let s = Session::new();
+    let script = "until test -e /go; do sleep 0.01; done; echo out";
+    let id = detached(&s, &["--name", "box"], &["sh", "-c", script]);
+    let client = s.host.call(&["sh", "-c", "bocker attach box; cat"]);
+    let client = client.stdin("mine\n").spawn();
+    wait_for_clients(&s, &id, 1);
+    s.bocker(&["exec", "box", "touch", "/go"]).ok();
+    assert_eq!(client.wait().text(), "out\nmine\n");
 }
 
 #[test]
@@ -451,6 +511,68 @@ fn clients_that_do_not_keep_to_the_messages_are_let_go_and_do_no_harm() {
 }
 
 #[test]
+fn whoever_is_not_root_is_not_heard() {
+    let s = Session::new();
+    let id = detached(&s, &["--name", "box"], &["sleep", "1000"]);
+    let folder = Path::new("/run/bocker").join(&id);
+    let socket = folder.join("socket");
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    let mode = fs::metadata(&socket)
+        .expect("a socket")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    set(Path::new("/run/bocker"), 0o755);
+    set(&folder, 0o755);
+    set(&socket, 0o666);
+    let said = std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            // SAFETY: it changes the user of this thread alone, which ends soon.
+            let changed = unsafe { libc::syscall(libc::SYS_setresuid, -1, 65534, -1) };
+            assert_eq!(changed, 0);
+            packets(&rude(&id, &[b"?"]))
+        });
+        other.join().expect("the other user")
+    });
+    assert_eq!(said, Vec::<Vec<u8>>::new());
+    assert_eq!(packets(&rude(&id, &[b"?"])).len(), 1, "root is");
+    set(Path::new("/run/bocker"), 0o700);
+    s.bocker(&["rm", "-f", "box"]).ok();
+}
+
+#[test]
+fn a_supervisor_without_descriptors_sleeps_and_hears_again_when_it_has_some() {
+    let s = Session::new();
+    let id = detached(&s, &["--name", "box"], &["sleep", "1000"]);
+    let supervisor = supervisor(&s.host, "box");
+    let has = |number: u64| fs::symlink_metadata(format!("/proc/{supervisor}/fd/{number}")).is_ok();
+    let free = (0..).find(|number| !has(*number)).expect("a number");
+    let limit = |most: u64| {
+        let (pid, most) = (
+            format!("--pid={supervisor}"),
+            format!("--nofile={most}:4096"),
+        );
+        s.host.run(&["prlimit", &pid, &most]).ok();
+    };
+    limit(free);
+    let wakeups = || proc_number(supervisor, "status", "voluntary_ctxt_switches:");
+    let before = wakeups();
+    let waiting = s.host.spawn(&["bocker", "wait", "box"]);
+    s.host
+        .wait_for("it has noticed", || (wakeups() > before).then_some(()));
+    s.host.wait_for("it sleeps", || {
+        let status = fs::read_to_string(format!("/proc/{supervisor}/status")).expect("status");
+        status.contains("State:\tS").then_some(())
+    });
+    limit(1024);
+    wait_for_clients(&s, &id, 1);
+    s.bocker(&["kill", "box"]).ok();
+    assert_eq!(waiting.wait().text(), "137\n");
+}
+
+#[test]
 fn one_who_came_later_and_takes_nothing_is_let_go_and_told_why() {
     let s = Session::new();
     let flood = "until test -e /go; do sleep 0.01; done; yes | head -c 3000000; echo; echo whole";
@@ -530,6 +652,8 @@ fn a_supervisor_with_nothing_to_do_sleeps_and_is_small() {
         (rss < most && status.contains("State:\tS")).then_some(())
     });
     assert_eq!(proc_number(supervisor, "status", "Threads:"), 1);
+    let folder = fs::read_link(format!("/proc/{supervisor}/cwd")).expect("cwd");
+    assert_eq!(folder, Path::new("/"), "the caller's may be removed");
     let wakeups = || proc_number(supervisor, "status", "voluntary_ctxt_switches:");
     let before = wakeups();
     // It takes as long as it takes; what it must not do is wake the supervisor.

@@ -293,6 +293,34 @@ fn a_pidfile_holds_the_number_of_process_1_for_as_long_as_it_runs() {
 }
 
 #[test]
+fn what_was_asked_for_once_is_asked_for_by_every_start() {
+    let s = Session::with_base();
+    let create = "cd $FOLDER && bocker create --name box -i --init --stop-signal USR1 \
+                  --stop-timeout 7 --timeout 700 --restart unless-stopped --log-opt max-size=1m \
+                  --log-opt max-file=2 --health-cmd true --pidfile pid base:1 sleep 1000";
+    let call = s.host.call(&["sh", "-c", create]);
+    call.env("FOLDER", s.host.scratch()).run().ok();
+    let asked = || shown(&s, "box", "{{json .bocker.spawn.request}}");
+    let before = asked();
+    for word in [
+        "interactive",
+        "init",
+        "USR1",
+        "stop_timeout",
+        "700",
+        "unless-stopped",
+        "max-file",
+        "health",
+    ] {
+        assert!(before.contains(word), "{word} in {before}");
+    }
+    s.bocker(&["start", "box"]).ok();
+    assert_eq!(asked(), before);
+    assert!(s.host.scratch().join("pid").exists());
+    s.bocker(&["rm", "-f", "box"]).ok();
+}
+
+#[test]
 fn labels_come_from_files_and_options() {
     let s = Session::with_base();
     let file = s.host.scratch().join("labels");

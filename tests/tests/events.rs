@@ -60,6 +60,26 @@ fn one_that_is_renamed_and_killed_is_told_once_and_under_its_name() {
 }
 
 #[test]
+fn a_stop_is_told_once_and_only_of_one_that_ran() {
+    let session = Session::new();
+    session.sleeping("web");
+    for _ in 0..2 {
+        session.bocker(&["stop", "web"]).ok();
+    }
+    let told = told(&session).into_iter();
+    let told: Vec<String> = told.filter(|line| line.starts_with("container")).collect();
+    assert_eq!(
+        told[2..],
+        [
+            "container kill web",
+            "container die web",
+            "container stop web"
+        ]
+    );
+    session.bocker(&["rm", "web"]).ok();
+}
+
+#[test]
 fn what_comes_to_nothing_is_told_to_its_end() {
     let session = Session::new();
     session

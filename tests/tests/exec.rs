@@ -229,3 +229,59 @@ fn a_terminal_that_the_command_closes_and_opens_again_is_still_its_own() {
     assert_eq!(status, "0\n");
     session.bocker(&["rm", "-f", "web"]).ok();
 }
+
+#[test]
+fn a_command_whose_parent_is_killed_goes_with_all_that_it_started() {
+    let session = Session::new();
+    session.sleeping("web");
+    let seconds = format!("2{}", std::process::id());
+    let script = format!("sleep {seconds} & sleep {seconds}9");
+    let client = session
+        .host
+        .spawn(&["bocker", "exec", "web", "sh", "-c", &script]);
+    let background = format!("sleep {seconds}");
+    session.host.wait_for("both run", || {
+        let runs = |command: &str| !parents_of(command).is_empty();
+        (runs(&background) && runs(&format!("{background}9"))).then_some(())
+    });
+    // The shell has become the last of the two.
+    let agents = parents_of(&format!("{background}9"));
+    assert_eq!(agents.len(), 1);
+    kill(agents[0], Signal::SIGKILL).expect("kill the agent");
+    let output = client.wait().exits(125);
+    output.says("the command's parent has ended before the command");
+    session.host.wait_for("nothing is left", || {
+        parents_of(&background).is_empty().then_some(())
+    });
+    session.bocker(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn what_it_leaves_behind_and_never_stops_writing_holds_nobody_up() {
+    let session = Session::new();
+    session.sleeping("web");
+    let output = session.bocker(&["exec", "web", "sh", "-c", "yes & exit 3"]);
+    assert_eq!(output.code, 3, "{}", output.stderr);
+    session.bocker(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
+fn what_is_in_the_place_of_the_terminal_multiplexer_is_not_taken_for_it() {
+    let session = Session::new();
+    // CVE-2025-52565. The first is no such device, the second one that is in no devpts.
+    for plant in [
+        "mount --bind /dev/null /dev/pts/ptmx",
+        "mount -t tmpfs tmpfs /dev/pts && mkdir /dev/pts/pts && mount -t devpts devpts /dev/pts/pts && \
+         mknod /dev/pts/ptmx c 5 2",
+    ] {
+        session.sleeping("web");
+        session
+            .bocker(&["exec", "--privileged", "web", "sh", "-c", plant])
+            .ok();
+        session
+            .bocker(&["exec", "-t", "web", "true"])
+            .exits(125)
+            .says("is not the terminal multiplexer");
+        session.bocker(&["rm", "-f", "web"]).ok();
+    }
+}

@@ -89,6 +89,65 @@ fn a_check_that_hangs_has_failed_when_its_time_is_over_and_nothing_is_left_of_it
     s.bocker(&["rm", "-f", "web"]).ok();
 }
 
+/// When the last checks of a container began.
+fn starts(s: &Session, name: &str) -> Vec<String> {
+    let lines = s.host.run(&["bocker-spawn", "list"]).ok().json_lines();
+    let line = lines.into_iter().find(|line| line["name"] == name);
+    let log = line.expect("it is listed")["health"]["log"].clone();
+    let of = |check: &Value| check["start"].as_str().map(str::to_owned);
+    let log = log
+        .as_array()
+        .map(|log| log.iter().filter_map(of).collect());
+    log.unwrap_or_default()
+}
+
+#[test]
+fn one_that_stands_still_is_not_checked() {
+    let s = Session::new();
+    checked(&s, "true", &[]);
+    let often = ["--health-cmd", "true", "--health-interval", "50ms"];
+    s.run(
+        &[&["-d", "--name", "clock"], &often[..]].concat(),
+        &["sleep", "1000"],
+    )
+    .ok();
+    wait_for(&s, "web", 1);
+    s.bocker(&["pause", "web"]).ok();
+    // Five are kept: when the last of now has gone, there have been five in which there was time for one of the other.
+    let last = wait_for(&s, "clock", 1).pop();
+    s.host.wait_for("the clock goes round", || {
+        let now = starts(&s, "clock");
+        (now.len() == 5 && now.first() > last.as_ref()).then_some(())
+    });
+    s.bocker(&["unpause", "web"]).ok();
+    let lines = s.host.run(&["bocker-spawn", "list"]).ok().json_lines();
+    for line in lines {
+        let checks = line["health"]["log"].as_array().expect("checks");
+        assert!(checks.iter().all(|check| check["exitCode"] == 0), "{line}");
+    }
+    s.bocker(&["rm", "-f", "web", "clock"]).ok();
+}
+
+/// Waits for so many checks.
+#[track_caller]
+fn wait_for(s: &Session, name: &str, count: usize) -> Vec<String> {
+    s.host.wait_for("checks", || {
+        let starts = starts(s, name);
+        (starts.len() >= count).then_some(starts)
+    })
+}
+
+#[test]
+fn failures_of_one_that_is_starting_do_not_count() {
+    let s = Session::new();
+    checked(&s, "false", &["--health-start-period", "1h"]);
+    wait_for(&s, "web", 3);
+    let found = health(&s);
+    assert_eq!(found["status"], "starting");
+    assert_eq!(found["failingStreak"], 0);
+    s.bocker(&["rm", "-f", "web"]).ok();
+}
+
 #[test]
 fn a_container_can_end_while_it_is_checked() {
     let s = Session::new();

@@ -13,7 +13,10 @@ fn has_zombie(s: &Session, name: &str) -> bool {
 fn orphans_are_reaped_and_without_an_init_they_are_not() {
     let s = Session::new();
     // What takes the place of the shell waits for nobody; only then the orphan ends, whose parent has ended long since.
-    let script = "(sh -c \"until grep -q sleep /proc/$$/comm; do :; done; echo > /orphan\" &); exec sleep 1000";
+    // Of several that end at once one signal may tell.
+    let script = "for i in 1 2 3 4 5 6 7 8; do \
+                  (sh -c \"until grep -q sleep /proc/$$/comm; do :; done; echo > /orphan\" &); \
+                  done; exec sleep 1000";
     for (name, options) in [("with", &["--init"][..]), ("without", &[])] {
         let options = [&["-d", "--name", name], options].concat();
         s.run(&options, &["sh", "-c", script]).ok();

@@ -272,6 +272,21 @@ fn an_orphan_of_run_rm_is_removed_whole() {
 }
 
 #[test]
+fn an_orphan_that_was_to_be_begun_again_is_ended_and_its_pidfile_goes() {
+    let (session, before) = prepared();
+    let file = session.host.scratch().join("pid");
+    let path = file.display().to_string();
+    orphan(&session, &["--restart", "always", "--pidfile", &path]);
+    assert!(file.exists());
+    let next = session.bocker(&["ps", "--format", "{{.Status}}"]).ok();
+    assert!(next.stdout.starts_with("Exited (137)"), "{next}");
+    assert_eq!(said(&next), 1, "{next}");
+    assert!(!file.exists());
+    session.bocker(&["rm", "web"]).ok();
+    session.host.assert_same(&before);
+}
+
+#[test]
 fn an_orphan_does_not_run_again_before_it_is_ended_and_its_port_and_name_are_free_then() {
     let (session, before) = prepared();
     let id = orphan(&session, &["--rm"]);

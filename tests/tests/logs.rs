@@ -150,6 +150,8 @@ fn who_follows_one_that_is_killed_or_removed_ends_too() {
             log.stdout.contains("here").then_some(())
         });
         assert!(!follower.has_ended());
+        let until = logs(&session, &["-f", "--until", "0s"]).ok();
+        assert_eq!(until.stdout, "here\n", "it follows until then");
         session.bocker(end).ok();
         assert_eq!(follower.wait().ok().stdout, "here\n");
     }
@@ -248,6 +250,8 @@ fn a_full_disk_holds_nobody_up_and_is_told_when_there_is_room_again() {
         .expect("the loss is shown");
     assert!(lost.contains("ENOSPC"), "{lost}");
     let log = small.join("containers").join(&id).join("log");
+    let full = fs::read(&log).expect("the log");
+    assert!(full.ends_with(b"\n"), "no record is there by half");
     fs::File::options()
         .write(true)
         .open(&log)

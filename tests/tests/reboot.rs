@@ -247,8 +247,9 @@ fn one_that_was_to_run_again_when_the_machine_stopped_has_exited_without_a_word(
         session.run(&options, &["sh", "-c", "exit 5"]).ok();
         let id = id(&session, "web");
         let is_between = || {
-            let state = session.host.run(&["bocker-spawn", "state", &id]);
-            state.ok().json()["status"] == "restarting"
+            // The end is recorded a moment after it is known.
+            let listed = session.host.run(&["bocker-spawn", "list"]).ok().json();
+            listed["state"] == "restarting" && listed["exit"]["code"] == 5
         };
         // In the pause its supervisor is stopped, so that it stays there.
         session.host.wait_for("the pause", || {

@@ -176,8 +176,11 @@ fn a_new_run_has_the_same_root_network_and_cgroup() {
 #[test]
 fn in_the_pause_it_is_restarting_and_a_stop_ends_it_at_once() {
     let (s, before) = prepared();
-    runs(&s, "always", &[], "exit 5");
+    let check = ["--health-cmd", "true", "--health-interval", "50ms"];
+    runs(&s, "always", &check, "exit 5");
     meet_in_the_pause(&s);
+    let listed = s.host.run(&["bocker-spawn", "list"]).ok().json();
+    assert!(listed["health"].is_null(), "it does not run: {listed}");
     for verb in [&["exec", "web", "true"][..], &["attach", "web"]] {
         s.bocker(verb).exits(125).says("is between two runs");
     }
@@ -283,14 +286,104 @@ fn one_whose_supervisor_is_killed_while_it_runs_ends_with_it_whatever_the_policy
 }
 
 #[test]
+fn its_own_stop_signal_is_a_stop_too() {
+    let (s, before) = prepared();
+    let trap = "trap 'exit 6' USR1; echo > /shared/ready; while :; do sleep 0.02; done";
+    runs(&s, "always", &["--stop-signal", "USR1"], trap);
+    s.host.wait_for("the trap", || {
+        shared(&s).join("ready").exists().then_some(())
+    });
+    s.bocker(&["kill", "-s", "USR1", "web"]).ok();
+    wait_for_status(&s, "Exited (6)");
+    assert_eq!((count(&s), &spawn_member(&s)["stopped"]), (1, &true.into()));
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn a_supervisor_that_is_asked_to_end_begins_no_other_run_and_nobody_has_stopped_it() {
+    let (s, before) = prepared();
+    for script in ["exec sleep 1000", "exit 5"] {
+        runs(&s, "unless-stopped", &[], script);
+        match script {
+            "exit 5" => meet_in_the_pause(&s),
+            _ => wait_for_runs(&s, 1),
+        }
+        let (id, ran) = (id(&s), count(&s));
+        kill(supervisor(&s, &id), Signal::SIGTERM).expect("kill");
+        wait_for_status(&s, "Exited");
+        assert_eq!((count(&s), spawn_member(&s).get("stopped")), (ran, None));
+        s.bocker(&["rm", "web"]).ok();
+        fs::remove_file(shared(&s).join("runs")).expect("runs");
+        s.host.assert_same(&before);
+    }
+}
+
+#[test]
+fn a_name_that_is_given_in_the_pause_is_that_of_the_next_run() {
+    let (s, before) = prepared();
+    runs(&s, "always", &[], "exit 5");
+    meet_in_the_pause(&s);
+    s.bocker(&["rename", "web", "store"]).ok();
+    wait_for_runs(&s, 6);
+    let name = s.bocker(&["inspect", "--format", "{{.bocker.name}}", "store"]);
+    assert_eq!(name.text(), "store\n");
+    s.bocker(&["rm", "-f", "store"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn a_later_run_has_a_stdin_that_is_open() {
+    let (s, before) = prepared();
+    let volume = format!("{}:/shared", shared(&s).display());
+    let options = [
+        "-i",
+        "--name",
+        "web",
+        "--restart",
+        "on-failure:1",
+        "-v",
+        &volume,
+    ];
+    let script = "echo run >> /shared/runs; [ $(wc -l < /shared/runs) -lt 2 ] && exit 3; \
+                  read x; echo got $x";
+    s.run(&options, &["sh", "-c", script]).exits(3);
+    wait_for_runs(&s, 2);
+    let client = s.host.call(&["bocker", "attach", "web"]).stdin("later\n");
+    assert_eq!(client.run().text(), "got later\n");
+    wait_for_status(&s, "Exited (0)");
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
+fn memory_that_was_short_in_one_run_is_not_told_of_the_next() {
+    let (s, before) = prepared();
+    let script =
+        "[ $(wc -l < /shared/runs) -lt 2 ] && dd if=/dev/zero of=/dev/shm/x bs=1M count=60; exit 3";
+    runs(&s, "on-failure:1", &["-m", "16m"], script);
+    s.bocker(&["wait", "web"]).ok();
+    wait_for_status(&s, "Exited (3)");
+    let document = s.bocker(&["inspect", "web"]).ok().json()[0].clone();
+    assert_ne!(document["bocker"]["exit"]["oom"], true);
+    let told = fs::read_to_string(s.host.root().join("events")).expect("events");
+    assert_eq!(told.matches(r#""action":"oom""#).count(), 1);
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
 fn what_cannot_be_begun_again_ends_with_the_reason() {
     let (s, before) = prepared();
+    let pidfile = s.host.scratch().join("pid");
     let volume = format!("{}:/shared", shared(&s).display());
     fs::copy("/bin/busybox", shared(&s).join("busybox")).expect("busybox-static");
     let command = ["/shared/busybox", "sh", "-c", "rm /shared/busybox; exit 1"];
     let options = ["-d", "--name", "web", "--restart", "always", "-v", &volume];
-    s.run(&options, &command).ok();
+    let file = ["--pidfile", &pidfile.display().to_string()];
+    s.run(&[&options[..], &file].concat(), &command).ok();
     wait_for_status(&s, "Exited (127)");
+    assert!(!pidfile.exists());
     let document = s.bocker(&["inspect", "web"]).ok().json()[0].clone();
     let error = document["bocker"]["exit"]["error"].as_str().expect("why");
     assert!(error.contains("/shared/busybox"), "{error}");

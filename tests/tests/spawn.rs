@@ -755,6 +755,19 @@ fn a_detached_container_that_cannot_begin_says_so_at_once() {
 }
 
 #[test]
+fn a_detached_container_that_nobody_would_know_of_does_not_run() {
+    let host = Host::new();
+    let document = document(&root(&host)).to_string();
+    let before = host.fingerprint();
+    let line = "bocker-spawn run --detach -- sleep 1000 > /dev/full";
+    let output = host.call(&["sh", "-c", line]).stdin(document).run();
+    output.exits(125).says("ENOSPC");
+    host.run(&["bocker-spawn", "gc", "--grace", "0"]).ok();
+    assert_eq!(host.run(&["bocker-spawn", "list"]).text(), "");
+    host.assert_same(&before);
+}
+
+#[test]
 fn exec_is_the_container_once_more() {
     let host = Host::new();
     let document = document(&root(&host));
