@@ -12,15 +12,20 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let doing = || format!("write {}", path.display());
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        // What a killed writer left there; the writers of one container are ordered by its lock.
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&beside)
-        .doing(doing)?;
+    let create = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&beside)
+    };
+    let mut file = match create() {
+        // What a killed writer left there, the writers of one container being ordered by its lock; or what somebody else put there,
+        // whose file, or another name of one, ours must not be.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            fs::remove_file(&beside).and_then(|()| create())
+        }
+        file => file,
+    }
+    .doing(doing)?;
     let result = file
         .write_all(bytes)
         .and_then(|()| fs::rename(&beside, path));
@@ -104,8 +109,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, elsewhere) = (folder.path().join("file"), folder.path().join("elsewhere"));
         symlink(&elsewhere, folder.path().join("file.new")).unwrap();
-        assert!(replace(&path, b"x").is_err());
-        assert!(!elsewhere.exists());
+        replace(&path, b"x").unwrap();
+        assert!(!elsewhere.exists() && !path.is_symlink());
     }
 
     #[test]
@@ -121,5 +126,26 @@ mod tests {
         remove(&path).unwrap();
         restore(&path, then.as_deref()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_lies_where_a_file_is_written_first_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+        fs::write(&other, "kept").unwrap();
+        fs::hard_link(&other, folder.path().join("file.new")).unwrap();
+        replace(&path, b"ours").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
+        assert_eq!(fs::read(&other).unwrap(), b"kept");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn lines_are_those_that_say_something() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        fs::write(&path, "a\n\n # b\n  c d \r\n\te").unwrap();
+        assert_eq!(lines(&path).unwrap(), [&b"a"[..], b"c d ", b"e"]);
     }
 }
