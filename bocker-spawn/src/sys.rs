@@ -6,7 +6,7 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 
 /// Which side of [`fork`] or [`clone`] this is.
 pub(crate) enum Side {
@@ -60,7 +60,15 @@ pub(crate) fn fork() -> io::Result<Side> {
     match Pid::from_raw(pid) {
         None => Ok(Side::Child),
         // It is our child and not reaped: the number is its own.
-        Some(pid) => Ok(Side::Parent(pid, pidfd_open(pid, PidfdFlags::empty())?)),
+        Some(pid) => match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Side::Parent(pid, pidfd)),
+            Err(errno) => {
+                // It would go on though the caller is told that it is not there.
+                let _ = kill_process(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+                Err(errno.into())
+            }
+        },
     }
 }
 

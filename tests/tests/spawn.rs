@@ -1231,3 +1231,22 @@ fn a_dry_run_prints_and_does_nothing() {
     assert_eq!(output.json()["bocker"]["dry_run"], true);
     host.assert_same(&before);
 }
+
+#[test]
+fn without_descriptors_it_fails_once_and_nothing_goes_on_unseen() {
+    let host = Host::new();
+    let document = document(&root(&host));
+    run(&host, &document, &["--", "true"]).ok();
+    let before = host.fingerprint();
+    // Enough to begin with, and too few at one place or another.
+    for most in 4..10 {
+        let line = format!("ulimit -n {most}; exec bocker-spawn run --detach -- sleep 1000");
+        let call = host.call(&["sh", "-c", &line]);
+        let output = call.stdin(document.to_string()).run().exits(125);
+        assert_eq!(output.stderr.lines().count(), 1, "{most}: {output}");
+        assert!(output.stderr.contains("EMFILE"), "{most}: {output}");
+    }
+    // Where there were too few even to take it back.
+    host.run(&["bocker-spawn", "gc", "--grace", "0"]).ok();
+    host.assert_same(&before);
+}
