@@ -27,17 +27,25 @@ BIN = $(BUILT)/release
 # Program=package of each peer and tool that the tests drive. The fixtures are made of a static busybox.
 NEEDED = busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci runc=runc crun=crun \
 	nft=nftables ip=iproute2 sysctl=procps zstd=zstd xz=xz-utils bzip2=bzip2 jq=jq getcap=libcap2-bin getfattr=attr openssl=openssl curl=curl python3=python3 script=bsdutils tmux=tmux \
+	ps=procps pgrep=procps fuser=psmisc \
 	podman=podman dockerd=docker.io docker=docker.io ctr=containerd iptables=iptables tc=iproute2 /usr/lib/cni/bridge=containernetworking-plugins \
 	nsenter=util-linux xargs=findutils mkfs.btrfs=btrfs-progs btrfs=btrfs-progs mkfs.ext4=e2fsprogs losetup=mount
 # The files of tests that run a second time, with BOCKER_ROOT on btrfs.
-BTRFS_TESTS = snap killed steps session pipeline spawn original_bugs many hostile swap files volumes freeze
+BTRFS_TESTS = snap killed steps session pipeline spawn original_bugs many hostile swap files volumes freeze \
+	attach create ends events exec health init inspect logs luck ps restarts top
 # What a virtual machine takes; the kernel comes by .ci/guest-kernel.
 GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-bin busybox=busybox-static
 # The files of tests that run there (one machine each; tests that run nowhere else are marked #[ignore]), what they bring
-# along, and what is not worth an emulated processor's time.
-GUEST_TESTS = session cg_v2 freeze clock
-GUEST_PEERS = docker-registry skopeo runc
-GUEST_SKIP = docker_hub
+# along, and what is not worth an emulated processor's time: what takes long there, or has to do with no kernel. All of that
+# runs on this machine.
+GUEST_TESTS = session cg_v2 freeze clock attach exec ends restarts init logs health luck
+GUEST_PEERS = docker-registry skopeo runc ps pgrep fuser
+GUEST_SKIP = docker_hub refused \
+	one_who_ do_not_keep_to left_open a_client_or_a_front_end is_small output_that_nobody_reads attached_to_says only_the_streams \
+	a_hundred_at_once had_to_kill stopped_already all_are_asked \
+	what_cannot_be_begun stopped_or_killed_while each_run_ends success_is_the_end a_failure_is_tried who_stays_with_it \
+	full_disk a_time_selects a_log_has the_end_of_a_log a_list_of_words \
+	waits_for_the_kernel killed_at_any_moment cut_off a_number_that_is_another
 
 # The same for make bench, and who is compared: without one of these it does.
 BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
