@@ -200,7 +200,7 @@ fn one_whose_terminal_nobody_reads_any_more_ends_as_in_any_pipeline() {
     let session = Session::new();
     session.sleeping("web");
     let line = "set -o pipefail; bocker exec -t web yes | head -n 1";
-    session.host.run(&["bash", "-c", line]).exits(141);
+    session.host.run(&["busybox", "sh", "-c", line]).exits(141);
     session
         .host
         .wait_for("its end", || parents_of("yes").is_empty().then_some(()));
