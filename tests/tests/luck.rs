@@ -305,6 +305,10 @@ fn what_waits_for_the_kernel_without_a_supervisor_holds_nobody_up_and_is_not_beg
         Signal::SIGKILL,
     )
     .expect("kill");
+    s.host.wait_for("the supervisor's end", || {
+        let state = s.host.run(&["bocker-spawn", "state", "web"]).ok().json();
+        (state["status"] == "orphaned").then_some(())
+    });
     let said = format!("was killed and is not gone: {pid} (sh) is in state D");
     s.bocker(&["images"]).ok().says(&said);
     for verb in [&["start", "web"][..], &["rm", "-f", "web"]] {
