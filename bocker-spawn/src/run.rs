@@ -53,7 +53,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
         }
     };
     call.set_exit_code(exit.code);
-    let document = finish(&mut context, &exit, true);
+    let document = finish(&mut context, &exit);
     call.adopt(document);
     // Until the next stage has it, nobody else would clean up.
     call.write()?;
@@ -87,13 +87,13 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
                     None => sys::exit(0),
                 };
             }
-            // It has said on stdout and stderr why.
             let status = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
-            let code = status
-                .ok()
-                .flatten()
-                .and_then(|status| status.exit_status());
-            sys::exit(code.unwrap_or(i32::from(bocker_pipe::error::EXIT_FAILED)));
+            let status = status.doing(|| "wait for the supervisor".into())?;
+            match status.and_then(|status| status.exit_status()) {
+                // It has said on stdout and stderr why.
+                Some(code) => sys::exit(code),
+                None => return Err(killed(&document)),
+            }
         }
         Side::Child => {}
     }
@@ -142,7 +142,7 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
             sys::exit(i32::from(bocker_pipe::error::EXIT_FAILED));
         }
     };
-    let document = finish(&mut context, &exit, false);
+    let document = finish(&mut context, &exit);
     let result = on_exit
         .map_or(Ok(()), |(program, args)| {
             hand_over(&document, &program, &args)
@@ -177,12 +177,21 @@ fn accompanied(
         Ending::Detached => attach::left(&document, &id),
         Ending::Gone(signal) => call.set_exit_code(supervise::code(None, Some(signal))),
         Ending::Lost => {
-            let what = format!("the supervisor of {id} was killed");
-            return Err(Error::new(Kind::System(libc::ECHILD), what));
+            return Err(killed(&document));
         }
     }
     call.adopt(document);
     Ok(())
+}
+
+/// The error for a supervisor that can say nothing any more.
+fn killed(document: &Document) -> Error {
+    let what = match document.id() {
+        Ok(id) => format!("the supervisor of {id} was killed"),
+        Err(_) => "the supervisor was killed".into(),
+    };
+    Error::new(Kind::System(libc::ECHILD), what)
+        .hint("'bocker system prune' removes what is left of the container")
 }
 
 /// Lets go of the caller's descriptors, and of its folder, which it may want to remove.

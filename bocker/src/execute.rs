@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio, exit};
 
 use bocker_pipe::error::{EXIT_FAILED, EXIT_SIGNAL};
 use bocker_pipe::timing::measure;
-use bocker_pipe::{Document, Doing, Error, Result};
+use bocker_pipe::{Document, Doing, Error, Kind, Result};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
@@ -18,7 +18,7 @@ use nix::unistd::{Pid, dup2_stdin, dup2_stdout};
 
 use crate::pipeline::{Output, Pipeline, STDIN, STDOUT, Stage};
 use crate::session::complain;
-use crate::signals::Watch;
+use crate::signals::{self, Watch};
 use crate::{sys, timing};
 
 /// What a stage that cannot be started calls itself in the document.
@@ -44,7 +44,11 @@ pub(crate) fn run(pipeline: &Pipeline) -> Result<Vec<u8>> {
         }
     }
     watch.wait(&stages);
-    let statuses = stages.into_iter().map(reap).collect();
+    let statuses = stages
+        .into_iter()
+        .zip(&pipeline.stages)
+        .map(|(pid, stage)| reap(pid, stage))
+        .collect();
     started.and(statuses)
 }
 
@@ -58,6 +62,10 @@ pub(crate) fn capture(stage: &Stage) -> Result<(Vec<u8>, u8)> {
     let mut command = command(stage);
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let output = measure(stage.label(), || command.output()).doing(|| starting(stage))?;
+    let signal = output.status.signal().map(Signal::try_from);
+    if let Some(Ok(signal)) = signal {
+        tell_killed(stage, signal);
+    }
     Ok((output.stdout, code(output.status)))
 }
 
@@ -180,12 +188,26 @@ fn in_memory(document: &str) -> Result<File> {
 }
 
 /// The exit status, as a shell gives it, of a child that has ended.
-fn reap(stage: Pid) -> Result<u8> {
-    match waitpid(stage, None).doing(|| "wait for a stage".into())? {
-        WaitStatus::Signaled(_, signal, _) => Ok(EXIT_SIGNAL + signal as u8),
+fn reap(pid: Pid, stage: &Stage) -> Result<u8> {
+    match waitpid(pid, None).doing(|| "wait for a stage".into())? {
+        WaitStatus::Signaled(_, signal, _) => {
+            tell_killed(stage, signal);
+            Ok(EXIT_SIGNAL + signal as u8)
+        }
         WaitStatus::Exited(_, code) => Ok(code as u8),
         _ => Ok(EXIT_FAILED),
     }
+}
+
+/// Says for a stage that was killed what it could not say itself. One that was asked to end needs no word, nor one whose reader has
+/// gone, who has said why.
+fn tell_killed(stage: &Stage, signal: Signal) {
+    if signals::ENDING.contains(&signal) || signal == Signal::SIGPIPE {
+        return;
+    }
+    let what = format!("'{}' was killed by {signal}", stage.label());
+    let error = Error::new(Kind::Interrupted(signal as i32), what);
+    complain(&error.hint("'bocker system prune' removes what it may have left, after ten minutes"));
 }
 
 /// The exit status as a shell gives it.

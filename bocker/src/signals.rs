@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 
 use crate::sys;
 
-const ENDING: [Signal; 4] = [
+/// What asks a program to end.
+pub(crate) const ENDING: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGHUP,

@@ -394,6 +394,47 @@ const VERBS: [&[&str]; 21] = [
 ];
 
 #[test]
+fn a_stage_that_is_killed_is_named_with_the_signal_and_so_is_a_supervisor_at_its_birth() {
+    let s = Session::new();
+    s.run(&["--rm", "--name", "web"], &["true"]).ok();
+    let before = s.host.fingerprint();
+    let run = |at: &str, options: &[&str]| {
+        let words = ["bocker", "run", "--rm", "--rootfs", &s.rootfs];
+        let words = [&words, options, &["true"]].concat();
+        s.host.call(&words).env("BOCKER_FAIL_AT", at).run()
+    };
+    let hint = "'bocker system prune' removes what";
+    for (at, stage) in [
+        ("kill:snap.mount", "'snap create'"),
+        ("kill:net.veth", "'net create'"),
+        ("kill:spawn.namespaces", "'spawn run'"),
+        ("kill:spawn.exec", "'spawn run'"),
+    ] {
+        let what = format!("bocker: {stage} was killed by SIGKILL; {hint}");
+        run(at, &[]).exits(125).says(&what);
+        // It could be at work for ten minutes.
+        for tool in ["bocker-cg", "bocker-net", "bocker-snap"] {
+            s.host.run(&[tool, "gc", "--grace", "0"]).ok();
+        }
+        s.host.assert_same(&before);
+    }
+    for options in [&["-d"][..], &["-d", "-t"], &["-t"]] {
+        for at in [
+            "kill:spawn.namespaces",
+            "kill:spawn.config",
+            "kill:spawn.exec",
+        ] {
+            let said = run(at, options).exits(125);
+            let ours = |line: &&str| line.starts_with("bocker-spawn: the supervisor of ps_");
+            let line = said.stderr.lines().find(ours).unwrap_or_default();
+            assert!(line.contains(&format!("was killed; {hint}")), "{said}");
+            assert!(!said.stderr.contains("without a document"), "{said}");
+            s.host.assert_same(&before);
+        }
+    }
+}
+
+#[test]
 fn a_document_of_another_version_is_refused_by_every_verb_and_nothing_of_it_is_lost() {
     let s = Session::new();
     s.run(&["--rm"], &["true"]).ok();
