@@ -1,23 +1,29 @@
 //! Small files that are there whole or not at all.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::{Doing, Result};
 
+/// What a file is called that is written to replace another.
+const NEW: &str = ".new";
+/// And one that holds the room for that.
+const ROOM: &str = ".room";
+
 /// Replaces `path`, readable by root only: written beside it, then renamed over it.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let doing = || format!("write {}", path.display());
+    let beside = beside(path, NEW);
     let create = || {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         options.open(&beside)
     };
-    let mut file = match create() {
+    let file = match create() {
         // What a killed writer left there, the writers of one container being ordered by its lock; or what somebody else put there,
         // whose file, or another name of one, ours must not be.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -25,14 +31,64 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         }
         file => file,
     }
-    .doing(doing)?;
+    .doing(|| format!("write {}", path.display()))?;
+    put(file, &beside, path, bytes)
+}
+
+/// The same with the room that [`reserve`] has kept, where it has.
+pub fn replace_reserved(path: &Path, bytes: &[u8]) -> Result<()> {
+    let room = beside(path, ROOM);
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NOFOLLOW);
+    match options.open(&room) {
+        Ok(file) => put(file, &room, path, bytes),
+        Err(_) => replace(path, bytes),
+    }
+}
+
+/// Writes a file, as short as that makes it, and renames it over another.
+fn put(mut file: File, beside: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let result = file
         .write_all(bytes)
-        .and_then(|()| fs::rename(&beside, path));
+        .and_then(|()| file.set_len(bytes.len() as u64))
+        .and_then(|()| fs::rename(beside, path));
     if result.is_err() {
-        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(beside);
     }
-    result.doing(doing)
+    result.doing(|| format!("write {}", path.display()))
+}
+
+/// Keeps room for what the next [`replace_reserved`] writes, so that a disk that is full by then does not keep it out. A filesystem
+/// that cannot (fallocate(2), EOPNOTSUPP) keeps none. It is for folders in which nobody else writes.
+pub fn reserve(path: &Path, size: u64) -> Result<()> {
+    let doing = || format!("keep room for {}", path.display());
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(beside(path, ROOM))
+        .doing(doing)?;
+    let size = size.try_into().unwrap_or(libc::off_t::MAX);
+    match fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, size) {
+        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => {
+            unreserve(path)?;
+            Err(errno).doing(doing)
+        }
+    }
+}
+
+/// Gives back the room that [`reserve`] kept.
+pub fn unreserve(path: &Path) -> Result<()> {
+    remove(&beside(path, ROOM))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    beside.into()
 }
 
 /// Removes a file; gone already is success.
@@ -126,6 +182,21 @@ mod tests {
         remove(&path).unwrap();
         restore(&path, then.as_deref()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn what_is_put_into_room_that_was_kept_is_as_long_as_it_is_and_takes_the_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        reserve(&path, 1 << 16).unwrap();
+        fs::write(folder.path().join("file.room"), "left by a killed writer").unwrap();
+        for text in ["ours", "once more"] {
+            replace_reserved(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        reserve(&path, 1).unwrap();
+        unreserve(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

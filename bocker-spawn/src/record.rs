@@ -125,15 +125,31 @@ pub(crate) fn take_name(document: &mut Document, kept: Option<&[u8]>) {
     }
 }
 
+/// More than an end takes, by itself and in the document.
+const END: usize = 4096;
+
+/// Keeps room for what [`write_end`] writes: a container that fills the disk with its log loses neither its exit status nor the word
+/// that something of the log is lost.
+pub(crate) fn reserve_end(folder: &Path, document: usize) -> Result<()> {
+    files::reserve(&folder.join(containers::STATUS), END as u64)?;
+    files::reserve(&folder.join(containers::CONFIG), (document + END) as u64)
+}
+
+/// The opposite of [`reserve_end`].
+pub(crate) fn unreserve_end(folder: &Path) -> Result<()> {
+    files::unreserve(&folder.join(containers::STATUS))?;
+    files::unreserve(&folder.join(containers::CONFIG))
+}
+
 /// Writes the end, and the document that tells it, into the container's folder, for one who holds the lock of its verbs.
 pub(crate) fn write_end(document: &mut Document, exit: &ExitMember, folder: &Path) -> Result<()> {
     let status = serde_json::to_vec(exit)
         .map_err(std::io::Error::from)
         .doing(|| "write the status".into())?;
-    files::replace(&folder.join(containers::STATUS), &status)?;
+    files::replace_reserved(&folder.join(containers::STATUS), &status)?;
     let config = folder.join(containers::CONFIG);
     take_name(document, files::read(&config)?.as_deref());
-    files::replace(&config, &bytes(document)?)
+    files::replace_reserved(&config, &bytes(document)?)
 }
 
 /// How it ended, as [`write_end`] wrote it first.
@@ -159,6 +175,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<bool> {
 pub(crate) fn remove_made_folder(folder: &Path) -> Result<()> {
     let log = folder.join(containers::LOG);
     rotated::remove(&log).doing(|| format!("remove {}", log.display()))?;
+    unreserve_end(folder)?;
     for name in [containers::STATUS, containers::CONFIG] {
         files::remove(&folder.join(name))?;
     }

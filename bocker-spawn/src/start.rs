@@ -511,6 +511,10 @@ fn keep(context: &mut Context) -> Result<()> {
             Some(path) => files::replace(&path, format!("{}\n", pid.as_raw_nonzero()).as_bytes()),
             None => Ok(()),
         })
+        .and_then(|()| match writes_its_end(context) {
+            true => record::reserve_end(&context.folder, bytes.len()),
+            false => Ok(()),
+        })
         .and_then(|()| match is_again {
             true => Ok(None),
             false => Server::listen(context.id()?).map(Some),
@@ -526,8 +530,14 @@ fn keep(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
+/// Whether its end is written, and not only passed on to those who remove it.
+pub(crate) fn writes_its_end(context: &Context) -> bool {
+    context.options.detach || !context.document.is_removed_at_its_end()
+}
+
 fn forget(context: &mut Context) -> Result<()> {
     context.streams = Streams::default();
+    record::unreserve_end(&context.folder)?;
     for (path, before) in std::mem::take(&mut context.before) {
         files::restore(&path, before.as_deref())?;
     }

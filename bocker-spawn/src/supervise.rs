@@ -196,7 +196,7 @@ pub(crate) fn code(status: Option<i32>, signal: Option<i32>) -> u8 {
 
 /// Records the end, and answers with the finished document. The supervisor's lock, which says no longer that the container
 /// runs, stays in the context for as long as there is something left to do.
-pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bool) -> Document {
+pub(crate) fn finish(context: &mut Context, exit: &ExitMember) -> Document {
     let complain = |result: Result<()>| {
         if let Err(error) = result {
             say(&error);
@@ -204,7 +204,7 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
     };
     record::end(&mut context.document, &mut context.member, exit);
     // What the next stages remove is not written to the disk before: two files and two names less, which wait for its journal.
-    if !(is_foreground && context.document.is_removed_at_its_end()) {
+    if start::writes_its_end(context) {
         // A rename in between would be lost, or what is written here.
         let _lock = context.id().and_then(lock::verbs).ok();
         complain(record::write_end(
@@ -227,7 +227,7 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember, is_foreground: bo
     context.streams = Streams::default();
     if let Ok(id) = context.id().cloned() {
         // What nobody else began leaves nothing, as unshare(1) would.
-        if is_foreground && context.member.made_folder {
+        if !context.options.detach && context.member.made_folder {
             events::Event::of(&context.document, "destroy").record();
             complain(start::remove_folder(context));
             context.document.remove_member("spawn");

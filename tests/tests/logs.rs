@@ -280,6 +280,85 @@ fn a_full_disk_holds_nobody_up_and_is_told_when_there_is_room_again() {
 }
 
 #[test]
+fn how_a_container_ended_is_known_though_the_disk_was_full_by_then() {
+    let session = Session::new();
+    let small = session.host.scratch().join("small");
+    fs::create_dir_all(&small).expect("make a folder");
+    let mount = format!("mount -t tmpfs -o size=1m tmpfs {}", small.display());
+    session.host.sh(&mount).ok();
+    let call = |words: &[&str]| {
+        let call = session.host.call(&[&["bocker"], words].concat());
+        call.env("BOCKER_ROOT", &small)
+            .timeout(Duration::from_secs(30))
+    };
+    let on = |words: &[&str]| call(words).run();
+    let run = |options: &[&str], script: &str| {
+        let command = ["--rootfs", &session.rootfs, "sh", "-c", script];
+        call(&[&["run"], options, &command].concat())
+    };
+    let end = |code: u8| format!("trap 'exit {code}' TERM; sleep 1000 & wait");
+    let kept = run(&["--name", "kept"], &end(4)).spawn();
+    session.host.wait_for("it runs", || {
+        let shown = on(&["ps", "-q", "-f", "status=running"]).ok();
+        (!shown.stdout.is_empty()).then_some(())
+    });
+    // More than there is room for.
+    let script = format!("head -c 3000000 /dev/zero; {}", end(3));
+    let left = run(&["-d", "--name", "left"], &script).run().text();
+    let lost = PathBuf::from("/run/bocker").join(left.trim()).join("lost");
+    session
+        .host
+        .wait_for("the log is full", || lost.exists().then_some(()));
+    // And not a page is left.
+    let filler = small.join("filler");
+    let filled = format!("cat /dev/zero >{}; df {0}", filler.display());
+    let filled = session.host.sh(&filled).stdout;
+    assert!(filled.contains("100%"), "{filled}");
+    on(&["stop", "left", "kept"]).ok();
+    kept.wait().exits(4);
+    for (name, code) in [("left", "3"), ("kept", "4")] {
+        assert_eq!(on(&["wait", name]).text().trim(), code);
+        let format = "{{.State.Status}} {{.State.ExitCode}} {{json .bocker.spawn.lost}}";
+        let shown = on(&["inspect", "--format", format, name]).text();
+        assert!(shown.starts_with(&format!("exited {code} ")), "{shown}");
+        assert_eq!(shown.contains("ENOSPC"), name == "left", "{shown}");
+    }
+    run(&["--name", "other"], "true")
+        .run()
+        .exits(125)
+        .says("ENOSPC");
+    on(&["rm", "left", "kept"]).ok();
+    fs::remove_file(&filler).expect("make room");
+    on(&["system", "reset", "--force"]).ok();
+    let unmount = format!("umount {}", small.display());
+    session.host.sh(&unmount).ok();
+}
+
+#[test]
+fn a_time_without_a_zone_is_one_of_the_callers_clocks() {
+    let session = Session::new();
+    session.run(&["--name", "web"], &["echo", "now"]).ok();
+    // Three hours and a half east of Greenwich (tzset(3)): it is half past four there when it is one in UTC.
+    let there = |options: &[&str]| {
+        let words = [&["bocker", "logs"], options, &["web"]].concat();
+        let call = session.host.call(&words).env("TZ", "THERE-3:30");
+        call.run().ok().stdout
+    };
+    let date = |time: &str| {
+        let words = ["date", "-u", "-d", time, "+%Y-%m-%dT%H:%M:%S"];
+        session.host.run(&words).text().trim().to_owned()
+    };
+    let (before, after) = (date("+3 hours +20 minutes"), date("+3 hours +40 minutes"));
+    assert_eq!(there(&["--since", &before]), "now\n");
+    assert_eq!(there(&["--since", &after]), "");
+    assert_eq!(there(&["--until", &after]), "now\n");
+    let zoned = |time: &str| format!("{time}+03:30");
+    assert_eq!(there(&["--since", &zoned(&before)]), "now\n");
+    assert_eq!(there(&["--since", &zoned(&after)]), "");
+    session.bocker(&["rm", "web"]).ok();
+}
+
+#[test]
 fn who_follows_goes_on_over_the_runs_that_a_restart_policy_makes() {
     let session = Session::new();
     detached(
