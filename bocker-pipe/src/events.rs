@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::Document;
 use crate::error::{Doing, Result};
-use crate::{lock, paths, rotated, time};
+use crate::id::Id;
+use crate::{containers, lock, paths, rotated, time};
 
 /// A file of this size is full: it becomes `events.1`, and the one of that name goes.
 const FULL: u64 = 1 << 20;
@@ -105,6 +106,14 @@ impl Event {
         match text("/bocker/image/reference") {
             image if image.is_empty() => event,
             image => event.with("image", image),
+        }
+    }
+
+    /// The same to the container of this id, which may have no document.
+    pub fn to(id: &Id, action: impl Into<String>) -> Event {
+        match containers::load(id) {
+            Ok(document) => Event::of(&document, action),
+            Err(_) => Event::new(Type::Container, action, id),
         }
     }
 

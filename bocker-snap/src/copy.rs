@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use bocker_pipe::events::Event;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result, Step, containers, lock};
 use rustix::fs::{AtFlags, FileType, OFlags, ResolveFlags, Stat, readlinkat, statat};
@@ -207,6 +208,19 @@ struct Copy {
     follows: bool,
 }
 
+impl Copy {
+    /// Records it under docker's names. A container that has gone since took it along.
+    fn tell(&self) {
+        for (end, action) in [(&self.from, "archive-path"), (&self.to, "extract-to-dir")] {
+            if let End::Container(name, _) = end
+                && let Ok(id) = containers::resolve(name)
+            {
+                Event::to(&id, action).record();
+            }
+        }
+    }
+}
+
 /// `cp [-a] [-L] CONTAINER:SOURCE DESTINATION|-` and `cp [-a] [-L] SOURCE|- CONTAINER:DESTINATION`.
 pub(crate) fn cp(call: &mut Call) -> Result<()> {
     let (mut archive, mut follows) = (false, false);
@@ -252,7 +266,11 @@ pub(crate) fn cp(call: &mut Call) -> Result<()> {
     if copy.to == End::Stream {
         refuse_terminal()?;
     }
-    call.engine().tear_down(&mut copy, vec![copy_step()])
+    call.engine().tear_down(&mut copy, vec![copy_step()])?;
+    if !call.dry_run() {
+        copy.tell();
+    }
+    Ok(())
 }
 
 fn copy_step() -> Step<Copy> {

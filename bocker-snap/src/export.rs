@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use bocker_pipe::events::Event;
 use bocker_pipe::step::quote;
 use bocker_pipe::{Arg, Call, Doing, Error, Id, Kind, Result, Step, containers};
 use rustix::fs::OFlags;
@@ -56,7 +57,11 @@ pub(crate) fn export(call: &mut Call) -> Result<()> {
         snap,
         output,
     };
-    call.engine().tear_down(&mut export, vec![export_step()])
+    call.engine().tear_down(&mut export, vec![export_step()])?;
+    if !call.dry_run() {
+        Event::to(&export.id, "export").record();
+    }
+    Ok(())
 }
 
 /// An archive is no text: it is not written to a terminal.

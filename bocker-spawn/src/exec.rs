@@ -319,6 +319,9 @@ fn agent(
         }
     }
     if detach || (!ends_before(&pidfd, client)? && client.wait()) {
+        if !detach {
+            tell(container, "exec_detach".into(), pid).record();
+        }
         drain(terminal, &pidfd)?;
     } else if !has_ended(&pidfd)? {
         // Nobody would know of it any more. It leads its own process group, and its number is its own until it is reaped.

@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) no_stderr: bool,
     pub(crate) detach_keys: Option<String>,
     pub(crate) no_sig_proxy: bool,
+    /// The caller has stopped it to start it again.
+    pub(crate) restarted: bool,
     pub(crate) on_exit: Option<String>,
     pub(crate) on_arg: Vec<String>,
 }
@@ -70,6 +72,7 @@ pub(crate) fn options(call: &mut Call) -> Result<Options> {
                 "--no-stderr" => options.no_stderr = true,
                 "--detach-keys" => options.detach_keys = Some(call.text()?),
                 "--sig-proxy" => options.no_sig_proxy = !boolean(call)?,
+                "--restarted" => options.restarted = true,
                 "--on-exit" => options.on_exit = Some(call.text()?),
                 "--on-arg" => options.on_arg.push(call.text()?),
                 name => {

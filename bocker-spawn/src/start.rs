@@ -554,6 +554,9 @@ fn execute(context: &mut Context) -> Result<()> {
                 Event::of(&context.document, "create").record();
             }
             Event::of(&context.document, "start").record();
+            if std::mem::take(&mut context.options.restarted) {
+                Event::of(&context.document, "restart").record();
+            }
             Ok(())
         }
         Message::Failed(_, error) => Err(error),

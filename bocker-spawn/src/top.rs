@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use bocker_pipe::events::Event;
 use bocker_pipe::{Arg, Call, Doing, Error, Kind, Result};
 use serde_json::{Value, json};
 
@@ -54,6 +55,9 @@ pub(crate) fn top(call: &mut Call) -> Result<()> {
     let still = pids();
     for (pid, process) in found.iter().filter(|(pid, _)| still.contains(pid)) {
         call.line(&process.line(*pid, &names, uptime))?;
+    }
+    if !call.dry_run() {
+        Event::of(&container.document, "top").record();
     }
     Ok(())
 }

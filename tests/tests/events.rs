@@ -80,6 +80,38 @@ fn a_stop_is_told_once_and_only_of_one_that_ran() {
 }
 
 #[test]
+fn what_is_done_to_a_container_is_told_under_dockers_names() {
+    let session = Session::new();
+    session.sleeping("web");
+    let from = told(&session).len();
+    let host = session.host.scratch().join("file").display().to_string();
+    session.bocker(&["top", "web"]).ok();
+    session.bocker(&["cp", "web:/bin/sh", &host]).ok();
+    session.bocker(&["cp", &host, "web:/tmp/file"]).ok();
+    session.bocker(&["export", "-o", &host, "web"]).ok();
+    session.bocker(&["restart", "-t", "0", "web"]).ok();
+    let told = told(&session).into_iter().skip(from);
+    let mut told: Vec<String> = told.filter(|line| line.starts_with("container")).collect();
+    // The supervisor tells of the end while the verb that asked for it goes on.
+    told[4..7].sort();
+    assert_eq!(
+        told,
+        [
+            "container top web",
+            "container archive-path web",
+            "container extract-to-dir web",
+            "container export web",
+            "container die web",
+            "container kill web",
+            "container stop web",
+            "container start web",
+            "container restart web",
+        ]
+    );
+    session.bocker(&["rm", "-f", "web"]).ok();
+}
+
+#[test]
 fn what_comes_to_nothing_is_told_to_its_end() {
     let session = Session::new();
     session

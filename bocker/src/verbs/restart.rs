@@ -39,5 +39,5 @@ fn restart(session: &Session, name: &str, how: &How) -> Result<Outcome> {
             return Ok(Outcome::of_status(status));
         }
     }
-    start::anew(session, name)
+    start::anew(session, name, true)
 }

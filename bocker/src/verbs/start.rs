@@ -78,9 +78,9 @@ fn start(session: &Session, name: &str) -> Result<Outcome> {
     anew(session, name)
 }
 
-/// The same for one that has ended a moment ago.
-pub(crate) fn anew(session: &Session, name: &str) -> Result<Outcome> {
-    let pipeline = again(session, name, None)?.discarded();
+/// The same for one that does not run; whether it was stopped for it.
+pub(crate) fn anew(session: &Session, name: &str, restarted: bool) -> Result<Outcome> {
+    let pipeline = again(session, name, None, restarted)?.discarded();
     Ok(Outcome::of_status(
         session.run(&pipeline.said(name.to_owned()))?,
     ))
@@ -96,7 +96,12 @@ fn attach(session: &Session, name: &str, args: &Args) -> Result<u8> {
 }
 
 /// The pipeline that makes everything of the container again, detached unless somebody stays with it.
-fn again(session: &Session, name: &str, attached: Option<&Args>) -> Result<Pipeline> {
+fn again(
+    session: &Session,
+    name: &str,
+    attached: Option<&Args>,
+    restarted: bool,
+) -> Result<Pipeline> {
     let (id, document) = container::find(name)?;
     let tty = document.get("/process/terminal")?.unwrap_or(false);
     let interactive = attached.is_some_and(|args| args.interactive);
@@ -119,5 +124,6 @@ fn again(session: &Session, name: &str, attached: Option<&Args>) -> Result<Pipel
         rm: document.is_removed_at_its_end(),
         restarts: container::restart_policy(&document) != "no",
     };
-    way.pipeline(session, stages, session.stage(Piece::Spawn, "run")?, &[])
+    let spawn = session.stage(Piece::Spawn, "run")?;
+    way.pipeline(session, stages, spawn.flag("--restarted", restarted), &[])
 }
