@@ -79,9 +79,8 @@ impl Remains {
             steps.push(
                 Step::new("net.names", "nobody on its networks finds it any more")
                     .command(|remains: &Remains| {
-                        let tables = Names::of_machine().folder().join("*");
                         vec![
-                            format!("sed -i /{}/d {}", remains.id, tables.display()),
+                            forget_command(&remains.id),
                             "# and out of the hosts file of everyone in these tables".into(),
                         ]
                     })
@@ -171,6 +170,12 @@ impl Remains {
     }
 }
 
+/// The command that takes a container out of the tables of names.
+pub(crate) fn forget_command(id: &Id) -> String {
+    let tables = Names::of_machine().folder().join("*");
+    format!("sed -i /{id}/d {}", tables.display())
+}
+
 fn verbs(id: &Id) -> Result<Option<lock::Lock>> {
     match lock::verbs(id) {
         Ok(lock) => Ok(Some(lock)),
@@ -256,7 +261,7 @@ fn refuse_alive(id: &Id, patience: Duration) -> Result<()> {
 }
 
 /// The attachments to our bridges. Others, of whatever shape, are for those to remove who made them.
-fn attachments(document: &Document) -> Result<Vec<Attachment>> {
+pub(crate) fn attachments(document: &Document) -> Result<Vec<Attachment>> {
     if cni::is_in(document) {
         return Ok(Vec::new());
     }

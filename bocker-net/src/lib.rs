@@ -29,6 +29,7 @@ mod plug;
 mod policy;
 mod ports;
 pub mod publish;
+mod rename;
 mod resolve;
 mod restore;
 mod route;
@@ -71,6 +72,7 @@ bocker-net: network namespaces, veth pairs, addresses, NAT, published ports, nam
   list                    networks on this machine, as JSON Lines
   inspect ID...           one as it is now: interfaces, addresses, routes, counters
   check [ID... | -]       what differs from the document; exit 1 if anything does
+  rename ID               the others find it by the name that it has by now
   network create NAME [--subnet S]... [--gateway A]... [--ip-range R]... [--ipv6]
           [--internal] [--isolated] [--mtu N] [--label KEY[=VALUE]]...
   network list [--filter F]...   as JSON Lines; network inspect NAME...
@@ -125,6 +127,11 @@ pub static TOOL: Tool = Tool {
             name: "check",
             kind: VerbKind::Reports,
             run: check::run,
+        },
+        Verb {
+            name: "rename",
+            kind: VerbKind::Reports,
+            run: rename::run,
         },
         Verb {
             name: "gc",

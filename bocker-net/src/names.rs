@@ -160,7 +160,7 @@ impl Names {
         }
     }
 
-    /// From now on the others find this container, and it finds them.
+    /// From now on the others find this container by these names alone, and it finds them.
     pub(crate) fn join(&self, id: &Id, entries: &[Entry]) -> Result<()> {
         DirBuilder::new()
             .recursive(true)

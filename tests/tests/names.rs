@@ -341,6 +341,39 @@ fn containers_on_a_network_find_each_other_by_name_id_and_alias_as_long_as_they_
 }
 
 #[test]
+fn a_container_that_is_renamed_is_found_by_its_new_name_and_no_more_by_the_former() {
+    let networks = Networks::new(&["lan", "other"]);
+    let db = networks
+        .sleeping("--name db --network name=lan,alias=store --network name=other,alias=archive");
+    networks.sleeping("--name web --network lan");
+    networks.sleeping("--name far --network other");
+    let rename = |from: &str, to: &str| {
+        let words = ["rename", from, to];
+        networks.session.bocker(&words).ok();
+        networks.session.host.run(&["bocker-net", "check"]).ok();
+    };
+    rename("db", "base");
+    for (asks, alias) in [("web", "store"), ("far", "archive"), ("base", "store")] {
+        for name in ["base", alias, &db] {
+            networks.reaches(asks, name);
+        }
+        networks.knows_not(asks, "db");
+    }
+    networks.knows_not("far", "store");
+    // A name that is an alias too stays that when it is the name no more.
+    rename("base", "store");
+    rename(&db, "db");
+    networks.reaches("web", "store");
+    networks.knows_not("web", "base");
+    networks.session.bocker(&["restart", "-t", "0", "db"]).ok();
+    networks.reaches("web", "db");
+    networks.remove(&["db", "web", "far"]);
+    networks.session.run(&["--name", "db"], &["true"]).ok();
+    rename("db", "ended");
+    networks.remove(&["ended"]);
+}
+
+#[test]
 fn a_neighbour_is_known_by_the_addresses_that_are_reachable_and_by_nobody_elsewhere() {
     let networks = Networks::new(&["one --subnet 10.101.0.0/24", "two --subnet 10.102.0.0/24"]);
     networks.sleeping("--name a1 --network one");

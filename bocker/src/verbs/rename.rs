@@ -16,8 +16,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let stage = session
+    let rename = session
         .stage(Piece::Snap, "rename")?
         .args(["--", &args.container, &args.name]);
-    session.run(&Pipeline::new([stage]).discarded())
+    let tell = session.tool(Piece::Net, "rename")?.args(["--", &args.name]);
+    let told = Pipeline::new([tell]).discarded();
+    session.run(&Pipeline::new([rename]).discarded().then(told))
 }
