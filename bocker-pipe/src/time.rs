@@ -25,8 +25,8 @@ pub fn text(moment: SystemTime) -> impl Display {
     humantime::format_rfc3339_nanos(moment.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND))
 }
 
-/// The moment that people mean: RFC 3339, also without its zone (UTC) or its time of day; seconds since 1970; or how long ago
-/// it was, as `10m` or `1h30m`. Fails with [`Kind::Usage`].
+/// The moment that people mean: RFC 3339, also without its zone (then the caller's) or its time of day; seconds since 1970; or
+/// how long ago it was, as `10m` or `1h30m`. Fails with [`Kind::Usage`].
 pub fn parse(given: &str) -> Result<SystemTime> {
     seconds(given)
         .or_else(|| ago(given))
@@ -60,7 +60,8 @@ fn date(given: &str) -> Option<SystemTime> {
     let time = if time.is_empty() { MIDNIGHT } else { time };
     let there = humantime::parse_rfc3339_weak(&format!("{day}{time}")).ok()?;
     let (sign, offset) = match zone {
-        "" | "Z" | "z" => return Some(there),
+        "" => return in_callers_zone(there),
+        "Z" | "z" => return Some(there),
         zone => zone.split_at(1),
     };
     let (hours, minutes) = offset.split_once(':')?;
@@ -73,6 +74,29 @@ fn date(given: &str) -> Option<SystemTime> {
         "+" => there.checked_sub(offset),
         _ => there.checked_add(offset),
     }
+}
+
+/// The moment at which the caller's clocks (tzset(3)) show what those of UTC show at this one.
+fn in_callers_zone(shown: SystemTime) -> Option<SystemTime> {
+    let shown = shown.duration_since(UNIX_EPOCH).ok()?;
+    let seconds = shown.as_secs().try_into().ok()?;
+    let moment = UNIX_EPOCH.checked_add(Duration::from_secs(mktime(seconds)?))?;
+    moment.checked_add(Duration::from_nanos(shown.subsec_nanos().into()))
+}
+
+/// mktime(3) of the fields of a time; `None` for what is before 1970.
+fn mktime(seconds: libc::time_t) -> Option<u64> {
+    // SAFETY: it is made of numbers, and of a pointer that may be null.
+    let mut fields: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both references are valid for the call, and neither is kept.
+    if unsafe { libc::gmtime_r(&raw const seconds, &raw mut fields) }.is_null() {
+        return None;
+    }
+    // Whether it is summer is the zone's to say.
+    fields.tm_isdst = -1;
+    // SAFETY: the reference is valid for the call and not kept; TZ is not changed by any thread of ours.
+    let moment = unsafe { libc::mktime(&raw mut fields) };
+    moment.try_into().ok()
 }
 
 #[cfg(test)]
@@ -89,7 +113,6 @@ mod tests {
     fn a_moment_is_given_in_dockers_ways() {
         for given in [
             "2026-11-21T14:30:00Z",
-            "2026-11-21T14:30:00",
             "2026-11-21 14:30:00Z",
             "2026-11-21T16:00:00+01:30",
             "2026-11-21T09:30:00.000-05:00",
@@ -98,7 +121,7 @@ mod tests {
         ] {
             assert_eq!(parsed(given), "2026-11-21T14:30:00.000000000Z", "{given}");
         }
-        assert_eq!(parsed("2026-11-21"), "2026-11-21T00:00:00.000000000Z");
+        assert_eq!(parsed("2026-11-21Z"), "2026-11-21T00:00:00.000000000Z");
         assert_eq!(parsed("0.5"), "1970-01-01T00:00:00.500000000Z");
         let then = parse("1h30m").unwrap();
         let ago = SystemTime::now().duration_since(then).unwrap();
