@@ -30,7 +30,7 @@ mod types;
 
 pub use blob::{Ingest, Slot};
 pub use change::{Change, WHY_BLOBS};
-pub use digest::{Digest, Hasher};
+pub use digest::{Digest, Hasher, chain_ids};
 pub use gc::Garbage;
 pub use index::{Image, Index, Removal};
 pub use types::{

@@ -2,6 +2,7 @@
 
 use bocker_pipe::layout::{
     Descriptor, Digest, Layout, MANIFEST_MAX, Manifest, OCI_LAYER_GZIP, OCI_MANIFEST, Platform,
+    chain_ids,
 };
 use bocker_pipe::{Document, Error, Kind, Result};
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::container::Snap;
 use crate::image::ImageMember;
 use crate::ingest::Layer;
-use crate::{instruction, layers, time};
+use crate::{instruction, time};
 
 /// Docker's name for a layer of the same format.
 const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -79,7 +80,7 @@ impl Base {
         let mut manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
         let (config, mut whole) = layout.config(&manifest).ok()?;
         let count = snap.layers.len();
-        let chain = layers::chain_ids(&config.rootfs.diff_ids);
+        let chain = chain_ids(&config.rootfs.diff_ids);
         if chain.get(..count) != Some(&snap.layers) || manifest.layers.len() != chain.len() {
             return None;
         }
@@ -174,7 +175,7 @@ impl Base {
     pub(crate) fn chain_id(&self) -> Option<Digest> {
         let diff_ids = self.config.pointer("/rootfs/diff_ids")?;
         let diff_ids: Vec<Digest> = serde_json::from_value(diff_ids.clone()).ok()?;
-        layers::chain_ids(&diff_ids).pop()
+        chain_ids(&diff_ids).pop()
     }
 
     /// The manifest of the image, whose configuration is in the store.

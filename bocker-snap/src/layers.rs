@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bocker_pipe::layout::{Descriptor, Digest, Manifest};
+use bocker_pipe::layout::{Descriptor, Digest, Manifest, chain_ids};
 use bocker_pipe::step::interruption;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
 use rustix::fs::{
@@ -71,18 +71,6 @@ pub(crate) fn of_image(manifest: &Manifest, diff_ids: &[Digest]) -> Result<Vec<L
             chain_id,
         })
         .collect())
-}
-
-/// The chain id at each layer.
-pub(crate) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
-    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
-        chain.push(match chain.last() {
-            None => diff_id.clone(),
-            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
-        });
-    }
-    chain
 }
 
 /// Where a layer lies.
@@ -464,28 +452,5 @@ fn publish_snapshot(tree: &Path, target: &Path) -> Result<()> {
     match btrfs::snapshot(tree, target, true) {
         Err(error) if error.is(nix::errno::Errno::EEXIST) => Ok(()),
         result => result,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chain_ids_are_those_of_the_specification() {
-        let digests: Vec<Digest> = [b"a", b"b", b"c"]
-            .iter()
-            .map(|text| Digest::of(*text))
-            .collect();
-        let chain = chain_ids(&digests);
-        assert_eq!(chain[0], digests[0]);
-        assert_eq!(
-            chain[1],
-            Digest::of(format!("{} {}", digests[0], digests[1]).as_bytes())
-        );
-        assert_eq!(
-            chain[2],
-            Digest::of(format!("{} {}", chain[1], digests[2]).as_bytes())
-        );
     }
 }

@@ -1,13 +1,14 @@
 //! `ps --filter`: which containers are meant. As with docker, one of several values of a key has to hold, and all labels; and what is
 //! asked of several keys, all of it.
 
+use bocker_pipe::layout::{Digest, Layout, chain_ids};
 use bocker_pipe::reference::Reference;
 use bocker_pipe::{Error, Kind, Result, containers};
 use regex_lite::Regex;
 use serde_json::Value;
 
-use crate::container::{Container, restart_policy};
-use crate::ports;
+use crate::container::{Container, SHOWN, restart_policy};
+use crate::{image, ports};
 
 /// One of the conditions.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ enum Condition {
     Volume(String),
 }
 
+/// The layers that a container stands on, by their chain ids.
+const LAYERS: &str = "/bocker/snap/layers";
 const KEYS: &[&str] = &[
     "ancestor",
     "before",
@@ -150,6 +153,23 @@ impl Port {
     }
 }
 
+/// The topmost layer of an image, if the store holds the image and it has layers.
+fn top_layer(name: &str) -> Result<Option<Digest>> {
+    let Some(image) = image::find(name)? else {
+        return Ok(None);
+    };
+    let layout = Layout::open();
+    let (config, _) = layout.config(&layout.manifest(&image)?)?;
+    Ok(chain_ids(&config.rootfs.diff_ids).pop())
+}
+
+/// What is asked of documents for lists that these filters choose from.
+pub(crate) fn shown(filters: &[Filter]) -> impl Iterator<Item = &'static str> {
+    let by_ancestor = |filter: &Filter| filter.key == "ancestor";
+    let layers = filters.iter().any(by_ancestor).then_some(LAYERS);
+    SHOWN.iter().copied().chain(layers)
+}
+
 /// Keeps those that are meant. Fails with [`Kind::NotFound`] when one that is to be compared with is not there.
 pub(crate) fn keep(containers: &mut Vec<Container>, filters: &[Filter]) -> Result<()> {
     let mut kept = vec![true; containers.len()];
@@ -190,8 +210,8 @@ impl Condition {
                 each(&|one| one.created > then)
             }
             Condition::Ancestor(name) => {
-                let wanted = Reference::parse(name).ok();
-                each(&|one| is_made_of(one, name, wanted.as_ref()))
+                let (wanted, top) = (Reference::parse(name).ok(), top_layer(name)?);
+                each(&|one| is_made_of(one, name, wanted.as_ref()) || stands_on(one, top.as_ref()))
             }
             condition => each(&|one| condition.holds(one)),
         }
@@ -249,6 +269,13 @@ fn is_made_of(one: &Container, name: &str, wanted: Option<&Reference>) -> bool {
             || (parsed.is_some() && parsed.as_ref() == wanted)
             || says("id").is_some_and(|id| id == name)
             || says("digest").is_some_and(|digest| digest == name || hex(digest)))
+}
+
+/// Whether a layer is one of its image's. A chain id is that of all layers below, too.
+fn stands_on(one: &Container, layer: Option<&Digest>) -> bool {
+    let layers = one.document.value(LAYERS).and_then(Value::as_array);
+    let mut layers = layers.into_iter().flatten().filter_map(Value::as_str);
+    layer.is_some_and(|layer| layers.any(|one| one == layer.as_str()))
 }
 
 fn created(all: &[Container], name: &str) -> Result<Option<String>> {

@@ -92,6 +92,21 @@ fn filters_of_one_key_are_alternatives_and_of_several_all_have_to_hold() {
 }
 
 #[test]
+fn an_image_is_the_ancestor_of_what_runs_on_one_that_was_made_of_it() {
+    let s = Session::with_base();
+    s.ran("one", &[], "echo more > /more");
+    s.bocker(&["commit", "one", "child:1"]).ok();
+    s.bocker(&["run", "--name", "two", "child:1", "/bin/true"])
+        .ok();
+    s.run(&["--name", "none"], &["true"]).ok();
+    for (ancestor, expected) in [("base:1", "two one"), ("child:1", "two"), ("nothing:1", "")] {
+        let filter = format!("ancestor={ancestor}");
+        assert_eq!(names(&s, &["-f", &filter]), expected, "{ancestor}");
+    }
+    s.bocker(&["rm", "one", "two", "none"]).ok();
+}
+
+#[test]
 fn the_last_ones_made_come_first_and_may_be_asked_for_alone() {
     let s = Session::with_base();
     for name in ["first", "second", "third"] {

@@ -55,6 +55,19 @@ fn is_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
+/// The chain id at each of an image's layers, the lowest first: it stands for the layer and all below it
+/// (<https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid>).
+pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
+    let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        chain.push(match chain.last() {
+            None => diff_id.clone(),
+            Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+        });
+    }
+    chain
+}
+
 /// Hashes what goes by, piece by piece.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
@@ -100,6 +113,24 @@ impl<'de> Deserialize<'de> for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chain_ids_are_those_of_the_specification() {
+        let digests: Vec<Digest> = [b"a", b"b", b"c"]
+            .iter()
+            .map(|text| Digest::of(*text))
+            .collect();
+        let chain = chain_ids(&digests);
+        assert_eq!(chain[0], digests[0]);
+        assert_eq!(
+            chain[1],
+            Digest::of(format!("{} {}", digests[0], digests[1]).as_bytes())
+        );
+        assert_eq!(
+            chain[2],
+            Digest::of(format!("{} {}", chain[1], digests[2]).as_bytes())
+        );
+    }
 
     #[test]
     fn the_digest_of_nothing_is_the_one_in_the_books() {

@@ -73,11 +73,11 @@ pub(crate) struct Args {
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     // Of a thousand containers it takes longer to ask for everything than to ask.
     let is_classic = args.format.is_classic() && !args.ns && !args.size;
-    let shown = match args.format.quiet {
-        _ if !args.filter.is_empty() => SHOWN,
-        true => &[],
-        false if is_classic => COMMAND,
-        false => SHOWN,
+    let shown: Vec<&str> = match args.format.quiet {
+        _ if !args.filter.is_empty() => filter::shown(&args.filter).collect(),
+        true => Vec::new(),
+        false if is_classic => COMMAND.to_vec(),
+        false => SHOWN.to_vec(),
     };
     let mut containers = container::list(session, |stage| {
         stage.options("--with", shown).flag("--namespaces", args.ns)
