@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bocker_pipe::{Call, Doing, Result, files};
+use bocker_pipe::{Call, Doing, Error, Kind, Result, files};
 use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
@@ -12,6 +12,17 @@ use crate::{log, say, signals};
 
 /// As docker.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The value of an option: a number of seconds, or -1 for ever.
+pub(crate) fn seconds(call: &mut Call) -> Result<i64> {
+    let text = call.text()?;
+    let is_number = text == "-1" || text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_number);
+    number.ok_or_else(|| {
+        let what = format!("'{text}' is not a number of seconds");
+        Error::new(Kind::Usage, what).hint("-1 is for ever")
+    })
+}
 
 /// What the options of `run` and `create` asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +37,9 @@ pub(crate) struct Requested {
     /// What asks it to end, in place of what the image names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stop_signal: Option<String>,
-    /// How many seconds it has to end in then.
+    /// How many seconds it has to end in then; below 0 as long as it wants.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) stop_timeout: Option<u64>,
+    pub(crate) stop_timeout: Option<i64>,
     /// Whether it is begun again when it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<Restart>,
@@ -63,7 +74,7 @@ impl Requested {
                 self.pidfile = Some(path.doing(|| "find the file for the pid".into())?);
             }
             "--timeout" => self.timeout = Some(call.number()?),
-            "--stop-timeout" => self.stop_timeout = Some(call.number()?),
+            "--stop-timeout" => self.stop_timeout = Some(seconds(call)?),
             name => {
                 return Ok(
                     self.log.option(call, name)? || Health::option(&mut self.health, call, name)?
@@ -98,9 +109,12 @@ impl Requested {
         self.restart.unwrap_or_default()
     }
 
-    /// How long it has to end in.
-    pub(crate) fn stop_timeout(&self) -> Duration {
-        self.stop_timeout.map_or(STOP_TIMEOUT, Duration::from_secs)
+    /// How long it has to end in; `None` is for ever. `given` is what is said now.
+    pub(crate) fn stop_timeout(&self, given: Option<i64>) -> Option<Duration> {
+        match given.or(self.stop_timeout) {
+            Some(seconds) => seconds.try_into().ok().map(Duration::from_secs),
+            None => Some(STOP_TIMEOUT),
+        }
     }
 
     /// Process 1 is gone: its number may soon be another's.

@@ -15,6 +15,7 @@ use rustix::process::Pid;
 
 use crate::container::Container;
 use crate::report::utf8;
+use crate::requested::seconds;
 use crate::signals::{self, Attitude};
 use crate::{holders, say, socket, sys};
 
@@ -30,7 +31,7 @@ const TIDIED: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Options {
     signal: Option<i32>,
-    time: Option<u64>,
+    time: Option<i64>,
     names: Vec<String>,
 }
 
@@ -40,7 +41,7 @@ fn options(call: &mut Call, has_time: bool) -> Result<Options> {
         match arg {
             Arg::Option(option) => match option.as_str() {
                 "-s" | "--signal" => options.signal = Some(signals::parse(&call.text()?)?),
-                "-t" | "--time" if has_time => options.time = Some(call.number()?),
+                "-t" | "--time" if has_time => options.time = Some(seconds(call)?),
                 _ => return Err(call.unknown(&option)),
             },
             Arg::Value(word) => options.names.push(utf8(word)?),
@@ -215,8 +216,7 @@ fn ask(name: &str, options: &Options, dry_run: bool) -> Result<Stopping> {
     let process = container.process()?;
     let member = &container.member;
     let signal = options.signal.unwrap_or_else(|| member.stop_signal());
-    let own = member.request.stop_timeout();
-    let patience = options.time.map_or(own, Duration::from_secs);
+    let patience = member.request.stop_timeout(options.time);
     let mut stopping = Stopping {
         container,
         process,
@@ -234,7 +234,9 @@ fn ask(name: &str, options: &Options, dry_run: bool) -> Result<Stopping> {
         stopping.next = match sent {
             // Its end is seen at once.
             None | Some(libc::SIGKILL) => Some(look(now)),
-            Some(_) => now.checked_add(patience).map(|then| (then, Next::Kill)),
+            Some(_) => patience
+                .and_then(|patience| now.checked_add(patience))
+                .map(|then| (then, Next::Kill)),
         };
     }
     Ok(stopping)

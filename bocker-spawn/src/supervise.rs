@@ -44,7 +44,7 @@ fn accompany(
     };
     let stop_signal = context.member.stop_signal();
     let request = &context.member.request;
-    let stop_timeout = request.stop_timeout();
+    let stop_timeout = request.stop_timeout(None);
     let mut watch = Watch::default();
     let timeout = request.timeout.filter(|seconds| *seconds > 0);
     let timeout = timeout.map(Duration::from_secs);
@@ -84,7 +84,7 @@ fn accompany(
                     _ => stop_signal,
                 };
                 if let Event::Due(_) = event {
-                    let then = Instant::now().checked_add(stop_timeout);
+                    let then = stop_timeout.and_then(|time| Instant::now().checked_add(time));
                     then.into_iter()
                         .for_each(|then| watch.at(Token::Kill, then));
                 }

@@ -11,7 +11,7 @@ use crate::ports;
 /// What docker says where there was no such moment yet.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 /// Seconds that a container has to end in, unless it was said otherwise.
-const STOP_TIMEOUT: u64 = 10;
+const STOP_TIMEOUT: i64 = 10;
 
 /// The document with docker's members after its own. The state in it is the one that the kernel shows, not the one that was last
 /// written.
@@ -232,7 +232,7 @@ impl<'a> Shape<'a> {
             "Labels": self.container.labels().cloned().unwrap_or_else(|| json!({})),
             "ExposedPorts": image("ExposedPorts"),
             "StopSignal": signal,
-            "StopTimeout": requested("stop_timeout").as_u64().unwrap_or(STOP_TIMEOUT),
+            "StopTimeout": requested("stop_timeout").as_i64().unwrap_or(STOP_TIMEOUT),
             // As podman has it.
             "CreateCommand": self.words("/bocker/command"),
         })

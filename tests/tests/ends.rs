@@ -207,6 +207,78 @@ fn a_stop_that_had_to_kill_says_why_and_how_to_avoid_it() {
 }
 
 #[test]
+fn one_that_has_for_ever_to_end_in_is_not_killed() {
+    let s = Session::new();
+    let patient = ["--stop-timeout", "-1"];
+    traps(&s, "own", &patient, "sleep 1; exit 3", "TERM");
+    traps(
+        &s,
+        "told",
+        &["--stop-timeout", "0"],
+        "sleep 1; exit 3",
+        "TERM",
+    );
+    let shown = s.bocker(&["inspect", "-f", "{{.Config.StopTimeout}}", "own"]);
+    assert_eq!(shown.text(), "-1\n");
+    s.bocker(&["stop", "own"]).ok();
+    s.bocker(&["stop", "-t", "-1", "told"]).ok();
+    ended(&s, "own", 3);
+    ended(&s, "told", 3);
+    s.bocker(&["stop", "-t", "-2", "own"])
+        .exits(125)
+        .says("-2 is not in -1..");
+    s.host
+        .run(&["bocker-spawn", "stop", "-t", "1s", "own"])
+        .exits(125)
+        .says("'1s' is not a number of seconds");
+    s.bocker(&["rm", "own", "told"]).ok();
+}
+
+#[test]
+fn all_to_which_it_can_be_done_are_meant_or_the_last_one_made_or_what_a_filter_says() {
+    let s = Session::new();
+    s.run(&["--name", "done", "--label", "tier=db"], &["true"])
+        .ok();
+    for name in ["web", "cache"] {
+        s.sleeping(name);
+    }
+    let told = |words: &[&str]| s.bocker(words).ok().stdout;
+    assert_eq!(told(&["pause", "-a"]), "web\ncache\n");
+    assert_eq!(told(&["unpause", "--all"]), "web\ncache\n");
+    assert_eq!(told(&["kill", "-l"]), "cache\n");
+    s.bocker(&["wait", "cache"]).ok();
+    assert_eq!(told(&["start", "--latest"]), "cache\n");
+    assert_eq!(told(&["stop", "-t", "0", "-a"]), "web\ncache\n");
+    assert_eq!(told(&["stop", "-a"]), "");
+    assert_eq!(told(&["start", "--filter", "name=web"]), "web\n");
+    assert_eq!(
+        told(&["restart", "-t", "0", "--filter", "name=web"]),
+        "web\n"
+    );
+    assert_eq!(told(&["rm", "--filter", "label=tier"]), "Removed: done\n");
+    s.bocker(&["rm", "-a"])
+        .exits(2)
+        .says("Container 'web' is running");
+    assert_eq!(told(&["stop", "-t", "0", "-i", "none", "web"]), "web\n");
+    assert_eq!(told(&["stop", "-i", "none"]), "");
+    s.bocker(&["stop", "none", "web"])
+        .exits(125)
+        .says("No container named 'none'");
+    assert_eq!(told(&["rm", "-i", "none", "web"]), "Removed: web\n");
+    s.bocker(&["rm", "none"]).exits(1);
+    for words in [&["stop"][..], &["kill", "-a", "web"], &["rm", "-l", "web"]] {
+        s.bocker(words).exits(125);
+    }
+    s.sleeping("last");
+    traps(&s, "deaf", &[], "echo deaf", "TERM");
+    s.bocker(&["rm", "-f", "-t", "0", "deaf"])
+        .ok()
+        .says("did not end after signal 15");
+    assert_eq!(told(&["rm", "-f", "-a"]), "Removed: last\n");
+    assert_eq!(told(&["ps", "-q"]), "");
+}
+
+#[test]
 fn who_is_stopped_already_is_stopped() {
     let s = Session::new();
     s.run(&["--name", "web"], &["true"]).ok();

@@ -296,15 +296,16 @@ fn how_a_container_ended_is_known_though_the_disk_was_full_by_then() {
         let command = ["--rootfs", &session.rootfs, "sh", "-c", script];
         call(&[&["run"], options, &command].concat())
     };
-    let end = |code: u8| format!("trap 'exit {code}' TERM; sleep 1000 & wait");
-    let kept = run(&["--name", "kept"], &end(4)).spawn();
-    session.host.wait_for("it runs", || {
-        let shown = on(&["ps", "-q", "-f", "status=running"]).ok();
-        (!shown.stdout.is_empty()).then_some(())
+    let script =
+        |code: u8, what: &str| format!("trap 'exit {code}' TERM; {what}; sleep 1000 & wait");
+    let kept = run(&["--name", "kept"], &script(4, "echo ready")).spawn();
+    session.host.wait_for("it has its trap", || {
+        let log = on(&["logs", "kept"]);
+        log.stdout.contains("ready").then_some(())
     });
     // More than there is room for.
-    let script = format!("head -c 3000000 /dev/zero; {}", end(3));
-    let left = run(&["-d", "--name", "left"], &script).run().text();
+    let flood = script(3, "head -c 3000000 /dev/zero");
+    let left = run(&["-d", "--name", "left"], &flood).run().text();
     let lost = PathBuf::from("/run/bocker").join(left.trim()).join("lost");
     session
         .host

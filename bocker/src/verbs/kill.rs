@@ -3,6 +3,7 @@
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Document, Error, Kind, Result, lock};
 
+use super::chosen::Chosen;
 use super::outcome::{Outcome, each};
 use super::stop;
 use crate::container;
@@ -11,17 +12,18 @@ use crate::session::Session;
 
 /// Send a signal to running containers
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all", |arg| arg.short('a')))]
 pub(crate) struct Args {
-    /// Ids or names
-    #[arg(required = true)]
-    names: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     /// The signal, by name or number
     #[arg(short, long, default_value = "KILL")]
     signal: String,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    match each(&args.names, |name| kill(session, name, &args.signal))? {
+    let names = args.chosen.names(session, |one| !one.is_over())?;
+    match each(&names, |name| kill(session, name, &args.signal))? {
         Outcome::Done => Ok(0),
         _ => Ok(EXIT_FAILED),
     }

@@ -1,6 +1,7 @@
 //! One file for each verb: what can be typed after it, and the pipelines it stands for.
 
 pub(crate) mod attach;
+mod chosen;
 pub(crate) mod cleanup;
 pub(crate) mod commit;
 pub(crate) mod container;

@@ -3,6 +3,7 @@
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Error, Kind, Result, lock};
 
+use super::chosen::Chosen;
 use super::kill::not_running;
 use super::outcome::{Outcome, each};
 use super::stop;
@@ -13,30 +14,32 @@ use crate::tools::Piece;
 
 /// Let all processes of containers stand still
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all", |arg| arg.short('a')))]
 pub(crate) struct Args {
-    /// Ids or names
-    #[arg(required = true)]
-    names: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 /// Let containers go on that stand still
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all", |arg| arg.short('a')))]
 pub(crate) struct UnpauseArgs {
-    /// Ids or names
-    #[arg(required = true)]
-    names: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    set(session, &args.names, true)
+    set(session, &args.chosen, true)
 }
 
 pub(crate) fn unpause(session: &Session, args: &UnpauseArgs) -> Result<u8> {
-    set(session, &args.names, false)
+    set(session, &args.chosen, false)
 }
 
-fn set(session: &Session, names: &[String], stands: bool) -> Result<u8> {
-    match each(names, |name| set_one(session, name, stands))? {
+fn set(session: &Session, chosen: &Chosen, stands: bool) -> Result<u8> {
+    let state = if stands { "running" } else { "paused" };
+    let names = chosen.names(session, |one| one.state == state)?;
+    match each(&names, |name| set_one(session, name, stands))? {
         Outcome::Done => Ok(0),
         _ => Ok(EXIT_FAILED),
     }

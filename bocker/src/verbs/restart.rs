@@ -3,6 +3,7 @@
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Error, Kind, Result, lock};
 
+use super::chosen::Chosen;
 use super::outcome::{Outcome, each};
 use super::start;
 use super::stop::How;
@@ -11,16 +12,17 @@ use crate::session::Session;
 
 /// Stop containers and start them again
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all", |arg| arg.short('a')))]
 pub(crate) struct Args {
-    /// Ids or names
-    #[arg(required = true)]
-    names: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     #[command(flatten)]
     how: How,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    match each(&args.names, |name| restart(session, name, &args.how))? {
+    let names = args.chosen.names(session, |_| true)?;
+    match each(&names, |name| restart(session, name, &args.how))? {
         Outcome::Done => Ok(0),
         _ => Ok(EXIT_FAILED),
     }

@@ -8,32 +8,43 @@ use crate::image;
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
 use crate::tools::Piece;
+use crate::verbs::chosen::Chosen;
 use crate::verbs::outcome::{Outcome, each};
 use crate::verbs::stop::{self, How};
 use crate::verbs::{cleanup, rmi};
 
 /// Remove containers, or images by id
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all", |arg| arg.short('a')))]
 pub(crate) struct Args {
-    /// Ids or names of containers, ids of images
-    #[arg(required = true)]
-    names: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     /// Kill what is running first
     #[arg(short, long)]
     force: bool,
+    /// With --force, ask it to end, and wait so many seconds before killing
+    #[arg(short, long, value_name = "SECONDS", value_parser = stop::seconds(), allow_negative_numbers = true, requires = "force")]
+    time: Option<i64>,
     /// Remove also the volumes that nobody named
     #[arg(short, long)]
     volumes: bool,
+    /// Pass over what does not exist
+    #[arg(short, long)]
+    ignore: bool,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let worst = each(&args.names, |name| {
+    let names = args.chosen.names(session, |_| true)?;
+    let how = args.force.then(|| How::forced(args.time));
+    let worst = each(&names, |name| {
         if image::is_id(name) {
             // As in the original, whose containers did not need their image either.
             rmi::remove(session, name, true)
+        } else if args.ignore && stop::is_missing(name) {
+            Ok(Outcome::Done)
         } else {
             let id = containers::resolve(name)?;
-            remove(session, &id, name, args.force, args.volumes)
+            remove(session, &id, name, how.as_ref(), args.volumes)
         }
     })?;
     Ok(worst.exit_code())
@@ -42,34 +53,35 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
 /// How often one that somebody else starts each time is ended before it is given up.
 const TIMES: u32 = 5;
 
-/// Removes one container, called `name` by the caller, and its volumes that nobody named, if so asked.
+/// Removes one container, called `name` by the caller, and its volumes that nobody named, if so asked. One that runs is made to end,
+/// or refused.
 pub(crate) fn remove(
     session: &Session,
     id: &Id,
     name: &str,
-    force: bool,
+    how: Option<&How>,
     volumes: bool,
 ) -> Result<Outcome> {
     for _ in 1..TIMES {
-        let outcome = remove_once(session, id, name, force, volumes)?;
-        let is_started_again = outcome != Outcome::Done && force && lock::is_alive(id);
+        let outcome = remove_once(session, id, name, how, volumes)?;
+        let is_started_again = outcome != Outcome::Done && how.is_some() && lock::is_alive(id);
         if !is_started_again {
             return Ok(outcome);
         }
     }
-    remove_once(session, id, name, force, volumes)
+    remove_once(session, id, name, how, volumes)
 }
 
 fn remove_once(
     session: &Session,
     id: &Id,
     name: &str,
-    force: bool,
+    how: Option<&How>,
     volumes: bool,
 ) -> Result<Outcome> {
     let read = containers::load(id);
     // What has ended is not forced: somebody may have started it again, and would lose what it stands on.
-    let forced = read.is_err() && force;
+    let forced = read.is_err() && how.is_some();
     let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", forced));
     let mut stages = vec![
         stage(Piece::Cg)?,
@@ -79,7 +91,7 @@ fn remove_once(
     let mut document = None;
     match read {
         Ok(_) => {
-            end(session, id, name, force, true)?;
+            end(session, id, name, how, true)?;
             if !paths::container(id).exists() {
                 // One of 'run --rm' goes with its end.
                 say(&format!("Removed: {name}"))?;
@@ -88,8 +100,8 @@ fn remove_once(
             stages[0].args.push(id.as_str().into());
         }
         // It never reached bocker-spawn, or its document is damaged: what it may have is found by the id alone.
-        Err(error) if force && error.kind() != &Kind::Version => {
-            end(session, id, name, force, false)?;
+        Err(error) if forced && error.kind() != &Kind::Version => {
+            end(session, id, name, how, false)?;
             let members = json!({"version": VERSION, "id": id, "net": {}, "cg": {}, "snap": {}});
             document = Some(json!({ "bocker": members }).to_string());
             stages[0].args.push("-".into());
@@ -110,23 +122,23 @@ fn remove_once(
 }
 
 /// Sees to it that the container does not run.
-fn end(session: &Session, id: &Id, name: &str, force: bool, is_read: bool) -> Result<()> {
-    match (lock::is_alive(id), force) {
+fn end(session: &Session, id: &Id, name: &str, how: Option<&How>, is_read: bool) -> Result<()> {
+    match (lock::is_alive(id), how) {
         (false, _) => {
             stop::until_tidied(id)?;
             cleanup::end(session, id, name)
         }
-        (true, false) => Err(
+        (true, None) => Err(
             Error::new(Kind::InUse, format!("Container '{name}' is running")).hint(format!(
                 "stop it first, or remove it with 'bocker rm -f {name}'"
             )),
         ),
-        (true, true) => {
-            let kill = match is_read {
-                true => How::killed().pipeline(session, &[id.to_string()])?,
-                false => How::killed().pipeline_of_unread(session, id)?,
+        (true, Some(how)) => {
+            let stop = match is_read {
+                true => how.pipeline(session, &[id.to_string()])?,
+                false => How::forced(None).pipeline_of_unread(session, id)?,
             };
-            match session.run(&kill.discarded_to_the_end())? {
+            match session.run(&stop.discarded_to_the_end())? {
                 0 => Ok(()),
                 status => Err(Error::new(
                     Kind::Passed(status),

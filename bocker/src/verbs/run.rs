@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::pipeline::{Pipeline, STDIN, STDOUT, Stage};
 use crate::session::Session;
 use crate::tools::Piece;
-use crate::verbs::cleanup;
+use crate::verbs::{cleanup, stop};
 
 /// How many processes a container may have unless told otherwise, as podman's default.
 const PIDS_LIMIT: &str = "2048";
@@ -61,9 +61,9 @@ pub(crate) struct Args {
     /// Process 1 is a small init, which starts the command, passes signals on to it and reaps orphans
     #[arg(long)]
     init: bool,
-    /// Seconds that it has to end in before it is killed (default: 10)
-    #[arg(long, value_name = "SECONDS")]
-    stop_timeout: Option<u64>,
+    /// Seconds that it has to end in before it is killed, -1 for ever (default: 10)
+    #[arg(long, value_name = "SECONDS", value_parser = stop::seconds(), allow_negative_numbers = true)]
+    stop_timeout: Option<i64>,
     /// Begin it again when it has ended: no, on-failure[:TIMES], always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,

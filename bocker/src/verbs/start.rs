@@ -3,11 +3,11 @@
 use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Error, Kind, Result, lock};
 
+use super::chosen::Chosen;
 use super::outcome::{Outcome, each};
 use super::run::{Leaving, Way, refuse_half_a_terminal};
 use super::{attach, cleanup, stop};
-use crate::container::{self, Container};
-use crate::filter::{self, Filter};
+use crate::container;
 use crate::pipeline::Pipeline;
 use crate::session::{Session, say};
 use crate::tools::Piece;
@@ -15,16 +15,8 @@ use crate::tools::Piece;
 /// Start containers that have ended
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Ids or names
-    #[arg(required_unless_present_any = ["all", "filter"])]
-    names: Vec<String>,
-    /// All that do not run
-    #[arg(long, conflicts_with = "names")]
-    all: bool,
-    /// Of all that do not run those of which this holds, see 'bocker help ps'; asked for by restart-policy, one that is to run
-    /// unless it was stopped stays if it was
-    #[arg(long, value_name = "KEY=VALUE", value_parser = Filter::parse, conflicts_with = "names")]
-    filter: Vec<Filter>,
+    #[command(flatten)]
+    chosen: Chosen,
     /// Stay with it to its end, and give its exit status
     #[arg(short, long)]
     attach: bool,
@@ -36,8 +28,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
+    let by_policy = args.chosen.is_by_policy();
+    let names = args.chosen.names(session, |one| {
+        one.is_over() && !(by_policy && one.stays_stopped())
+    })?;
     if args.attach || args.interactive {
-        return match args.names.as_slice() {
+        return match names.as_slice() {
             [name] => attach(session, name, args),
             _ => Err(Error::new(
                 Kind::Usage,
@@ -45,27 +41,10 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
             )),
         };
     }
-    let meant = match args.all || !args.filter.is_empty() {
-        true => meant(session, &args.filter)?,
-        false => args.names.clone(),
-    };
-    match each(&meant, |name| start(session, name))? {
+    match each(&names, |name| start(session, name))? {
         Outcome::Done => Ok(0),
         _ => Ok(EXIT_FAILED),
     }
-}
-
-/// Those that do not run and fit, the oldest first: others may stand on it.
-fn meant(session: &Session, filters: &[Filter]) -> Result<Vec<String>> {
-    let mut all = container::all(session)?;
-    filter::keep(&mut all, filters)?;
-    let by_policy = filters.iter().any(Filter::is_of_policy);
-    all.retain(|one| one.is_over() && !(by_policy && one.stays_stopped()));
-    let name = |one: &Container| match one.name() {
-        "" => one.id.to_string(),
-        name => name.to_owned(),
-    };
-    Ok(all.iter().rev().map(name).collect())
 }
 
 fn start(session: &Session, name: &str) -> Result<Outcome> {
@@ -75,7 +54,7 @@ fn start(session: &Session, name: &str) -> Result<Outcome> {
         say(name)?;
         return Ok(Outcome::Done);
     }
-    anew(session, name)
+    anew(session, name, false)
 }
 
 /// The same for one that does not run; whether it was stopped for it.
@@ -91,7 +70,7 @@ fn attach(session: &Session, name: &str, args: &Args) -> Result<u8> {
     if lock::is_alive(&id) {
         return attach::to(session, &id, args.interactive, &args.leaving);
     }
-    let pipeline = again(session, name, Some(args))?;
+    let pipeline = again(session, name, Some(args), false)?;
     session.run(&pipeline)
 }
 

@@ -3,25 +3,30 @@
 use std::time::Duration;
 
 use bocker_pipe::lock::{self, Supervisor};
-use bocker_pipe::{Id, Result, containers};
+use bocker_pipe::{Id, Kind, Result, containers};
+use clap::builder::TypedValueParser;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::pipeline::{Pipeline, Stage};
 use crate::session::{Session, not_understood};
 use crate::tools::Piece;
+use crate::verbs::chosen::Chosen;
 
 /// How long the cleaning up after a container may take. What is not done by then goes on.
 const TIDIED: Duration = Duration::from_secs(10);
 
 /// Stop running containers
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("all", |arg| arg.short('a')))]
 pub(crate) struct Args {
-    /// Ids or names
-    #[arg(required = true)]
-    names: Vec<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     #[command(flatten)]
     how: How,
+    /// Pass over what does not exist
+    #[arg(short, long)]
+    ignore: bool,
 }
 
 /// How containers are made to end.
@@ -30,17 +35,22 @@ pub(crate) struct How {
     /// What asks them to end (default: what each was made with, its image names, or TERM)
     #[arg(short, long)]
     signal: Option<String>,
-    /// Seconds to wait before killing (default: what each was made with, or 10)
-    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS")]
-    time: Option<u64>,
+    /// Seconds to wait before killing, -1 for ever (default: what each was made with, or 10)
+    #[arg(short, long, visible_alias = "timeout", value_name = "SECONDS", value_parser = seconds(), allow_negative_numbers = true)]
+    time: Option<i64>,
+}
+
+/// A number of seconds to end in, -1 being for ever.
+pub(crate) fn seconds() -> impl TypedValueParser<Value = i64> {
+    clap::value_parser!(i64).range(-1..)
 }
 
 impl How {
-    /// KILL, at once.
-    pub(crate) fn killed() -> How {
+    /// KILL, at once; with a time the same as for those that are stopped.
+    pub(crate) fn forced(time: Option<i64>) -> How {
         How {
-            signal: Some("KILL".into()),
-            time: None,
+            signal: time.is_none().then(|| "KILL".into()),
+            time,
         }
     }
 
@@ -81,7 +91,19 @@ fn in_turn(stages: Vec<Stage>, last: Pipeline) -> Pipeline {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    session.run(&args.how.pipeline(session, &args.names)?)
+    let mut names = args.chosen.names(session, |one| !one.is_over())?;
+    if args.ignore {
+        names.retain(|name| !is_missing(name));
+    }
+    match names.is_empty() {
+        true => Ok(0),
+        false => session.run(&args.how.pipeline(session, &names)?),
+    }
+}
+
+/// Whether there is no container of that name.
+pub(crate) fn is_missing(name: &str) -> bool {
+    matches!(containers::resolve(name), Err(error) if error.kind() == &Kind::NotFound)
 }
 
 /// The pipeline that sends a signal to a container's process 1.

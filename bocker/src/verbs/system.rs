@@ -7,6 +7,7 @@ use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
 use super::outcome::{Outcome, each};
+use super::stop::How;
 use super::{df, image, network, rm, volume};
 use crate::container;
 use crate::pipeline::Pipeline;
@@ -157,7 +158,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
         let is_there = || containers::load(&id).is_ok();
         // Others remove containers too, those of 'run --rm' go by themselves, and gone is gone.
         match is_there() {
-            true => rm::remove(session, &id, name, false, false),
+            true => rm::remove(session, &id, name, None, false),
             false => Ok(Outcome::Done),
         }
         .map(|outcome| if is_there() { outcome } else { Outcome::Done })
@@ -169,8 +170,9 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
 }
 
 fn remove_all(session: &Session, ids: &[String], force: bool) -> Result<u8> {
+    let how = force.then(|| How::forced(None));
     let worst = each(ids, |id| {
-        rm::remove(session, &Id::parse(id)?, id, force, true)
+        rm::remove(session, &Id::parse(id)?, id, how.as_ref(), true)
     })?;
     Ok(worst.exit_code())
 }

@@ -1,0 +1,56 @@
+//! Which containers a verb is for that takes several: those that are named, or in their place all to which it can be done.
+
+use bocker_pipe::Result;
+
+use crate::container::{self, Container};
+use crate::filter::{self, Filter};
+use crate::session::Session;
+
+/// What stands for containers on the command line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Chosen {
+    /// Ids or names
+    #[arg(required_unless_present_any = ["all", "latest", "filter"])]
+    names: Vec<String>,
+    /// All to which it can be done
+    #[arg(long, conflicts_with_all = ["names", "latest"])]
+    all: bool,
+    /// The one made last
+    #[arg(short, long, conflicts_with = "names")]
+    latest: bool,
+    /// Of all to which it can be done those of which this holds, see 'bocker help ps'
+    #[arg(long, value_name = "KEY=VALUE", value_parser = Filter::parse, conflicts_with = "names")]
+    filter: Vec<Filter>,
+}
+
+impl Chosen {
+    /// Their names; of those that are not named, the oldest first: others may stand on it. `fits` says to which of all it can be
+    /// done.
+    pub(crate) fn names(
+        &self,
+        session: &Session,
+        fits: impl Fn(&Container) -> bool,
+    ) -> Result<Vec<String>> {
+        if !self.names.is_empty() {
+            return Ok(self.names.clone());
+        }
+        let mut found = container::list(session, |stage| {
+            stage.options("--with", filter::shown(&self.filter))
+        })?;
+        filter::keep(&mut found, &self.filter)?;
+        match self.latest {
+            true => found.truncate(1),
+            false => found.retain(fits),
+        }
+        let name = |one: &Container| match one.name() {
+            "" => one.id.to_string(),
+            name => name.to_owned(),
+        };
+        Ok(found.iter().rev().map(name).collect())
+    }
+
+    /// Whether they are chosen by when they are begun again.
+    pub(crate) fn is_by_policy(&self) -> bool {
+        self.filter.iter().any(Filter::is_of_policy)
+    }
+}
