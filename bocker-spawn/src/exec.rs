@@ -258,7 +258,7 @@ fn agent(
     client: &Channel,
     detach: bool,
 ) -> Result<()> {
-    title::shorten();
+    title::show(Some(&container.id));
     setsid().doing(|| "begin a session".into())?;
     privileges::hide()?;
     let enter = |kinds: ThreadNameSpaceType| {

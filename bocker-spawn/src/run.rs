@@ -98,7 +98,7 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
         Side::Child => {}
     }
     drop(reader);
-    title::shorten();
+    title::show(document.id().ok().as_ref());
     rustix::process::setsid().doing(|| "begin a session".into())?;
     let first = attached.map(|((_, socket, hello, size), _)| First {
         socket,

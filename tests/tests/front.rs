@@ -528,6 +528,11 @@ fn a_variable_that_the_caller_hands_on_is_in_no_line_that_others_can_read() {
     let shown = s.host.sh("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'");
     let lines = shown.stdout.lines().filter(|line| line.contains(&secret));
     assert_eq!(lines.collect::<Vec<_>>(), [""; 0]);
+    let id = s.bocker(&["inspect", "--format", "{{.Id}}", "web"]).text();
+    for verb in ["run", "exec"] {
+        let words = format!("bocker-spawn\n{verb}\n{id}");
+        assert!(shown.stdout.contains(&words), "{words}: {shown}");
+    }
     s.bocker(&["rm", "-f", "web"]).ok();
 }
 
