@@ -330,3 +330,41 @@ pub(crate) fn left(document: &Document, id: &Id) {
         "detached: {name} goes on, and attach comes back to it"
     ));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_piece_is_said_when_the_one_before_it_is_taken_and_the_end_after_all() {
+        let (connection, theirs) = Connection::pair().unwrap();
+        let null = || File::open("/dev/null").unwrap().into();
+        let client = Client {
+            connection,
+            stdin: None,
+            stdout: null(),
+            stderr: null(),
+            keys: Keys::default(),
+            sig_proxy: true,
+            began: true,
+        };
+        let mut typed = Typed {
+            bytes: vec![b'x'; PIECE + 1],
+            owed: false,
+            over: true,
+        };
+        let mut buffer = [0; PACKET];
+        let mut hear = || {
+            let length = socket::receive(theirs.as_fd(), &mut buffer, false);
+            length.map(|length| (buffer[0], length))
+        };
+        let pieces = [Ok((b'i', PACKET)), Ok((b'i', 2)), Ok((b'e', 1))];
+        for expected in pieces {
+            assert!(client.say_typed(&mut typed).unwrap() && client.say_typed(&mut typed).unwrap());
+            assert_eq!((hear(), hear()), (expected, Err(Errno::AGAIN)));
+            typed.owed = false;
+        }
+    }
+}
