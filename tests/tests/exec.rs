@@ -268,13 +268,16 @@ fn what_it_leaves_behind_and_never_stops_writing_holds_nobody_up() {
 #[test]
 fn what_is_in_the_place_of_the_terminal_multiplexer_is_not_taken_for_it() {
     let session = Session::new();
-    // CVE-2025-52565. The first is no such device, the second one that is in no devpts.
+    // CVE-2025-52565. The first is another device of a devpts, the second is in none.
     for plant in [
-        "mount --bind /dev/null /dev/pts/ptmx",
+        "mount --bind /dev/pts/0 /dev/pts/ptmx",
         "mount -t tmpfs tmpfs /dev/pts && mkdir /dev/pts/pts && mount -t devpts devpts /dev/pts/pts && \
          mknod /dev/pts/ptmx c 5 2",
     ] {
         session.sleeping("web");
+        session
+            .bocker(&["exec", "-d", "-t", "web", "sleep", "1000"])
+            .ok();
         session
             .bocker(&["exec", "--privileged", "web", "sh", "-c", plant])
             .ok();
