@@ -42,6 +42,7 @@ GUEST_TESTS = session cg_v2 freeze clock attach exec ends restarts init logs hea
 GUEST_PEERS = docker-registry skopeo runc ps pgrep fuser
 GUEST_SKIP = docker_hub refused \
 	one_who_ do_not_keep_to left_open a_client_or_a_front_end is_small output_that_nobody_reads attached_to_says only_the_streams \
+	without_descriptors large_input can_be_pasted drawn_anew left_alone \
 	a_hundred_at_once had_to_kill stopped_already all_are_asked \
 	what_cannot_be_begun stopped_or_killed_while each_run_ends success_is_the_end a_failure_is_tried who_stays_with_it \
 	full_disk a_time_selects a_log_has the_end_of_a_log a_list_of_words \
