@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use bocker_pipe::{Error, Kind};
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::limits;
 use crate::tools::Swap;
@@ -117,9 +117,18 @@ pub(crate) enum Verb {
 
 /// The command with every subcommand's full name filled in.
 pub(crate) fn command() -> clap::Command {
-    let mut command = Cli::command();
+    let mut command = with_help(Cli::command());
     command.build();
     command
+}
+
+/// With `--help` after each verb, too; `-h` is the hostname after some.
+fn with_help(command: clap::Command) -> clap::Command {
+    let help = clap::Arg::new("help")
+        .long("help")
+        .help("Print this")
+        .action(ArgAction::HelpShort);
+    command.mut_subcommands(|verb| with_help(verb).arg(help.clone()))
 }
 
 /// What the caller asked for, or what is wrong with it, on one line.
@@ -138,7 +147,9 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Refusal> {
 }
 
 fn parse_as_typed(args: &[OsString]) -> Result<Cli, Refusal> {
-    Cli::try_parse_from(args).map_err(|error| match error.kind() {
+    let matches = with_help(Cli::command()).try_get_matches_from(args);
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    cli.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.to_string()),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             // It is the last word that has verbs of its own.
@@ -239,7 +250,21 @@ mod tests {
 
     #[test]
     fn the_command_is_well_formed() {
-        Cli::command().debug_assert();
+        with_help(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn each_verb_has_a_page() {
+        for line in [
+            "bocker stop --help",
+            "bocker network create --help",
+            "bocker container ls --help",
+        ] {
+            let Err(Refusal::Answer(page)) = parse(&words(line)) else {
+                panic!("{line}");
+            };
+            assert!(page.contains("Usage: bocker "), "{page}");
+        }
     }
 
     #[test]

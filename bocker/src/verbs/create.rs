@@ -13,7 +13,6 @@ use crate::session::Session;
 #[derive(Debug, Default, clap::Args)]
 #[group(skip)]
 #[command(
-    disable_help_flag = true,
     override_usage = "bocker create [OPTIONS] IMAGE [COMMAND [ARG]...]\n       bocker create [OPTIONS] --rootfs DIR [COMMAND [ARG]...]"
 )]
 pub(crate) struct Args {

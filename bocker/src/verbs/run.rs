@@ -22,7 +22,6 @@ const METACHARACTERS: &[u8] = b"|&;<>()$`\\\"'*?[]#~={}!";
 /// Run a command in a new container
 #[derive(Debug, Default, clap::Args)]
 #[command(
-    disable_help_flag = true,
     override_usage = "bocker run [OPTIONS] IMAGE [COMMAND [ARG]...]\n       bocker run [OPTIONS] --rootfs DIR [COMMAND [ARG]...]"
 )]
 pub(crate) struct Args {
@@ -188,9 +187,6 @@ pub(crate) struct Args {
     /// Use a view of this directory instead of an image
     #[arg(long, value_name = "DIR")]
     rootfs: Option<OsString>,
-    /// Print help
-    #[arg(long, action = clap::ArgAction::HelpLong)]
-    help: Option<bool>,
     /// The image (pulled if it is not there), the command, and its own arguments
     #[arg(trailing_var_arg = true, value_name = "IMAGE")]
     pub(crate) words: Vec<OsString>,
