@@ -298,7 +298,7 @@ fn agent(
     drop(there);
     drop(stdio);
     match detach {
-        true => run::let_go(&[])?,
+        true => run::let_go()?,
         false => child::let_stdio_go()?,
     }
     let mut terminal = None;

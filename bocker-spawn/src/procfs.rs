@@ -1,6 +1,7 @@
 //! What the host's /proc says about a process.
 
 use std::fs;
+use std::os::fd::RawFd;
 
 use bocker_pipe::{Doing, Error, Kind, Result};
 
@@ -34,6 +35,15 @@ pub(crate) fn own_arguments() -> Option<(usize, usize)> {
     // The fields 48 and 49; those after the name begin with the third.
     let mut fields = rest.split_ascii_whitespace().skip(48 - 3);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// The descriptors of this process, and the one by which they were read.
+pub(crate) fn own_descriptors() -> Result<Vec<RawFd>> {
+    let entries = fs::read_dir("/proc/self/fd").doing(|| "list our descriptors".into())?;
+    let numbers = entries.map_while(std::io::Result::ok);
+    Ok(numbers
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
 }
 
 pub(crate) fn start_time(pid: i32) -> Result<u64> {

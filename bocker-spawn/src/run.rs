@@ -1,7 +1,7 @@
 //! `run`: makes the container, executes its command, keeps it company to the end, and passes the document on.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::socket::Welcome;
 use crate::start::{First, abandon, begin};
 use crate::supervise::{self, finish, supervise};
 use crate::sys::{self, Side};
-use crate::{cgroups, child, record, signals, title};
+use crate::{cgroups, child, procfs, record, signals, title};
 
 /// What the time is called that the container's command takes.
 const CONTAINER: &str = "the container";
@@ -110,7 +110,6 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
         .on_exit
         .clone()
         .map(|program| (program, options.on_arg.clone()));
-    let callers = [options.stdin, options.stdout, options.stderr];
     let is_attached = options.attach;
     cgroups::leave_caller(&cgroups, born_in_cgroup)?;
     let mut context = begin(call, document, options, first)?;
@@ -131,7 +130,7 @@ fn detached(call: &mut Call, document: Document, options: Options) -> Result<()>
     // The caller may have gone meanwhile, which is its own affair.
     let _ = writer.write_all(&word);
     drop((word, writer));
-    let_go(&callers)?;
+    let_go()?;
     // From here on there is nobody to return an error to: what fails is in the status, or at least ends the container.
     let engine = call.engine();
     let run = || through_all_runs(&engine, &mut context, &signals);
@@ -194,11 +193,16 @@ fn killed(document: &Document) -> Error {
         .hint("'bocker system prune' removes what is left of the container")
 }
 
-/// Lets go of the caller's descriptors, and of its folder, which it may want to remove.
-pub(crate) fn let_go(callers: &[Option<RawFd>]) -> Result<()> {
+/// Lets go of the caller's descriptors, those that it has left open without meaning to too (a lock, a pipe that somebody reads to
+/// its end), and of its folder, which it may want to remove.
+pub(crate) fn let_go() -> Result<()> {
     child::let_stdio_go()?;
-    let others = callers.iter().flatten().filter(|number| **number > 2);
-    others.for_each(|number| sys::close(*number));
+    // Ours are closed by execve(2), every one.
+    for number in procfs::own_descriptors()? {
+        if number > 2 && !sys::is_closed_by_exec(number) {
+            sys::close(number);
+        }
+    }
     let root = std::env::var_os(paths::ROOT_VARIABLE).unwrap_or_default();
     if root.is_empty() || Path::new(&root).is_absolute() {
         rustix::process::chdir("/").doing(|| "enter /".into())?;

@@ -168,6 +168,12 @@ pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Whether execve(2) closes a descriptor, as it does all that this program opens. One that is not open is none of anybody's.
+pub(crate) fn is_closed_by_exec(number: RawFd) -> bool {
+    // SAFETY: fcntl(2) checks the number itself, and changes nothing.
+    unsafe { libc::fcntl(number, libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
+}
+
 /// Closes a descriptor that the caller of this program passed to it. Those that are ours are never named by number.
 pub(crate) fn close(number: RawFd) {
     // SAFETY: close(2) checks the number itself. Nobody in this program owns what its caller has named: `duplicate` is used.

@@ -357,6 +357,22 @@ fn no_descriptor_of_the_host_reaches_a_container() {
 }
 
 #[test]
+fn what_stays_with_a_container_holds_nothing_open_that_its_caller_had() {
+    let host = Host::new();
+    let document = host.file("doc", &document(&root(&host)).to_string());
+    let locked = host.file("lock", "");
+    let hold = format!("exec 9<{locked}; flock 9");
+    let line = format!("{hold}; bocker-spawn run --detach -- sleep 1000 <{document}");
+    let running = host.sh(&line).ok().json();
+    let is_free = || host.sh(&format!("flock --nonblock {locked} true"));
+    is_free().ok();
+    let line = format!("{hold}; bocker-spawn exec -d {} sleep 1000", id(&running));
+    host.sh(&line).ok();
+    is_free().ok();
+    kill(&host, id(&running));
+}
+
+#[test]
 fn no_working_directory_leads_out_through_a_descriptor() {
     let host = Host::new();
     let document = document(&root(&host));
