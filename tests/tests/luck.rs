@@ -168,10 +168,11 @@ fn a_container_whose_root_is_taken_away_goes_on_and_ends_and_is_not_begun_again_
 #[test]
 fn a_number_that_is_another_process_by_now_is_not_signalled_and_the_container_ends_all_the_same() {
     let s = Session::new();
+    // Started in another clock tick than the container.
+    let mut other = s.host.spawn(&["sleep", "1000"]);
     s.run(&["--rm", "--name", "web"], &["true"]).ok();
     let before = s.host.fingerprint();
     let id = s.sleeping("web");
-    let mut other = s.host.spawn(&["sleep", "1000"]);
     edit(&s, &id, |document| {
         document["bocker"]["spawn"]["pid"] = other.pid().into()
     });
