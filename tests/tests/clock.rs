@@ -96,11 +96,8 @@ fn a_clock_that_is_set_back_and_forward_holds_nobody_up_and_ends_nothing() {
     let is_claimed = || std::path::Path::new("/run/bocker").join(half_made).exists();
 
     let then = SystemTime::now();
-    let moment = then
-        .duration_since(UNIX_EPOCH)
-        .expect("a moment")
-        .as_secs()
-        .to_string();
+    let moment = then.duration_since(UNIX_EPOCH).expect("a moment");
+    let moment = format!("{}.{:09}", moment.as_secs(), moment.subsec_nanos());
     set(&s.host, then - DAY);
     no_age_is_negative(&s);
     // What is made meanwhile is of the future, and young.

@@ -261,9 +261,9 @@ fn bug_13_14_15_and_16_no_two_containers_share_an_address_or_have_the_gateways()
 fn bug_19_and_20_a_commit_that_cannot_be_leaves_the_image_as_it_was() {
     let s = Session::new();
     let image = s.image();
+    s.run(&["--name", "box"], &["true"]).ok();
     let before = s.bocker(&["images", "--json"]).text();
     s.bocker(&["commit", "ps_zzzzzz", &image]).exits(125);
-    s.run(&["--name", "box"], &["true"]).ok();
     let id = s.bocker(&["ps", "-q"]).text().trim().to_owned();
     s.bocker(&["commit", &id, &id]);
     assert_eq!(s.bocker(&["images", "--json"]).text(), before);

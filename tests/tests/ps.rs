@@ -98,7 +98,8 @@ fn an_image_is_the_ancestor_of_what_runs_on_one_that_was_made_of_it() {
     s.bocker(&["commit", "one", "child:1"]).ok();
     s.bocker(&["run", "--name", "two", "child:1", "/bin/true"])
         .ok();
-    s.run(&["--name", "none"], &["true"]).ok();
+    s.bocker(&["run", "--name", "none", "--rootfs", &s.rootfs, "true"])
+        .ok();
     for (ancestor, expected) in [("base:1", "two one"), ("child:1", "two"), ("nothing:1", "")] {
         let filter = format!("ancestor={ancestor}");
         assert_eq!(names(&s, &["-f", &filter]), expected, "{ancestor}");
