@@ -36,8 +36,8 @@ BTRFS_TESTS = snap killed steps session pipeline spawn original_bugs many hostil
 # What a virtual machine takes; the kernel comes by .ci/guest-kernel.
 GUEST_NEEDED = qemu-system-x86_64=qemu-system-x86 mkfs.ext4=e2fsprogs ldd=libc-bin busybox=busybox-static
 # The files of tests that run there (one machine each; tests that run nowhere else are marked #[ignore]), what they bring
-# along, and what is not worth an emulated processor's time: what takes long there, or has to do with no kernel. All of that
-# runs on this machine.
+# along, and what is not worth an emulated processor's time: what takes long there, or has to do with no kernel, or
+# with one that is newer. All of that runs on this machine.
 GUEST_TESTS = session cg_v2 freeze clock attach exec ends restarts init logs health luck
 GUEST_PEERS = docker-registry skopeo runc ps pgrep fuser
 GUEST_SKIP = docker_hub refused \
@@ -46,7 +46,8 @@ GUEST_SKIP = docker_hub refused \
 	a_hundred_at_once had_to_kill stopped_already all_are_asked \
 	what_cannot_be_begun stopped_or_killed_while each_run_ends success_is_the_end a_failure_is_tried who_stays_with_it \
 	full_disk a_time_selects a_log_has the_end_of_a_log a_list_of_words \
-	waits_for_the_kernel killed_at_any_moment cut_off a_number_that_is_another somebody_ a_stage_that_is_killed
+	waits_for_the_kernel killed_at_any_moment cut_off a_number_that_is_another somebody_ a_stage_that_is_killed \
+	without_a_zone whose_parent_is_killed
 
 # The same for make bench, and who is compared: without one of these it does.
 BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
