@@ -168,10 +168,15 @@ fn a_container_whose_root_is_taken_away_goes_on_and_ends_and_is_not_begun_again_
 #[test]
 fn a_number_that_is_another_process_by_now_is_not_signalled_and_the_container_ends_all_the_same() {
     let s = Session::new();
-    // Started in another clock tick than the container.
-    let mut other = s.host.spawn(&["sleep", "1000"]);
     s.run(&["--rm", "--name", "web"], &["true"]).ok();
     let before = s.host.fingerprint();
+    let mut other = s.host.spawn(&["sleep", "1000"]);
+    // The container is started in another tick of the clock by which start times are told, which this file shows, too.
+    let uptime = || fs::read_to_string("/proc/uptime").expect("uptime");
+    let tick = || uptime().split(' ').next().map(str::to_owned);
+    let begun = tick();
+    s.host
+        .wait_for("the next tick", || (tick() != begun).then_some(()));
     let id = s.sleeping("web");
     edit(&s, &id, |document| {
         document["bocker"]["spawn"]["pid"] = other.pid().into()
