@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -216,7 +216,7 @@ impl Soak<'_> {
             "-c",
             &command,
         ];
-        if let Some(output) = self.bocker(&words).filter(|run| !was_struck_in_set_up(run)) {
+        if let Some(output) = self.bocker(&words) {
             assert_eq!(usize::try_from(output.code), Ok(code), "{output}");
             assert_eq!(output.stdout, "out\n", "{output}");
         }
@@ -291,12 +291,18 @@ impl Soak<'_> {
 
     fn strike(&self, victim: &Process) {
         let pid = Pid::from_raw(victim.pid);
-        // First told, then done: a shell that sees its command end has to find it here.
-        if let Ok(group) = getpgid(Some(pid)) {
-            self.struck.lock().expect("a set").insert(group.as_raw());
+        // First told, then done: a shell that sees its command end has to find it here. Process 1, which is in a group of its own,
+        // is our program until it becomes the command, and may have become it by now: its parent's are told for it.
+        for process in [Some(pid), victim.parent] {
+            if let Some(Ok(group)) = process.map(|process| getpgid(Some(process))) {
+                self.struck.lock().expect("a set").insert(group.as_raw());
+            }
         }
-        if let Some(id) = &victim.supervises {
-            self.orphaned.lock().expect("a set").insert(id.clone());
+        let of_parent = victim
+            .parent
+            .and_then(|parent| supervised(&proc(parent.as_raw())));
+        for id in victim.supervises.iter().cloned().chain(of_parent) {
+            self.orphaned.lock().expect("a set").insert(id);
         }
         if kill(pid, Signal::SIGKILL).is_ok() {
             self.note(&format!("killed: {}", victim.name));
@@ -321,9 +327,22 @@ fn was_struck_in_set_up(run: &Output) -> bool {
     run.code == 137 && run.stderr.contains("while it was set up")
 }
 
+fn proc(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}"))
+}
+
+/// The container of a process that is a supervisor: it has its log open.
+fn supervised(folder: &Path) -> Option<String> {
+    let open = fs::read_dir(folder.join("fd")).ok()?.flatten();
+    open.filter_map(|fd| fs::read_link(fd.path()).ok())
+        .filter(|path| path.ends_with("log"))
+        .find_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()))
+}
+
 /// A process of one of our programs.
 struct Process {
     pid: i32,
+    parent: Option<Pid>,
     name: String,
     /// The container, where it is a supervisor.
     supervises: Option<String>,
@@ -338,16 +357,13 @@ impl Process {
         if !name.starts_with("bocker") {
             return None;
         }
-        // It has the container's log open.
-        let open = fs::read_dir(folder.join("fd")).ok()?.flatten();
-        let supervises = open
-            .filter_map(|fd| fs::read_link(fd.path()).ok())
-            .filter(|path| path.ends_with("log"))
-            .find_map(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()));
+        let stat = fs::read_to_string(folder.join("stat")).ok()?;
+        let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?;
         Some(Process {
             pid,
+            parent: parent.parse().ok().map(Pid::from_raw),
             name,
-            supervises,
+            supervises: supervised(folder),
         })
     }
 }
