@@ -369,7 +369,8 @@ fn where_there_is_no_stdin_the_callers_is_left_alone() {
     let client = s.host.call(&["sh", "-c", "bocker attach box; cat"]);
     let client = client.stdin("mine\n").spawn();
     wait_for_clients(&s, &id, 1);
-    s.bocker(&["exec", "box", "touch", "/go"]).ok();
+    // Detached, as it may be killed with the container that it ends.
+    s.bocker(&["exec", "-d", "box", "touch", "/go"]).ok();
     assert_eq!(client.wait().text(), "out\nmine\n");
 }
 
