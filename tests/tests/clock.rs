@@ -78,7 +78,7 @@ fn a_clock_that_is_set_back_and_forward_holds_nobody_up_and_ends_nothing() {
     runs(
         "writes",
         &[],
-        "echo first; mkfifo /go; read line < /go; echo second; read line < /go",
+        "echo first; mkfifo /go /on; read line < /go; echo second; read line < /on",
     );
     s.host.wait_for("the first line", || {
         s.bocker(&["logs", "writes"])
@@ -129,7 +129,7 @@ fn a_clock_that_is_set_back_and_forward_holds_nobody_up_and_ends_nothing() {
         (since(&moment).as_str(), until("0s").as_str()),
         ("", "second\n")
     );
-    s.bocker(&["exec", "-d", "writes", "sh", "-c", "echo > /go"])
+    s.bocker(&["exec", "-d", "writes", "sh", "-c", "echo > /on"])
         .ok();
     assert_eq!(follower.wait().text(), "first\nsecond\n");
     assert_eq!(s.bocker(&["wait", "writes"]).text(), "0\n");
