@@ -31,14 +31,14 @@ pub(crate) struct Guard(#[expect(dead_code, reason = "held for its drop")] Flock
 /// Waits for the lock.
 pub(crate) fn lock(how: FlockArg) -> Result<Guard> {
     let folder = folder();
-    let leases = lease::folder(BRIDGE);
     loop {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&leases)
-            .doing(|| format!("make {}", leases.display()))?;
-        let file = File::open(&folder).doing(|| format!("open {}", folder.display()))?;
+        make_folder(&folder)?;
+        let file = match File::open(&folder) {
+            Ok(file) => file,
+            // `reset` has removed it since.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).doing(|| format!("open {}", folder.display())),
+        };
         let guard = flock(file, how).doing(|| format!("lock {}", folder.display()))?;
         // `reset` removes the folder while it holds the lock: then this is a lock on nothing.
         let locked = guard
@@ -46,6 +46,8 @@ pub(crate) fn lock(how: FlockArg) -> Result<Guard> {
             .doing(|| format!("look at {}", folder.display()))?;
         match fs::metadata(&folder) {
             Ok(there) if (there.ino(), there.dev()) == (locked.ino(), locked.dev()) => {
+                // Not before: what is put into the folder while `reset` empties it would stay, and the folder with it.
+                make_folder(&lease::folder(BRIDGE))?;
                 return Ok(Guard(guard));
             }
             Ok(_) => {}
@@ -53,6 +55,15 @@ pub(crate) fn lock(how: FlockArg) -> Result<Guard> {
             Err(error) => return Err(error).doing(|| format!("look at {}", folder.display())),
         }
     }
+}
+
+/// Makes a folder that root alone reads, and those above it. There already is success.
+fn make_folder(folder: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .doing(|| format!("make {}", folder.display()))
 }
 
 /// Waits for a lock on a file, whatever signals come.
