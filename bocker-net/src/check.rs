@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::fmt::Display;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Document, Error, Id, Kind, Result, containers};
@@ -20,6 +21,7 @@ use crate::network::{self, Network};
 use crate::nft::Family;
 use crate::observe::{self, Inside, Peer};
 use crate::plug::altname;
+use crate::route::Route;
 use crate::ruleset::CHAINS;
 use crate::{BRIDGE, cni, files, netns};
 
@@ -210,7 +212,7 @@ fn shared(names: &BTreeSet<String>) -> Result<(Facts, Facts)> {
 }
 
 /// What there is of it.
-fn found(id: &Id, net: &Net, objects: &Found, expected: &Facts) -> Result<Facts> {
+fn found(id: &Id, net: &Net, objects: &Found, expected: &Facts, is_over: bool) -> Result<Facts> {
     let mut facts = Facts::default();
     let path = netns::path(id);
     if netns::is_pinned(&path) {
@@ -219,9 +221,10 @@ fn found(id: &Id, net: &Net, objects: &Found, expected: &Facts) -> Result<Facts>
     }
     // The host's end is there without the other as long as a process is in the namespace, and after a create that was killed.
     for link in &objects.links {
-        if !facts.names("interface", link) {
-            facts.say("interface", link, "is", "without its peer");
+        if facts.names("interface", link) || is_over && goes_by_itself(link)? {
+            continue;
         }
+        facts.say("interface", link, "is", "without its peer");
     }
     for address in &objects.leases {
         facts.say(LEASE, address, "container", id);
@@ -254,6 +257,19 @@ fn found(id: &Id, net: &Net, objects: &Found, expected: &Facts) -> Result<Facts>
         }
     }
     Ok(facts)
+}
+
+/// Whether an interface goes that is the kernel's to remove, with the namespace that held its peer.
+fn goes_by_itself(name: &str) -> Result<bool> {
+    let begun = Instant::now();
+    let mut route = Route::open()?;
+    while route.link(name)?.is_some() {
+        if begun.elapsed() > netns::ENDS_WITHIN {
+            return Ok(false);
+        }
+        std::thread::sleep(netns::PAUSE);
+    }
+    Ok(true)
 }
 
 /// The name that a hosts file gives an address first (hosts(5)).
@@ -403,7 +419,7 @@ fn compare(id: &Id, document: &Document, objects: &Found) -> Result<(Facts, Fact
     } else {
         expected(id, &net)?
     };
-    let found = found(id, &net, objects, &expected)?;
+    let found = found(id, &net, objects, &expected, is_over)?;
     Ok((expected, found))
 }
 

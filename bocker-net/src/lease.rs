@@ -10,14 +10,14 @@ use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bocker_pipe::{Doing, Error, Id, Kind, Result};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::host;
 use crate::network::Range;
 use crate::subnet::Subnet;
+use crate::{host, netns};
 
 /// How many addresses are tried before the index is asked.
 const TRIES: u128 = 8;
@@ -26,9 +26,6 @@ const INDEX: &str = "taken-";
 /// How many bits of an address differ within one index.
 const BLOCK_BITS: u8 = 16;
 const BLOCK_BYTES: usize = 1 << (BLOCK_BITS - 3);
-/// How long an address that was asked for may have its former interface: the kernel ends a namespace in its own time.
-const PATIENCE: Duration = Duration::from_secs(3);
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// The folder of a bridge's leases.
 pub(crate) fn folder(bridge: &str) -> PathBuf {
@@ -140,7 +137,9 @@ impl Pool {
             match self.attempt(address, id, &mut lingers)? {
                 Try::Taken => return Ok(()),
                 Try::Refused => return Err(self.refusal(address)),
-                Try::Lingers if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                Try::Lingers if start.elapsed() < netns::ENDS_WITHIN => {
+                    std::thread::sleep(netns::PAUSE);
+                }
                 Try::Lingers => {
                     let what =
                         format!("{address} is still on the interface of a container that is gone");

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bocker_pipe::{Doing, Error, Id, Kind, Result, paths};
 use nix::errno::Errno;
@@ -24,6 +25,10 @@ const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 /// linux/nsfs.h: NSIO, and the number of NS_GET_NSTYPE.
 const NS_IOCTL: u8 = 0xb7;
 const NS_GET_NSTYPE: u8 = 3;
+
+/// How long the kernel may take to remove what was in a namespace that has ended, and how often it is looked at.
+pub(crate) const ENDS_WITHIN: Duration = Duration::from_secs(3);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Where a container's namespace is pinned.
 pub(crate) fn path(id: &Id) -> PathBuf {
