@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use bocker_pipe::claim::HEALTH;
@@ -320,7 +320,9 @@ impl Checks {
     fn ended(&mut self, mut running: Running) {
         while running.read() && running.has_more() {}
         let status = running.child.wait();
-        if running.is_late && cgroups::are_frozen(&self.cgroups) {
+        let has_succeeded = !running.is_late && status.as_ref().is_ok_and(ExitStatus::success);
+        // It was caught by a pause: held up for too long, or turned away by `exec`.
+        if !has_succeeded && cgroups::are_frozen(&self.cgroups) {
             return;
         }
         let (code, output) = match status {
