@@ -109,6 +109,9 @@ pub(crate) enum Verb {
     Cleanup(verbs::cleanup::Args),
     Format(verbs::format::Args),
     Help(verbs::help::Args),
+    /// The same as 'system info'
+    #[command(hide = true)]
+    Info,
     /// Print the version
     Version,
     #[command(external_subcommand)]

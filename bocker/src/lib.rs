@@ -113,7 +113,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Create(words) => {
             with_what_is_left(session, verbs::create::run(session, &words, args)?)
         }
-        Verb::Container(verb) => verbs::container::run(&verb),
+        Verb::Container(verb) => verbs::container::run(session, &verb),
         Verb::Run(words) => with_what_is_left(session, verbs::run::run(session, &words, args)?),
         Verb::Ps(args) => verbs::ps::run(session, &args),
         Verb::Top(args) => verbs::top::run(session, &args),
@@ -141,6 +141,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
         Verb::Network(verb) => verbs::network::run(session, &verb),
         Verb::Volume(verb) => verbs::volume::run(session, &verb),
         Verb::System(verb) => verbs::system::run(session, &verb),
+        Verb::Info => verbs::system::run(session, &verbs::system::Verb::Info),
         Verb::Cleanup(args) => verbs::cleanup::run(session, &args),
         Verb::Format(args) => verbs::format::run(&args),
         Verb::Help(args) => verbs::help::run(&args),

@@ -924,6 +924,37 @@ fn a_signal_at_any_moment_leaves_nothing() {
 }
 
 #[test]
+fn a_prune_of_containers_takes_those_that_have_ended_or_never_began() {
+    let s = Session::new();
+    for name in ["lives", "ended", "kept"] {
+        let command: &[&str] = match name {
+            "lives" => &["sleep", "1000"],
+            _ => &["true"],
+        };
+        s.run(
+            &["-d", "--name", name, "-l", &format!("is={name}")],
+            command,
+        )
+        .ok();
+    }
+    s.bocker(&["wait", "ended", "kept"]).ok();
+    s.bocker(&["create", "--name", "new", "--rootfs", &s.rootfs, "true"])
+        .ok();
+    let names = || s.bocker(&["ps", "--format", "{{.Names}}"]).text();
+    let prune = |words: &[&str]| s.bocker(&[&["container", "prune"], words].concat());
+    let listed = prune(&["--dry-run"]).text();
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    prune(&[]).exits(125).says("--force");
+    assert_eq!(names().lines().count(), 4);
+    prune(&["-f", "--filter", "name=^(ended|lives)$"]).ok();
+    assert_eq!(names(), "new\nkept\nlives\n");
+    let removed = prune(&["--force"]).text();
+    assert_eq!(removed.matches("Removed: ps_").count(), 2, "{removed}");
+    assert_eq!(names(), "lives\n");
+    s.bocker(&["rm", "-f", "lives"]).ok();
+}
+
+#[test]
 fn system_prune_lists_first_and_asks() {
     let s = Session::new();
     s.run(&["--name", "done"], &["true"]).ok();

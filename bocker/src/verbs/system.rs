@@ -6,7 +6,7 @@ use bocker_pipe::error::EXIT_FAILED;
 use bocker_pipe::{Doing, Error, Id, Kind, Result, containers, paths};
 use serde_json::{Map, Value, json};
 
-use super::outcome::{Outcome, each};
+use super::outcome::each;
 use super::stop::How;
 use super::{df, image, network, rm, volume};
 use crate::container;
@@ -111,16 +111,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
     let (dead, others): (Vec<_>, Vec<_>) = container::all(session)?
         .into_iter()
         .partition(container::Container::is_over);
-    for container in &dead {
-        let record = container.record();
-        let text = |member: &str| record[member].as_str().unwrap_or_default().to_owned();
-        say(&format!(
-            "container: {}  {}  {}",
-            container.id,
-            text("Status"),
-            crate::table::visible(&text("Command"))
-        ))?;
-    }
+    super::container::show(&dead)?;
     let images = image::unused(session, &others, |image| {
         args.all || image.has_lost_its_name()
     })?;
@@ -152,18 +143,7 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
             code = EXIT_FAILED;
         }
     }
-    let ids: Vec<String> = going.iter().map(Id::to_string).collect();
-    let worst = each(&ids, |name| {
-        let id = Id::parse(name)?;
-        let is_there = || containers::load(&id).is_ok();
-        // Others remove containers too, those of 'run --rm' go by themselves, and gone is gone.
-        match is_there() {
-            true => rm::remove(session, &id, name, None, false),
-            false => Ok(Outcome::Done),
-        }
-        .map(|outcome| if is_there() { outcome } else { Outcome::Done })
-    })?;
-    code = code.max(worst.exit_code());
+    code = code.max(super::container::remove(session, &going)?);
     code = code.max(image::remove(session, &images)?);
     code = code.max(network::remove_unused(session, &networks)?);
     Ok(code.max(volume::remove_anonymous(session, &volumes)?))
