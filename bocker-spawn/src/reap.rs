@@ -269,11 +269,9 @@ fn record_unseen(mut container: Container, state: State) -> Result<Document> {
     supervise::tell_end(&container.document, &exit);
     record::end(&mut container.document, member, &exit);
     member.request.remove_pidfile();
-    record::write_end(
-        &mut container.document,
-        &exit,
-        &paths::container(&container.id),
-    )?;
+    let folder = paths::container(&container.id);
+    record::write_status(&exit, &folder)?;
+    record::write_document(&mut container.document, &folder)?;
     if was_killed {
         say(format_args!(
             "{} lost its supervisor: {}, exit code {}",

@@ -128,7 +128,7 @@ pub(crate) fn take_name(document: &mut Document, kept: Option<&[u8]>) {
 /// More than an end takes, by itself and in the document.
 const END: usize = 4096;
 
-/// Keeps room for what [`write_end`] writes: a container that fills the disk with its log loses neither its exit status nor the word
+/// Keeps room for what [`write_status`] and [`write_document`] write: a container that fills the disk with its log loses neither its exit status nor the word
 /// that something of the log is lost.
 pub(crate) fn reserve_end(folder: &Path, document: usize) -> Result<()> {
     files::reserve(&folder.join(containers::STATUS), END as u64)?;
@@ -141,18 +141,23 @@ pub(crate) fn unreserve_end(folder: &Path) -> Result<()> {
     files::unreserve(&folder.join(containers::CONFIG))
 }
 
-/// Writes the end, and the document that tells it, into the container's folder, for one who holds the lock of its verbs.
-pub(crate) fn write_end(document: &mut Document, exit: &ExitMember, folder: &Path) -> Result<()> {
+/// Writes the end into the container's folder: as soon as it is known, so that it is not lost with who knows it. The supervisor may,
+/// and without one who holds the lock of the verbs.
+pub(crate) fn write_status(exit: &ExitMember, folder: &Path) -> Result<()> {
     let status = serde_json::to_vec(exit)
         .map_err(std::io::Error::from)
         .doing(|| "write the status".into())?;
-    files::replace_reserved(&folder.join(containers::STATUS), &status)?;
+    files::replace_reserved(&folder.join(containers::STATUS), &status)
+}
+
+/// Writes the document that tells it, with the name that the container has by now, for one who holds the lock of its verbs.
+pub(crate) fn write_document(document: &mut Document, folder: &Path) -> Result<()> {
     let config = folder.join(containers::CONFIG);
     take_name(document, files::read(&config)?.as_deref());
     files::replace_reserved(&config, &bytes(document)?)
 }
 
-/// How it ended, as [`write_end`] wrote it first.
+/// How it ended, as [`write_status`] wrote it.
 pub(crate) fn status(folder: &Path) -> Option<ExitMember> {
     let bytes = files::read(&folder.join(containers::STATUS)).ok()??;
     serde_json::from_slice(&bytes).ok()

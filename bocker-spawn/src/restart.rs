@@ -158,13 +158,14 @@ fn pause(
     exit: &ExitMember,
     wait: Duration,
 ) -> Result<bool> {
-    // Those who ask find how it ended, and the same if this process is killed meanwhile.
+    // Those who ask find how it ended, and the same if this process is killed meanwhile, be it as it waits for the lock.
     record::end(&mut context.document, &mut context.member, exit);
+    record::write_status(exit, &context.folder)?;
     if let Some(alive) = &context.alive {
         alive.restarts()?;
     }
     let lock = context.id().and_then(lock::verbs)?;
-    record::write_end(&mut context.document, exit, &context.folder)?;
+    record::write_document(&mut context.document, &context.folder)?;
     drop(lock);
     context.streams.tell_end(exit, false);
     context.streams.begin_again();

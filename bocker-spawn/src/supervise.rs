@@ -205,13 +205,11 @@ pub(crate) fn finish(context: &mut Context, exit: &ExitMember) -> Document {
     record::end(&mut context.document, &mut context.member, exit);
     // What the next stages remove is not written to the disk before: two files and two names less, which wait for its journal.
     if start::writes_its_end(context) {
+        complain(record::write_status(exit, &context.folder));
         // A rename in between would be lost, or what is written here.
         let _lock = context.id().and_then(lock::verbs).ok();
-        complain(record::write_end(
-            &mut context.document,
-            exit,
-            &context.folder,
-        ));
+        let document = &mut context.document;
+        complain(record::write_document(document, &context.folder));
     }
     if context.member.lost.is_some()
         && let Ok(id) = context.id()

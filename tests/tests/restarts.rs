@@ -103,6 +103,24 @@ fn a_failure_is_tried_again_so_many_times_with_its_log_going_on() {
 }
 
 #[test]
+fn the_end_of_a_run_is_kept_though_its_supervisor_is_killed_as_it_waits_to_record_it() {
+    let (s, before) = prepared();
+    let script = "until [ -e /shared/end ]; do sleep 0.01; done; exit 3";
+    runs(&s, "always", &[], script);
+    let folder = format!("/run/bocker/{}", id(&s));
+    let verbs = fs::File::open(format!("{folder}/lock")).expect("its lock");
+    verbs.lock().expect("lock");
+    fs::write(shared(&s).join("end"), "").expect("a file");
+    let mark = PathBuf::from(&folder).join("restarting");
+    s.host.wait_for("its end", || mark.exists().then_some(()));
+    kill(supervisor(&s, &id(&s)), Signal::SIGKILL).expect("kill");
+    drop(verbs);
+    wait_for_status(&s, "Exited (3)");
+    s.bocker(&["rm", "web"]).ok();
+    s.host.assert_same(&before);
+}
+
+#[test]
 fn success_is_the_end_of_on_failure_and_not_of_always() {
     let (s, before) = prepared();
     let second = "[ $(wc -l < /shared/runs) -lt 2 ]";
