@@ -5,6 +5,7 @@
 use std::fs::{self, DirBuilder, DirEntry};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::id::{Id, Prefix};
 use crate::listed::Listed;
 use crate::lock::Supervisor;
-use crate::{containers, lock, paths};
+use crate::{containers, files, lock, paths};
 
 /// In a claim's folder: where the supervisor listens.
 pub const SOCKET: &str = "socket";
@@ -249,8 +250,7 @@ fn hidden(id: &Id) -> PathBuf {
 /// Removes the folder of a claim that can no longer be seen. Not there is success.
 fn discard(folder: &Path) -> Result<()> {
     for name in OWN {
-        gone_is_success(fs::remove_file(folder.join(name)))
-            .doing(|| format!("remove {}", folder.join(name).display()))?;
+        files::remove(&folder.join(name))?;
     }
     gone_is_success(fs::remove_dir(folder)).doing(|| format!("remove {}", folder.display()))
 }
@@ -258,10 +258,15 @@ fn discard(folder: &Path) -> Result<()> {
 /// Removes a supervisor's socket, for the supervisor, or for one who holds the lock of the verbs when there is none.
 pub fn forget_socket(id: &Id) -> Result<()> {
     let folder = paths::claim(id);
-    for path in [folder.join(SOCKET_NEW), folder.join(SOCKET)] {
-        gone_is_success(fs::remove_file(&path)).doing(|| format!("remove {}", path.display()))?;
-    }
-    Ok(())
+    files::remove(&folder.join(SOCKET_NEW))?;
+    files::remove(&folder.join(SOCKET))
+}
+
+/// Whether somebody has a supervisor's socket, which the kernel closes when the supervisor dies. Who has it does not notice: asked for
+/// a socket of another kind than it is, the kernel says that it is one only where it is somebody's (connect(2), EPROTOTYPE).
+pub(crate) fn has_socket(id: &Id) -> bool {
+    let asked = UnixStream::connect(paths::claim(id).join(SOCKET));
+    asked.is_err_and(|error| error.raw_os_error() == Some(libc::EPROTOTYPE))
 }
 
 fn gone_is_success(result: std::io::Result<()>) -> std::io::Result<()> {
@@ -276,15 +281,20 @@ fn gone_is_success(result: std::io::Result<()>) -> std::io::Result<()> {
 /// The caller holds the lock of its verbs, so that nothing is put there meanwhile.
 pub fn release(id: &Id) -> Result<bool> {
     let (folder, gone) = (paths::claim(id), hidden(id));
-    let remains = match fs::read_dir(&folder) {
-        Ok(entries) => entries
-            .flatten()
-            .any(|entry| !OWN.iter().any(|own| entry.file_name() == *own)),
+    let entries: Vec<DirEntry> = match fs::read_dir(&folder) {
+        Ok(entries) => entries.flatten().collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(error).doing(|| format!("read {}", folder.display())),
     };
-    if remains {
+    let is_own = |entry: &DirEntry| OWN.iter().any(|own| entry.file_name() == *own);
+    if !entries.iter().all(is_own) {
         return Ok(false);
+    }
+    // Those that cannot be removed are found before the claim is hidden.
+    let is_folder = |entry: &&DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    for entry in entries.iter().filter(is_folder) {
+        let all = || format!("look whose this is, and remove {}", folder.display());
+        files::remove(&entry.path()).map_err(|error| error.hint(all()))?;
     }
     gone_is_success(fs::rename(&folder, &gone))
         .doing(|| format!("release {}", folder.display()))?;

@@ -91,13 +91,29 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     beside.into()
 }
 
-/// Removes a file; gone already is success.
+/// Removes a file, or as [`remove_folder`] a folder in its place; gone already is success.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => remove_folder(path),
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).doing(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Removes a folder that somebody has made in the place of a file of ours; gone already is success. One with something in it
+/// stays: that is not ours.
+pub(crate) fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => {
+            let removed = Err(error).doing(|| format!("remove {}", path.display()));
+            removed.map_err(|error| {
+                error.hint("a file of bocker's was there: look whose this is, and remove it")
+            })
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -182,6 +198,24 @@ mod tests {
         remove(&path).unwrap();
         restore(&path, then.as_deref()).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_goes_unless_something_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::create_dir(&path).unwrap();
+        remove(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("other"), "kept").unwrap();
+        let error = remove(&path).unwrap_err().to_string();
+        assert!(error.contains("look whose this is"), "{error}");
+        assert!(path.join("other").exists());
+        // A link to it is no folder.
+        let link = folder.path().join("link");
+        symlink(&path, &link).unwrap();
+        remove(&link).unwrap();
+        assert!(path.join("other").exists() && !link.is_symlink());
     }
 
     #[test]

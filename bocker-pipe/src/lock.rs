@@ -15,7 +15,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::Id;
-use crate::{claim, paths};
+use crate::{claim, files, paths};
 
 /// In a claim's folder: orders the verbs on one container.
 pub(crate) const VERBS: &str = "lock";
@@ -64,32 +64,50 @@ pub(crate) fn wait_for(lock: impl Fn() -> std::io::Result<()>) -> std::io::Resul
 
 /// Opens a file, made at need with its folder.
 pub(crate) fn open_at_need(path: &Path) -> Result<File> {
-    let file = match open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            if let Some(folder) = path.parent() {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(folder)
-                    .doing(|| format!("make {}", folder.display()))?;
-            }
-            open(path)
+    if let Some(file) = open(path)? {
+        return Ok(file);
+    }
+    if let Some(folder) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .doing(|| format!("make {}", folder.display()))?;
+    }
+    open(path)?.ok_or_else(|| gone(path))
+}
+
+/// Opens a file, made at need; an empty folder in its place, on which nobody can hold a lock, goes. `None` where there is no folder
+/// for it.
+fn open(path: &Path) -> Result<Option<File>> {
+    let open = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+    };
+    let file = match open() {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            files::remove_folder(path)?;
+            open()
         }
         file => file,
     };
-    file.doing(|| format!("open the lock {}", path.display()))
+    match file {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        file => file
+            .map(Some)
+            .doing(|| format!("open the lock {}", path.display())),
+    }
 }
 
-/// Opens a file, made at need, in a folder that is there.
-fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+fn gone(path: &Path) -> Error {
+    let what = format!("the folder of {} was removed", path.display());
+    Error::new(Kind::NotFound, what)
 }
 
 /// The short lock that orders the verbs on one container. Fails with [`Kind::NotFound`] when nobody claims the id, be it
@@ -98,10 +116,7 @@ pub fn verbs(id: &Id) -> Result<Lock> {
     let path = paths::claim(id).join(VERBS);
     let what = || format!("lock {}", path.display());
     loop {
-        let file = match open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
-            file => file.doing(what)?,
-        };
+        let file = open(&path)?.ok_or_else(|| unclaimed(id))?;
         wait_for(|| file.lock()).doing(what)?;
         if is_at(&file, &path).doing(what)? {
             return Ok(Lock(file));
@@ -141,8 +156,8 @@ impl Alive {
         let folder = paths::claim(id);
         let (path, new) = (folder.join(ALIVE), folder.join(ALIVE_NEW));
         let doing = || format!("lock {}", path.display());
-        remove(&folder.join(RESTARTING))?;
-        let file = open(&new).doing(doing)?;
+        files::remove(&folder.join(RESTARTING))?;
+        let file = open(&new)?.ok_or_else(|| unclaimed(id))?;
         fcntl(&file, FcntlArg::F_OFD_SETLK(&lock_of(libc::F_WRLCK, 0, 0))).doing(doing)?;
         // Under its own name only when locked: unlocked, it would be that of a supervisor that was killed.
         fs::rename(&new, &path).doing(doing)?;
@@ -152,15 +167,12 @@ impl Alive {
     /// The container's process has ended, and another will follow: it is
     /// [`State::Restarting`](crate::state::State::Restarting) until [`Alive::runs_again`].
     pub fn restarts(&self) -> Result<()> {
-        let path = self.path.with_file_name(RESTARTING);
-        open(&path)
-            .map(drop)
-            .doing(|| format!("make {}", path.display()))
+        files::replace(&self.path.with_file_name(RESTARTING), b"")
     }
 
     /// The next process runs, or there will be none.
     pub fn runs_again(&self) -> Result<()> {
-        remove(&self.path.with_file_name(RESTARTING))
+        files::remove(&self.path.with_file_name(RESTARTING))
     }
 
     /// The container has ended: it is [`Supervisor::Tidies`] from now on.
@@ -177,7 +189,7 @@ impl Alive {
     /// Nothing is left to do. Whoever drops it without a word leaves it [`Supervisor::Lost`].
     pub fn let_go(self) -> Result<()> {
         // If the claim is released by now, the file went with it.
-        remove(&self.path)
+        files::remove(&self.path)
     }
 }
 
@@ -186,21 +198,14 @@ pub fn forget(id: &Id) -> Result<()> {
     claim::forget_socket(id)?;
     let folder = paths::claim(id);
     for name in claim::NOTES.into_iter().chain([RESTARTING]) {
-        remove(&folder.join(name))?;
+        files::remove(&folder.join(name))?;
     }
-    remove(&folder.join(ALIVE))
+    files::remove(&folder.join(ALIVE))
 }
 
 /// Whether its supervisor waits, or was killed while it did, until it begins the container again.
 pub fn is_between_runs(id: &Id) -> bool {
     paths::claim(id).join(RESTARTING).exists()
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.doing(|| format!("remove {}", path.display())),
-    }
 }
 
 /// What the container's supervisor does now.
@@ -215,11 +220,19 @@ pub fn supervisor(id: &Id) -> Supervisor {
     // The kernel answers with the first lock that is in the way.
     let mut question = lock_of(libc::F_WRLCK, 0, 0);
     match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut question)) {
-        Ok(_) if i32::from(question.l_type) == libc::F_UNLCK => Supervisor::Lost,
+        Ok(_) if i32::from(question.l_type) == libc::F_UNLCK => match is_folder(&file) {
+            // Somebody has put it there, and nobody's lock can be seen any more.
+            true if claim::has_socket(id) => Supervisor::Runs,
+            _ => Supervisor::Lost,
+        },
         Ok(_) if question.l_start > RUNS => Supervisor::Tidies,
         Ok(_) => Supervisor::Runs,
         Err(_) => Supervisor::Absent,
     }
+}
+
+fn is_folder(file: &File) -> bool {
+    file.metadata().is_ok_and(|data| data.is_dir())
 }
 
 /// Waits, at most so long and asleep, until `done` says yes to what the supervisor does. Whether it did. A supervisor writes to
@@ -289,10 +302,7 @@ impl Still {
         let path = paths::claim(id).join(STILL);
         let what = || format!("lock {}", path.display());
         loop {
-            let file = match open(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Err(unclaimed(id)),
-                file => file.doing(what)?,
-            };
+            let file = open(&path)?.ok_or_else(|| unclaimed(id))?;
             wait_for(|| file.lock()).doing(what)?;
             if is_at(&file, &path).doing(what)? {
                 return Ok(Still { file, path });
@@ -307,9 +317,8 @@ impl Still {
         if !path.exists() {
             return Ok(None);
         }
-        let file = match open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.doing(what)?,
+        let Some(file) = open(&path)? else {
+            return Ok(None);
         };
         match file.try_lock() {
             Ok(()) => Ok(Some(Still { file, path })),
@@ -327,7 +336,7 @@ impl Still {
 
     /// The container goes on.
     pub fn end(self) -> Result<()> {
-        remove(&self.path)
+        files::remove(&self.path)
     }
 }
 

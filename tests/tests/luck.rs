@@ -478,10 +478,11 @@ const FILES: [&str; 3] = [
 ];
 
 /// What somebody does to a file `$file`, of which there need not be one.
-const DAMAGES: [&str; 3] = [
+const DAMAGES: [&str; 4] = [
     ": > $file",
     r#"rm -f $file; printf '\377{"a":[' > $file"#,
     "rm -f $file",
+    "rm -f $file; mkdir $file",
 ];
 
 #[test]
@@ -519,6 +520,18 @@ fn files_that_somebody_edits_harm_no_other_container_and_theirs_can_be_removed()
         s.bocker(&["rm", "-f", &id]).ok();
         s.host.assert_same(&before);
     }
+    // A folder in the place of its lock keeps nobody from seeing that a container runs; what is in one is nobody's to remove.
+    let id = s.sleeping("web");
+    let folder = format!("/run/bocker/{id}");
+    let script = "cd $0 && rm alive lock && mkdir alive lock && touch lock/kept";
+    s.host.run(&["sh", "-c", script, &folder]).ok();
+    s.bocker(&["exec", "web", "true"]).ok();
+    let removed = s.bocker(&["rm", "-f", "web"]);
+    assert_ne!(removed.code, 0, "{removed}");
+    is_clear(&removed.says("look whose this is, and remove it"));
+    s.host.run(&["rm", &format!("{folder}/lock/kept")]).ok();
+    s.bocker(&["rm", "-f", "web"]).ok();
+    s.host.assert_same(&before);
     s.bocker(&["exec", "other", "true"]).ok();
     s.bocker(&["rm", "-f", "other"]).ok();
 }
