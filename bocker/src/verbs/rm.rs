@@ -62,63 +62,55 @@ pub(crate) fn remove(
     how: Option<&How>,
     volumes: bool,
 ) -> Result<Outcome> {
-    for _ in 1..TIMES {
-        let outcome = remove_once(session, id, name, how, volumes)?;
+    let mut left = TIMES;
+    loop {
+        let read = containers::load(id);
+        // What has ended is not forced: somebody may have started it again, and would lose what it stands on.
+        let forced = read.is_err() && how.is_some();
+        let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", forced));
+        let mut stages = vec![
+            stage(Piece::Cg)?,
+            stage(Piece::Net)?,
+            stage(Piece::Snap)?.flag("--volumes", volumes),
+        ];
+        let mut document = None;
+        match read {
+            Ok(_) => {
+                end(session, id, name, how, true)?;
+                if !paths::container(id).exists() {
+                    // One of 'run --rm' goes with its end.
+                    say(&format!("Removed: {name}"))?;
+                    return Ok(Outcome::Done);
+                }
+                stages[0].args.push(id.as_str().into());
+            }
+            // It never reached bocker-spawn, or its document is damaged: what it may have is found by the id alone.
+            Err(error) if forced && error.kind() != &Kind::Version => {
+                end(session, id, name, how, false)?;
+                let members =
+                    json!({"version": VERSION, "id": id, "net": {}, "cg": {}, "snap": {}});
+                document = Some(json!({ "bocker": members }).to_string());
+                stages[0].args.push("-".into());
+            }
+            Err(error) if error.kind() == &Kind::NotFound => {
+                let what = format!("Container '{name}' has not been started");
+                let hint =
+                    format!("if nobody is starting it now, remove it with 'bocker rm -f {name}'");
+                return Err(Error::new(Kind::InUse, what).hint(hint));
+            }
+            Err(error) => return Err(error),
+        }
+        let mut pipeline = Pipeline::new(stages)
+            .discarded()
+            .said(format!("Removed: {name}"));
+        pipeline.document = document;
+        let outcome = Outcome::of_status(session.run(&pipeline)?);
+        left -= 1;
         let is_started_again = outcome != Outcome::Done && how.is_some() && lock::is_alive(id);
-        if !is_started_again {
+        if !is_started_again || left == 0 {
             return Ok(outcome);
         }
     }
-    remove_once(session, id, name, how, volumes)
-}
-
-fn remove_once(
-    session: &Session,
-    id: &Id,
-    name: &str,
-    how: Option<&How>,
-    volumes: bool,
-) -> Result<Outcome> {
-    let read = containers::load(id);
-    // What has ended is not forced: somebody may have started it again, and would lose what it stands on.
-    let forced = read.is_err() && how.is_some();
-    let stage = |piece: Piece| Ok(session.stage(piece, "delete")?.flag("--force", forced));
-    let mut stages = vec![
-        stage(Piece::Cg)?,
-        stage(Piece::Net)?,
-        stage(Piece::Snap)?.flag("--volumes", volumes),
-    ];
-    let mut document = None;
-    match read {
-        Ok(_) => {
-            end(session, id, name, how, true)?;
-            if !paths::container(id).exists() {
-                // One of 'run --rm' goes with its end.
-                say(&format!("Removed: {name}"))?;
-                return Ok(Outcome::Done);
-            }
-            stages[0].args.push(id.as_str().into());
-        }
-        // It never reached bocker-spawn, or its document is damaged: what it may have is found by the id alone.
-        Err(error) if forced && error.kind() != &Kind::Version => {
-            end(session, id, name, how, false)?;
-            let members = json!({"version": VERSION, "id": id, "net": {}, "cg": {}, "snap": {}});
-            document = Some(json!({ "bocker": members }).to_string());
-            stages[0].args.push("-".into());
-        }
-        Err(error) if error.kind() == &Kind::NotFound => {
-            let what = format!("Container '{name}' has not been started");
-            let hint =
-                format!("if nobody is starting it now, remove it with 'bocker rm -f {name}'");
-            return Err(Error::new(Kind::InUse, what).hint(hint));
-        }
-        Err(error) => return Err(error),
-    }
-    let mut pipeline = Pipeline::new(stages)
-        .discarded()
-        .said(format!("Removed: {name}"));
-    pipeline.document = document;
-    Ok(Outcome::of_status(session.run(&pipeline)?))
 }
 
 /// Sees to it that the container does not run.
