@@ -21,6 +21,8 @@ const ENDING: Duration = Duration::from_millis(500);
 pub(crate) struct Context {
     id: Id,
     hierarchies: Hierarchies,
+    /// Until when the kernel may keep the groups: they go one after the other, and wait for the same.
+    deadline: Option<Instant>,
 }
 
 pub(crate) fn run(call: &mut Call) -> Result<()> {
@@ -74,6 +76,7 @@ pub(crate) fn run(call: &mut Call) -> Result<()> {
     let context = Context {
         id,
         hierarchies: hierarchies.clone(),
+        deadline: None,
     };
     let steps = steps(&hierarchies, kill, releases);
     call.delete(context, steps, |document, _| {
@@ -158,7 +161,10 @@ fn steps(hierarchies: &Hierarchies, kill: bool, releases: bool) -> Vec<Step<Cont
             Step::new(name, "a group goes with its container")
                 .command(move |c: &Context| vec![format!("rmdir {}", quoted(&shown, &c.id))])
                 .look(move |c| format!("ls -d {}", quoted(&looked, &c.id)))
-                .apply(move |c| group::remove(&parent.join(&c.id))),
+                .apply(move |c| {
+                    let deadline = c.deadline.get_or_insert_with(group::removed_by);
+                    group::remove_by(&parent.join(&c.id), *deadline)
+                }),
         );
     }
     if releases {
@@ -198,7 +204,12 @@ fn kill_step() -> Step<Context> {
             }
         })
         .look(|c| format!("bocker-cg list | grep {}", c.id))
-        .apply(|c| group::kill_all(&c.hierarchies, &c.id))
+        .apply(|c| {
+            group::kill_all(&c.hierarchies, &c.id).inspect_err(|_| {
+                // It has been waited for long enough.
+                c.deadline = Some(Instant::now());
+            })
+        })
 }
 
 fn quoted(parent: &Path, id: &Id) -> String {
@@ -216,6 +227,7 @@ pub(crate) fn sweep(
     let mut context = Context {
         id: id.clone(),
         hierarchies: hierarchies.clone(),
+        deadline: None,
     };
     let steps = steps(hierarchies, kill, releases);
     call.engine().tear_down(&mut context, steps)

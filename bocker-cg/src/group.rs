@@ -70,9 +70,18 @@ pub(crate) fn set(group: &Path, settings: &[Setting]) -> Result<()> {
     Ok(())
 }
 
+/// Until when a group that is removed now has to be gone.
+pub(crate) fn removed_by() -> Instant {
+    Instant::now() + REMOVE_WAIT
+}
+
 /// Removes a group and what is beneath it. Already gone is success.
 pub(crate) fn remove(top: &Path) -> Result<()> {
-    let deadline = Instant::now() + REMOVE_WAIT;
+    remove_by(top, removed_by())
+}
+
+/// The same, where others have been waited for before it.
+pub(crate) fn remove_by(top: &Path, deadline: Instant) -> Result<()> {
     loop {
         // Deepest first. A container with the right to mount may have made groups in its own.
         let result = tree(top).iter().rev().try_for_each(fs::remove_dir);

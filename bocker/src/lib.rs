@@ -22,6 +22,7 @@ mod timing;
 mod tools;
 mod verbs;
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
@@ -83,6 +84,7 @@ fn dispatch(cli: Cli, args: &[OsString]) -> Result<u8> {
             Verb::Run(_) | Verb::Create(_) => Limits::new(cli.cpu_share, cli.mem_limit)?,
             _ => Limits::default(),
         },
+        unended: RefCell::default(),
     };
     if needs_root(&verb) && !nix::unistd::geteuid().is_root() {
         return Err(Error::new(

@@ -1,9 +1,11 @@
 //! One call of `bocker`: the leading options, and the three ways to start tools.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use bocker_pipe::error::EXIT_FAILED;
-use bocker_pipe::{Doing, Error, Kind, Result};
+use bocker_pipe::{Doing, Error, Id, Kind, Result};
 use serde_json::Value;
 
 use crate::limits::Limits;
@@ -24,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) explain: bool,
     pub(crate) tools: Tools,
     pub(crate) limits: Limits,
+    /// Those that have lost their supervisor and that this call has tried to end in vain. It was said why, and is not tried twice.
+    pub(crate) unended: RefCell<BTreeSet<Id>>,
 }
 
 impl Session {

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use bocker_tests::{Output, Running, Session, Struck, is_btrfs, need};
+use bocker_tests::{Fingerprint, Output, Running, Session, Struck, is_btrfs, need};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -228,56 +228,83 @@ impl Drop for Frozen {
     }
 }
 
-/// A container `web` whose process 1 waits for the kernel, and its number.
-fn waiting(s: &Session, folder: &str) -> (Frozen, Pid) {
-    let volume = format!("{folder}:/data");
-    let script = "while :; do echo x >> /data/file; done";
-    s.run(
-        &["-d", "--name", "web", "-v", &volume],
-        &["sh", "-c", script],
-    )
-    .ok();
-    let file = PathBuf::from(folder).join("file");
-    s.host.wait_for("it writes", || file.exists().then_some(()));
-    let frozen = Frozen::begin(folder);
-    let pid = s
-        .bocker(&["inspect", "--format", "{{.State.Pid}}", "web"])
-        .text();
-    let pid: i32 = pid.trim().parse().expect("a pid");
-    s.host.wait_for("state D", || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.contains(") D ").then_some(())
-    });
-    (frozen, Pid::from_raw(pid))
+/// A container `web` whose process 1 waits for the kernel.
+struct Waiting {
+    frozen: Frozen,
+    /// Of process 1.
+    pid: Pid,
+    /// What it has written to.
+    file: PathBuf,
+    /// The machine without it.
+    before: Fingerprint,
+}
+
+impl Waiting {
+    /// `None` where there is no filesystem that could be frozen.
+    fn begin() -> Option<(Session, Waiting)> {
+        if !need("mkfs.ext4 losetup") {
+            return None;
+        }
+        let s = Session::new();
+        s.run(&["--rm"], &["true"]).ok();
+        let folder = Frozen::mount(&s);
+        let before = s.host.fingerprint();
+        let volume = format!("{folder}:/data");
+        let script = "while :; do echo x >> /data/file; done";
+        s.run(
+            &["-d", "--name", "web", "-v", &volume],
+            &["sh", "-c", script],
+        )
+        .ok();
+        let file = PathBuf::from(&folder).join("file");
+        s.host.wait_for("it writes", || file.exists().then_some(()));
+        let frozen = Frozen::begin(&folder);
+        let pid = s
+            .bocker(&["inspect", "--format", "{{.State.Pid}}", "web"])
+            .text();
+        let pid: i32 = pid.trim().parse().expect("a pid");
+        s.host.wait_for("state D", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.contains(") D ").then_some(())
+        });
+        let waiting = Waiting {
+            frozen,
+            pid: Pid::from_raw(pid),
+            file,
+            before,
+        };
+        Some((s, waiting))
+    }
+
+    /// What is said of it by who has killed it.
+    fn said(&self) -> String {
+        let pid = self.pid;
+        format!("was killed and is not gone: {pid} (sh) is in state D")
+    }
 }
 
 #[test]
 fn what_waits_for_the_kernel_is_named_and_nothing_is_taken_from_it() {
-    if !need("mkfs.ext4 losetup") {
+    let Some((s, waiting)) = Waiting::begin() else {
         return;
-    }
-    let s = Session::new();
-    s.run(&["--rm"], &["true"]).ok();
-    let folder = Frozen::mount(&s);
-    let before = s.host.fingerprint();
-    let (frozen, pid) = waiting(&s, &folder);
+    };
+    let said = waiting.said();
     s.sleeping("other");
     // Both wait for it as long as a kill may take.
     let ways = [
         &["bocker", "stop", "web"][..],
         &["bocker", "rm", "-f", "web"],
     ];
-    let waiting = ways.map(|way| s.host.spawn(way));
+    let ending = ways.map(|way| s.host.spawn(way));
     // Nobody else does.
     s.bocker(&["stop", "-t", "0", "other"]).ok();
-    let said = format!("was killed and is not gone: {pid} (sh) is in state D");
-    for way in waiting {
+    for way in ending {
         let output = way.wait().says(&said);
         assert_ne!(output.code, 0, "{output}");
     }
     let shown = s.bocker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
     assert_eq!(shown.text(), "other exited\nweb running\n");
-    drop(frozen);
+    drop(waiting.frozen);
     s.host.wait_for("its end", || {
         let state = s.bocker(&[
             "inspect",
@@ -288,23 +315,19 @@ fn what_waits_for_the_kernel_is_named_and_nothing_is_taken_from_it() {
         (state.text() == "exited 137\n").then_some(())
     });
     s.bocker(&["rm", "web", "other"]).ok();
-    fs::remove_file(format!("{folder}/file")).expect("its file");
-    s.host.assert_same(&before);
+    fs::remove_file(waiting.file).expect("its file");
+    s.host.assert_same(&waiting.before);
 }
 
 #[test]
 fn what_waits_for_the_kernel_without_a_supervisor_holds_nobody_up_and_is_not_begun_again_beside() {
-    if !need("mkfs.ext4 losetup") {
+    let Some((s, waiting)) = Waiting::begin() else {
         return;
-    }
-    let s = Session::new();
-    s.run(&["--rm"], &["true"]).ok();
-    let folder = Frozen::mount(&s);
-    let before = s.host.fingerprint();
-    let (frozen, pid) = waiting(&s, &folder);
+    };
+    let said = waiting.said();
     let id = id(&s, "web");
     let document = s.bocker(&["inspect", "web"]).json()[0].clone();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let stat = fs::read_to_string(format!("/proc/{}/stat", waiting.pid)).expect("stat");
     let parent = stat.split(' ').nth(3).expect("a parent");
     kill(
         Pid::from_raw(parent.parse().expect("a pid")),
@@ -315,13 +338,22 @@ fn what_waits_for_the_kernel_without_a_supervisor_holds_nobody_up_and_is_not_beg
         let state = s.host.run(&["bocker-spawn", "state", "web"]).ok().json();
         (state["status"] == "orphaned").then_some(())
     });
-    let said = format!("was killed and is not gone: {pid} (sh) is in state D");
     s.bocker(&["images"]).ok().says(&said);
-    for verb in [&["start", "web"][..], &["rm", "-f", "web"]] {
-        let output = s
-            .bocker(verb)
-            .says("what is left of container 'web' has not ended");
-        assert_ne!(output.code, 0, "{output}");
+    for verb in [
+        &["start", "web"][..],
+        &["rm", "-f", "web"],
+        &["system", "prune", "--force"],
+    ] {
+        let output = s.bocker(verb).says(&said);
+        let left = "what is left of container 'web' has not ended";
+        let lines = [&said, left].map(|line| output.stderr.matches(line).count());
+        // Nothing of it is to be pruned, and nothing else is there.
+        let (code_is_0, expected) = match verb[0] {
+            "system" => (true, [1, 0]),
+            _ => (false, [1, 1]),
+        };
+        assert_eq!((output.code == 0, lines), (code_is_0, expected), "{output}");
+        assert_eq!(output.stdout, "");
     }
     let alone = s
         .host
@@ -332,11 +364,11 @@ fn what_waits_for_the_kernel_without_a_supervisor_holds_nobody_up_and_is_not_beg
         .exits(125)
         .says("has lost its supervisor, and what is left of it has not ended");
     assert!(config(&s, &id).exists());
-    drop(frozen);
+    drop(waiting.frozen);
     s.bocker(&["start", "web"]).ok().says("lost its supervisor");
     s.bocker(&["rm", "-f", "web"]).ok();
-    fs::remove_file(format!("{folder}/file")).expect("its file");
-    s.host.assert_same(&before);
+    fs::remove_file(waiting.file).expect("its file");
+    s.host.assert_same(&waiting.before);
 }
 
 #[test]

@@ -90,22 +90,37 @@ fn reap(session: &Session, id: &Id) -> Result<Stage> {
 /// Sees to it that nothing lives of a container that has no supervisor.
 pub(crate) fn end(session: &Session, id: &Id, name: &str) -> Result<()> {
     if lock::supervisor(id) == Supervisor::Lost {
-        session.run(&Pipeline::new([reap(session, id)?]).discarded())?;
+        let reap = Pipeline::new([reap(session, id)?]);
+        end_by(session, id, name, &reap.discarded())?;
     }
-    must_have_ended(session, id, name)
+    Ok(())
 }
 
-/// Fails when something of a container that has lost its supervisor was killed and lives: nothing may be taken from it, and no
-/// other begun in its place. Why it lives is said by who tried to end it.
-pub(crate) fn must_have_ended(session: &Session, id: &Id, name: &str) -> Result<()> {
-    match lock::supervisor(id) {
-        Supervisor::Lost if !session.dry_run => Err(Error::new(
+/// The same by a pipeline that begins with that. Fails when something of it was killed and lives: nothing may be taken from it, and
+/// no other begun in its place. Why it lives is said by who tried to end it.
+pub(crate) fn end_by(session: &Session, id: &Id, name: &str, pipeline: &Pipeline) -> Result<()> {
+    match try_to_end(session, id, pipeline)? {
+        true => Ok(()),
+        false => Err(Error::new(
             Kind::InUse,
             format!("what is left of container '{name}' has not ended"),
         )
         .hint("every command tries again to end it")),
-        _ => Ok(()),
     }
+}
+
+/// Runs the pipeline, unless it was in vain before. Whether the container has ended.
+fn try_to_end(session: &Session, id: &Id, pipeline: &Pipeline) -> Result<bool> {
+    if !session.unended.borrow().contains(id) {
+        session.run(pipeline)?;
+    }
+    let lives = !session.dry_run && lock::supervisor(id) == Supervisor::Lost;
+    let mut unended = session.unended.borrow_mut();
+    match lives {
+        true => unended.insert(id.clone()),
+        false => unended.remove(id),
+    };
+    Ok(!lives)
 }
 
 /// What every command begins with: tears down what nobody is left to tear down, because a supervisor was killed or the machine
@@ -127,7 +142,7 @@ pub(crate) fn abandoned(session: &Session) -> Result<()> {
             // Killed while it was set up: nobody knows its id.
             Err(error) => error.kind() == &Kind::NotFound,
         };
-        session.run(&of(session, &id, remove)?)?;
+        try_to_end(session, &id, &of(session, &id, remove)?)?;
         Ok(Outcome::Done)
     })
     .map(drop)

@@ -87,8 +87,7 @@ fn again(
     refuse_half_a_terminal(interactive, tty)?;
     stop::until_tidied(&id)?;
     // Of one that was only created, or whose cleanup was killed, there is something left.
-    session.run(&cleanup::of(session, &id, false)?)?;
-    cleanup::must_have_ended(session, &id, name)?;
+    cleanup::end_by(session, &id, name, &cleanup::of(session, &id, false)?)?;
     let stages = vec![
         session.stage(Piece::Snap, "mount")?.arg(id.as_str()),
         session.stage(Piece::Net, "create")?,

@@ -100,7 +100,10 @@ fn prune(session: &Session, args: &Prune) -> Result<u8> {
     let mut leftovers = Vec::new();
     for piece in COLLECTORS {
         let stage = session.tool(piece, "gc")?.arg("--dry-run");
-        let lines = session.read(&stage)?;
+        let mut lines = session.read(&stage)?;
+        // What lives and cannot be ended, as was said, loses nothing.
+        let unended = session.unended.borrow();
+        lines.retain(|line| !unended.iter().any(|id| line["id"] == id.as_str()));
         for line in &lines {
             say(&format!("{}: {}", piece.stage(), leftover(line)))?;
         }
