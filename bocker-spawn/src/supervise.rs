@@ -14,6 +14,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use crate::health::Checks;
 use crate::record;
 use crate::signals::{Attitude, Judge, Verdict};
+use crate::socket::Size;
 use crate::start::{self, Context};
 use crate::streams::{After, Event, Streams};
 use crate::watch::{Token, Watch};
@@ -21,6 +22,9 @@ use crate::{STAGE, oom, say, signals, sys, tty};
 
 /// When a process that held a signal back is looked at again.
 const MOMENT: Duration = Duration::from_millis(50);
+
+/// A size that a terminal has had for so long is told: a window that is dragged larger would be fifty events.
+const SIZE_KEPT: Duration = Duration::from_millis(200);
 
 /// Copies and forwards until the container has ended.
 pub(crate) fn supervise(context: &mut Context, signals: &SignalFd) -> Result<ExitMember> {
@@ -53,6 +57,7 @@ fn accompany(
     }
     let mut checks = Checks::begin(context, &mut watch)?;
     let (mut stopped, mut is_ending) = (false, false);
+    let id = context.id()?.clone();
     let child = context.child()?;
     let mut judge = Judge::default();
     let mut killed_for = None;
@@ -62,18 +67,31 @@ fn accompany(
         let _ = sys::send_signal(child.pidfd.as_fd(), libc::SIGKILL);
     };
     let ended = Some(child.pidfd.as_fd());
+    let resize = |size: Option<Size>, watch: &mut Watch| {
+        if let (Some(size), Some(to)) = (size, &child.terminal)
+            && tty::size(to) != Some(size)
+        {
+            tty::set_size(to, size);
+            watch.at(Token::Sized, Instant::now() + SIZE_KEPT);
+        }
+    };
     streams.run(ended, signals, &mut watch, |event, watch| {
         let status = signals::status(child.pid);
         match event {
             Event::Signal(libc::SIGWINCH) if sizes.is_some() => {
-                if let (Some(from), Some(to)) = (&sizes, &child.terminal) {
-                    tty::copy_size(from, to);
-                }
+                resize(sizes.as_ref().and_then(tty::size), watch);
                 After::Continue
             }
             Event::Size(size) => {
-                if let Some(to) = &child.terminal {
-                    tty::set_size(to, size);
+                resize(Some(size), watch);
+                After::Continue
+            }
+            Event::Due(Token::Sized) => {
+                if let Some(size) = child.terminal.as_ref().and_then(tty::size) {
+                    events::Event::to(&id, "resize")
+                        .with("height", size.rows)
+                        .with("width", size.columns)
+                        .record();
                 }
                 After::Continue
             }

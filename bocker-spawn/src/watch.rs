@@ -8,6 +8,8 @@ use std::time::Instant;
 pub(crate) enum Token {
     /// To look again at what a process does with a signal.
     Look,
+    /// A terminal has had its size for a while.
+    Sized,
     /// A run has lasted as long as it may.
     Timeout,
     /// What was asked to end has had its time.

@@ -94,9 +94,19 @@ fn a_shell_is_worked_at_left_and_come_back_to() {
     assert!(!terminal.is_cooked());
     terminal.types("a=kept; stty size\n");
     terminal.shows("24 80");
+    terminal.resize(30, 90);
     terminal.resize(33, 99);
     terminal.types("stty size\n");
     terminal.shows("33 99");
+    let resized = || {
+        let format = "{{.Actor.Attributes.height}} {{.Actor.Attributes.width}}";
+        let words = ["--since", "1h", "--until", "0s", "-f", "event=resize"];
+        s.bocker(&[&["events"], &words[..], &["--format", format]].concat())
+            .text()
+    };
+    s.host.wait_for("the event of its size", || {
+        (resized() == "33 99\n").then_some(())
+    });
     // What is typed in one piece with the keys, and before them, is typed.
     terminal.types("b=too\n\u{10}\u{11}");
     let (code, screen) = terminal.wait();
