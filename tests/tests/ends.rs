@@ -246,8 +246,11 @@ fn all_to_which_it_can_be_done_are_meant_or_the_last_one_made_or_what_a_filter_s
     assert_eq!(told(&["pause", "-a"]), "web\ncache\n");
     assert_eq!(told(&["unpause", "--all"]), "web\ncache\n");
     assert_eq!(told(&["kill", "-l"]), "cache\n");
-    s.bocker(&["wait", "cache"]).ok();
+    assert_eq!(told(&["wait", "-l"]), "137\n");
     assert_eq!(told(&["start", "--latest"]), "cache\n");
+    assert_eq!(told(&["exec", "-l", "echo", "-l", "said"]), "-l said\n");
+    assert_eq!(told(&["logs", "--details", "-l"]), "");
+    s.bocker(&["attach", "-l", "web"]).exits(125);
     assert_eq!(told(&["stop", "-t", "0", "-a"]), "web\ncache\n");
     assert_eq!(told(&["stop", "-a"]), "");
     assert_eq!(told(&["start", "--filter", "name=web"]), "web\n");

@@ -2,6 +2,7 @@
 
 use bocker_pipe::{Id, Result, lock};
 
+use super::chosen::One;
 use super::kill::not_running;
 use super::run::Leaving;
 use crate::container;
@@ -16,14 +17,15 @@ pub(crate) struct Args {
     no_stdin: bool,
     #[command(flatten)]
     leaving: Leaving,
-    /// Id or name
-    name: String,
+    #[command(flatten)]
+    one: One,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let (id, _) = container::find(&args.name)?;
+    let name = args.one.name(session)?;
+    let (id, _) = container::find(&name)?;
     if !lock::is_alive(&id) {
-        return Err(not_running(&args.name));
+        return Err(not_running(&name));
     }
     to(session, &id, !args.no_stdin, &args.leaving)
 }

@@ -1,10 +1,49 @@
-//! Which containers a verb is for that takes several: those that are named, or in their place all to which it can be done.
+//! Which containers a verb is for: those that are named, or in their place the one made last, or of a verb that takes several all to
+//! which it can be done.
 
-use bocker_pipe::Result;
+use bocker_pipe::{Error, Kind, Result};
 
 use crate::container::{self, Container};
 use crate::filter::{self, Filter};
 use crate::session::Session;
+
+/// The container made last.
+pub(crate) fn latest(session: &Session) -> Result<String> {
+    let found = container::list(session, |stage| stage)?;
+    found
+        .first()
+        .map(name)
+        .ok_or_else(|| Error::new(Kind::NotFound, "there is no container yet"))
+}
+
+/// What it is called by.
+fn name(one: &Container) -> String {
+    match one.name() {
+        "" => one.id.to_string(),
+        name => name.to_owned(),
+    }
+}
+
+/// What stands for one container on the command line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct One {
+    /// Id or name
+    #[arg(required_unless_present = "latest")]
+    name: Option<String>,
+    /// The one made last
+    #[arg(short, long, conflicts_with = "name")]
+    latest: bool,
+}
+
+impl One {
+    /// Its name.
+    pub(crate) fn name(&self, session: &Session) -> Result<String> {
+        match &self.name {
+            Some(name) => Ok(name.clone()),
+            None => latest(session),
+        }
+    }
+}
 
 /// What stands for containers on the command line.
 #[derive(Debug, clap::Args)]
@@ -42,10 +81,6 @@ impl Chosen {
             true => found.truncate(1),
             false => found.retain(fits),
         }
-        let name = |one: &Container| match one.name() {
-            "" => one.id.to_string(),
-            name => name.to_owned(),
-        };
         Ok(found.iter().rev().map(name).collect())
     }
 

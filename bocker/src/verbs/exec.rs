@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use bocker_pipe::{Error, Kind, Result, lock};
 
+use super::chosen;
 use super::kill::not_running;
 use super::run::refuse_half_a_terminal;
 use crate::container;
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// The user, as USER[:GROUP], by name or number
     #[arg(short, long)]
     user: Option<String>,
+    /// In the one made last: no container is named before the command
+    #[arg(short, long)]
+    latest: bool,
     /// Id or name, the command, and its own arguments
     #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_name = "CONTAINER")]
     words: Vec<OsString>,
@@ -48,7 +52,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
     let (name, command) = match args.words.split_first() {
-        Some((name, command)) if !command.is_empty() => (name.to_string_lossy(), command),
+        _ if args.latest => (chosen::latest(session)?, args.words.as_slice()),
+        Some((name, command)) if !command.is_empty() => {
+            (name.to_string_lossy().into_owned(), command)
+        }
         _ => {
             return Err(
                 Error::new(Kind::Usage, "no command is given").hint("see 'bocker help exec'")

@@ -2,6 +2,7 @@
 
 use bocker_pipe::Result;
 
+use super::chosen::One;
 use crate::container;
 use crate::session::Session;
 use crate::tools::Piece;
@@ -24,12 +25,15 @@ pub(crate) struct Args {
     /// Print before each line when it was written
     #[arg(short, long)]
     timestamps: bool,
-    /// Id or name
-    name: String,
+    /// Taken for docker's sake: no record has more than is printed
+    #[arg(long)]
+    details: bool,
+    #[command(flatten)]
+    one: One,
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let (id, _) = container::find(&args.name)?;
+    let (id, _) = container::find(&args.one.name(session)?)?;
     let stage = session
         .stage(Piece::Spawn, "logs")?
         .flag("--follow", args.follow)
