@@ -2,8 +2,9 @@
 //! next command of any kind finds what it has left, ends it, records the end, cleans up, and says so once.
 
 use std::fs;
+use std::path::PathBuf;
 
-use bocker_tests::{Fingerprint, Output, Session, step_names};
+use bocker_tests::{Fingerprint, Output, Running, Session, step_names};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -377,11 +378,16 @@ fn a_whole_run_that_is_killed_at_once_leaves_nothing_after_the_next_command() {
     session.host.assert_same(&before);
 }
 
-/// A program in the place of bocker-net that does something before its first `delete`.
+/// A program in the place of bocker-net that does something before its first `delete`, once it has the document.
 fn slow_net(session: &Session, does: &str) -> String {
     let mark = session.host.scratch().join("deleting");
     let text = format!(
-        "#!/bin/sh\nif [ $1 = delete ] && mkdir {}; then {does}; fi 2>/dev/null\nexec bocker-net \"$@\"\n",
+        "#!/bin/sh
+[ $1 = delete ] || exec bocker-net \"$@\"
+document=$(cat)
+if mkdir {}; then {does}; fi 2>/dev/null
+printf '%s\\n' \"$document\" | bocker-net \"$@\"
+",
         mark.display()
     );
     let path = session.host.script("net", &text);
@@ -446,6 +452,154 @@ fn stop_returns_when_the_container_is_cleaned_up() {
     session.bocker(&["stop", "web"]).ok();
     let diff = before.diff(&session.host.fingerprint());
     assert!(diff.is_empty(), "{diff}");
+}
+
+#[test]
+fn who_waits_for_one_that_is_being_removed_is_told_that_its_exit_status_goes_too() {
+    let (session, before) = prepared();
+    let go = session.host.scratch().join("go");
+    let swap = slow_net(
+        &session,
+        &format!("until [ -e {} ]; do sleep 0.01; done", go.display()),
+    );
+    let line = line(&session, &["--rm"], &["sh", "-c", "exit 3"]);
+    let words: Vec<&str> = line[1..].iter().map(String::as_str).collect();
+    let run = [&["bocker", "--with", &swap], &words[..]].concat();
+    let running = session.host.spawn(&run);
+    let deleting = session.host.scratch().join("deleting");
+    session
+        .host
+        .wait_for("its end", || deleting.exists().then_some(()));
+    session
+        .bocker(&["wait", "web"])
+        .exits(125)
+        .says("web has ended, and its exit status went with it");
+    fs::write(go, "").expect("a file");
+    running.wait().exits(3);
+    session.host.assert_same(&before);
+}
+
+/// A bocker-spawn by itself that gets this signal as soon as it has claimed an id, and that.
+fn half_made(session: &Session, signal: &str) -> (Running, String) {
+    let alone = session.host.call(&["bocker-spawn", "run", "--", "true"]);
+    let document = format!(r#"{{"root":{{"path":"{}"}}}}"#, session.rootfs);
+    let at = format!("{signal}:spawn.claim");
+    let running = alone.env("BOCKER_FAIL_AT", at).stdin(document).spawn();
+    let id = session.host.wait_for("a claim", || {
+        let claims = fs::read_dir("/run/bocker").ok()?.flatten();
+        let mut names = claims.filter_map(|entry| entry.file_name().into_string().ok());
+        names.find(|name| name.starts_with("ps_"))
+    });
+    (running, id)
+}
+
+#[test]
+fn what_spawn_alone_has_half_made_is_taken_once_it_is_dead() {
+    let (session, before) = prepared();
+    let gc = |options: &[&str]| {
+        let words = [&["bocker-spawn", "gc"], options].concat();
+        session.host.run(&words).ok().json_lines()
+    };
+    let (alone, _) = half_made(&session, "kill");
+    assert_eq!(alone.wait().code, 137);
+    assert_eq!(gc(&[])[0]["state"], "creating");
+    session.host.assert_same(&before);
+    let (alone, id) = half_made(&session, "stop");
+    let alive = PathBuf::from(format!("/run/bocker/{id}/alive"));
+    session
+        .host
+        .wait_for("it lives", || alive.exists().then_some(()));
+    assert_eq!(gc(&["--grace", "0", "--dry-run"]), [] as [Value; 0]);
+    alone.signal(Signal::SIGKILL);
+    assert_eq!(alone.wait().code, 137);
+    // By its claim alone.
+    fs::remove_dir_all(session.host.root().join("containers").join(&id)).expect("its folder");
+    session.host.run(&["bocker-spawn", "reap", &id]).ok();
+    session.host.assert_same(&before);
+}
+
+#[test]
+fn reap_takes_neither_what_runs_nor_what_is_being_cleaned_up() {
+    let (session, before) = prepared();
+    let reap = |id: &str| session.host.run(&["bocker-spawn", "reap", id]);
+    let go = session.host.scratch().join("go");
+    let until = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+    let id = run_with(&session, &slow_net(&session, &until), &["sleep", "1000"]);
+    reap(&id).exits(125).says("is running");
+    let nobody = session.host.call(&["bocker-spawn", "reap"]).stdin("{}");
+    nobody.run().ok();
+    session.bocker(&["kill", &id]).ok();
+    let deleting = session.host.scratch().join("deleting");
+    session
+        .host
+        .wait_for("its end", || deleting.exists().then_some(()));
+    reap(&id).exits(125).says("is being cleaned up");
+    fs::write(go, "").expect("a file");
+    session.host.wait_for("it is removed", || {
+        before
+            .diff(&session.host.fingerprint())
+            .is_empty()
+            .then_some(())
+    });
+}
+
+#[test]
+fn gc_takes_nothing_that_another_root_has_claimed_and_names_what_nobody_has() {
+    let (session, before) = prepared();
+    let id = detached(&session, &[], &["sleep", "1000"]);
+    kill_supervisor(&session, &id);
+    wait_for_state(&session, &id, "exited");
+    let gc = |options: &[&str]| {
+        let words = [&["bocker-spawn", "gc"], options].concat();
+        session.host.run(&words).ok().json_lines()
+    };
+    let folder = format!("/run/bocker/{id}");
+    let claim = format!("{folder}/claim");
+    let ours = fs::read_to_string(&claim).expect("a claim");
+    let root = session.host.root().display().to_string();
+    fs::write(&claim, ours.replace(&root, "/elsewhere")).expect("another's");
+    assert_eq!(gc(&[]), [] as [Value; 0]);
+    fs::write(&claim, ours).expect("ours");
+    let recorded = gc(&[]);
+    assert_eq!(recorded[0]["action"], "recorded", "{recorded:?}");
+    assert!(!PathBuf::from(&folder).join("alive").exists());
+    let format = "{{.Actor.Attributes.exitCode}}";
+    let words = ["--since", "1h", "--until", "0s", "--format", format];
+    let ends = ["-f", "event=die", "-f", &format!("container={id}")];
+    let told = session.bocker(&[&["events"], &words[..], &ends].concat());
+    assert_eq!(told.text(), "255\n");
+    session.bocker(&["cleanup", "web"]).exits(255);
+    fs::remove_dir_all(folder).expect("a claim");
+    assert_eq!(gc(&[]), [] as [Value; 0]);
+    let left = gc(&["--orphans"]);
+    assert_eq!(
+        (&left[0]["id"], &left[0]["claimed"]),
+        (&id.into(), &false.into())
+    );
+    session.bocker(&["rm", "web"]).ok();
+    session.host.assert_same(&before);
+}
+
+#[test]
+fn a_start_that_fails_leaves_what_was_known_of_the_last_run() {
+    let (session, before) = prepared();
+    let pidfile = session.host.file("pid", "");
+    let options = ["--pidfile", &pidfile];
+    let id = detached(&session, &options, &["sh", "-c", "exit 3"]);
+    wait_for_state(&session, &id, "exited");
+    fs::write(&pidfile, "another's").expect("a file");
+    let folder = session.host.root().join("containers").join(&id);
+    let kept = || {
+        let files = ["config.json", &pidfile].map(|name| folder.join(name));
+        files.map(|path| fs::read(path).ok())
+    };
+    let known = kept();
+    let start = session.host.call(&["bocker", "start", "web"]);
+    start.env("BOCKER_FAIL_AT", "spawn.config").run().exits(125);
+    assert!(kept() == known);
+    session.bocker(&["rm", "web"]).ok();
+    fs::remove_file(pidfile).expect("a file");
+    session.host.assert_same(&before);
 }
 
 #[test]

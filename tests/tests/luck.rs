@@ -228,6 +228,18 @@ impl Drop for Frozen {
     }
 }
 
+fn process_1(s: &Session, name: &str) -> Pid {
+    let pid = s.bocker(&["inspect", "--format", "{{.State.Pid}}", name]);
+    Pid::from_raw(pid.text().trim().parse().expect("a pid"))
+}
+
+/// Of process 1: its supervisor.
+fn parent(pid: Pid) -> Pid {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let parent = stat.split(' ').nth(3).expect("a parent");
+    Pid::from_raw(parent.parse().expect("a pid"))
+}
+
 /// A container `web` whose process 1 waits for the kernel.
 struct Waiting {
     frozen: Frozen,
@@ -259,17 +271,14 @@ impl Waiting {
         let file = PathBuf::from(&folder).join("file");
         s.host.wait_for("it writes", || file.exists().then_some(()));
         let frozen = Frozen::begin(&folder);
-        let pid = s
-            .bocker(&["inspect", "--format", "{{.State.Pid}}", "web"])
-            .text();
-        let pid: i32 = pid.trim().parse().expect("a pid");
+        let pid = process_1(&s, "web");
         s.host.wait_for("state D", || {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             stat.contains(") D ").then_some(())
         });
         let waiting = Waiting {
             frozen,
-            pid: Pid::from_raw(pid),
+            pid,
             file,
             before,
         };
@@ -290,18 +299,28 @@ fn what_waits_for_the_kernel_is_named_and_nothing_is_taken_from_it() {
     };
     let said = waiting.said();
     s.sleeping("other");
-    // Both wait for it as long as a kill may take.
+    s.sleeping("deaf");
+    let stopped = parent(process_1(&s, "deaf"));
+    kill(stopped, Signal::SIGSTOP).expect("stop a supervisor");
+    // They wait as long as a kill may take, and not for ever.
     let ways = [
-        &["bocker", "stop", "web"][..],
-        &["bocker", "rm", "-f", "web"],
+        (&["bocker", "stop", "web"][..], &*said),
+        (&["bocker", "rm", "-f", "web"], &said),
+        (
+            &["bocker", "stop", "deaf"],
+            "has ended, and its supervisor does not notice",
+        ),
     ];
-    let ending = ways.map(|way| s.host.spawn(way));
+    let ending = ways.map(|(way, said)| (s.host.spawn(way), said));
     // Nobody else does.
     s.bocker(&["stop", "-t", "0", "other"]).ok();
-    for way in ending {
-        let output = way.wait().says(&said);
+    for (way, said) in ending {
+        let output = way.wait().says(said);
         assert_ne!(output.code, 0, "{output}");
     }
+    kill(stopped, Signal::SIGCONT).expect("let it go on");
+    assert_eq!(s.bocker(&["wait", "deaf"]).text(), "137\n");
+    s.bocker(&["rm", "deaf"]).ok();
     let shown = s.bocker(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
     assert_eq!(shown.text(), "other exited\nweb running\n");
     drop(waiting.frozen);
@@ -327,13 +346,7 @@ fn what_waits_for_the_kernel_without_a_supervisor_holds_nobody_up_and_is_not_beg
     let said = waiting.said();
     let id = id(&s, "web");
     let document = s.bocker(&["inspect", "web"]).json()[0].clone();
-    let stat = fs::read_to_string(format!("/proc/{}/stat", waiting.pid)).expect("stat");
-    let parent = stat.split(' ').nth(3).expect("a parent");
-    kill(
-        Pid::from_raw(parent.parse().expect("a pid")),
-        Signal::SIGKILL,
-    )
-    .expect("kill");
+    kill(parent(waiting.pid), Signal::SIGKILL).expect("kill");
     s.host.wait_for("the supervisor's end", || {
         let state = s.host.run(&["bocker-spawn", "state", "web"]).ok().json();
         (state["status"] == "orphaned").then_some(())

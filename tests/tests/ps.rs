@@ -1,5 +1,7 @@
 //! `ps`: what it shows, in which form, and of which containers.
 
+use std::fs;
+
 use bocker_tests::Session;
 
 /// The names of those that are listed, in order.
@@ -269,4 +271,27 @@ fn a_paused_container_says_so() {
     assert_eq!(names(&s, &["-f", "status=paused"]), "web");
     s.bocker(&["unpause", "web"]).ok();
     assert_eq!(names(&s, &["-f", "status=paused"]), "");
+}
+
+#[test]
+fn of_more_than_one_thread_reads_each_is_listed_once_and_in_its_order() {
+    let s = Session::new();
+    s.run(&["--name", "done"], &["true"]).ok();
+    let id = s.bocker(&["ps", "-a", "-q"]).text().trim().to_owned();
+    let containers = s.host.root().join("containers");
+    let written = fs::read_to_string(containers.join(&id).join("config.json")).expect("one");
+    let mut ids: Vec<String> = (0..70).map(|number| format!("ps_{number:06}")).collect();
+    for copy in &ids {
+        fs::create_dir(containers.join(copy)).expect("a folder");
+        let path = containers.join(copy).join("config.json");
+        fs::write(path, written.replace(&id, copy)).expect("another");
+    }
+    ids.push(id);
+    ids.sort();
+    let listed = s.host.run(&["bocker-spawn", "list"]).ok().json_lines();
+    let listed: Vec<&str> = listed
+        .iter()
+        .filter_map(|line| line["id"].as_str())
+        .collect();
+    assert_eq!(listed, ids);
 }
