@@ -1,6 +1,6 @@
 //! `commit PS [IMAGE]`: what a container has become, as an image. The original wanted the image to exist; here it may.
 
-use bocker_pipe::{Document, Id, Result, lock};
+use bocker_pipe::{Id, Result, lock};
 
 use crate::container;
 use crate::pipeline::{Pipeline, Stage};
@@ -9,8 +9,6 @@ use crate::tools::Piece;
 
 /// The original's words: an image that is there has its content replaced at once, and keeps its id and names.
 const SAID: &str = "{{if .replaced}}Removed: {{.id}}\\n{{end}}Created: {{.id}}";
-/// The driver that reads files as they stand; of the other a snapshot is taken.
-const OVERLAY: &str = "overlay";
 
 /// Make an image of a container
 #[derive(Debug, clap::Args)]
@@ -24,9 +22,9 @@ pub(crate) struct Args {
     author: Option<String>,
     #[command(flatten)]
     provenance: Provenance,
-    /// Let a running container stand still meanwhile; unless said, where its files are read and no snapshot is taken of them
-    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pause: Option<bool>,
+    /// Let a running container stand still meanwhile; with false its files may be of several moments
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true")]
+    pause: bool,
 }
 
 /// What is said of how an image came about.
@@ -50,7 +48,7 @@ impl Provenance {
 }
 
 pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
-    let (id, document) = container::find(&args.container)?;
+    let (id, _) = container::find(&args.container)?;
     let stage = session
         .tool(Piece::Snap, "commit")?
         .option("--author", args.author.as_ref());
@@ -59,7 +57,7 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         .of(stage)
         .arg(id.as_str())
         .args(args.image.as_ref());
-    let stage = match args.pause.unwrap_or_else(|| reads_files(&document)) && lock::is_alive(&id) {
+    let stage = match args.pause && lock::is_alive(&id) {
         true => standing_still(session, &id, commit)?,
         false => commit,
     };
@@ -67,11 +65,6 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         stage,
         session.own_stage("format").arg(SAID),
     ]))
-}
-
-fn reads_files(document: &Document) -> bool {
-    let driver = document.value("/bocker/snap/driver");
-    driver.is_some_and(|driver| driver == OVERLAY)
 }
 
 /// The same stage, while the container stands still.
