@@ -167,7 +167,8 @@ impl Alive {
     /// The container's process has ended, and another will follow: it is
     /// [`State::Restarting`](crate::state::State::Restarting) until [`Alive::runs_again`].
     pub fn restarts(&self) -> Result<()> {
-        files::replace(&self.path.with_file_name(RESTARTING), b"")
+        let path = self.path.with_file_name(RESTARTING);
+        open(&path)?.map(drop).ok_or_else(|| gone(&path))
     }
 
     /// The next process runs, or there will be none.
