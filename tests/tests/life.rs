@@ -544,9 +544,14 @@ fn reap_takes_neither_what_runs_nor_what_is_being_cleaned_up() {
 }
 
 #[test]
-fn gc_takes_nothing_that_another_root_has_claimed_and_names_what_nobody_has() {
+fn gc_records_an_end_that_nobody_saw_and_takes_nothing_that_another_root_has_claimed() {
     let (session, before) = prepared();
-    let id = detached(&session, &[], &["sleep", "1000"]);
+    let script = "tail /dev/zero; echo over; exec sleep 1000";
+    let id = detached(&session, &[], &["sh", "-c", script]);
+    session.host.wait_for("the end of its memory", || {
+        let log = session.bocker(&["logs", "web"]).stdout;
+        log.contains("over").then_some(())
+    });
     kill_supervisor(&session, &id);
     wait_for_state(&session, &id, "exited");
     let gc = |options: &[&str]| {
@@ -563,6 +568,8 @@ fn gc_takes_nothing_that_another_root_has_claimed_and_names_what_nobody_has() {
     let recorded = gc(&[]);
     assert_eq!(recorded[0]["action"], "recorded", "{recorded:?}");
     assert!(!PathBuf::from(&folder).join("alive").exists());
+    let known = session.bocker(&["inspect", "-f", "{{.State.OOMKilled}}", "web"]);
+    assert_eq!(known.text(), "true\n");
     let format = "{{.Actor.Attributes.exitCode}}";
     let words = ["--since", "1h", "--until", "0s", "--format", format];
     let ends = ["-f", "event=die", "-f", &format!("container={id}")];
