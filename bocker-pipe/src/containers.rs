@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 
-use crate::document::{Document, MAX_SIZE};
+use crate::document::{self, Document, MAX_SIZE};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::id::Id;
 use crate::part::Parts;
@@ -15,6 +15,9 @@ pub const CONFIG: &str = "config.json";
 pub const STATUS: &str = "status";
 /// In a container's folder: what it wrote, written by bocker-spawn.
 pub const LOG: &str = "log";
+
+/// More than there is in most documents.
+const USUAL_SIZE: usize = 16 << 10;
 
 /// The ids of all containers of this `BOCKER_ROOT`, sorted.
 pub fn list() -> Result<Vec<Id>> {
@@ -104,7 +107,7 @@ pub fn resolve(text: &str) -> Result<Id> {
 
 /// Reads a container's document. Fails with [`Kind::NotFound`] when it was never handed to bocker-spawn.
 pub fn load(id: &Id) -> Result<Document> {
-    read(id, Document::read)
+    read(id, Document::parse)
 }
 
 /// The same; empty when it was never handed to bocker-spawn, which says nothing then of how it is to run.
@@ -117,22 +120,19 @@ pub fn load_if_written(id: &Id) -> Result<Document> {
 
 /// The same of some parts of it only, which takes a tenth of the time.
 pub fn load_parts(id: &Id, parts: &Parts) -> Result<Document> {
-    read(id, |file| {
-        let mut bytes = Vec::with_capacity(16 << 10);
-        file.take(MAX_SIZE)
-            .read_to_end(&mut bytes)
-            .doing(|| "read the document".into())?;
-        let tree = parts.read(&bytes).map_err(|error| {
+    read(id, |bytes| {
+        let tree = parts.read(bytes).map_err(|error| {
             Error::new(Kind::Document, format!("the document is not JSON: {error}"))
         })?;
         Document::from_tree(tree)
     })
 }
 
-fn read(id: &Id, document: impl FnOnce(File) -> Result<Document>) -> Result<Document> {
+fn read(id: &Id, document: impl FnOnce(&[u8]) -> Result<Document>) -> Result<Document> {
     let path = paths::container(id).join(CONFIG);
+    let read = |file| whole(file).and_then(|bytes| document(&bytes));
     match File::open(&path) {
-        Ok(file) => whole(file).and_then(document).map_err(|error| {
+        Ok(file) => read(file).map_err(|error| {
             let what = format!("{}: {}", path.display(), error.message());
             Error::new(error.kind().clone(), what).hint(match error.kind() {
                 // What else there is of it only that knows.
@@ -149,15 +149,28 @@ fn read(id: &Id, document: impl FnOnce(File) -> Result<Document>) -> Result<Docu
     }
 }
 
-/// A pipe that ends without a document has a stage before it to blame; a file has not.
-fn whole(file: File) -> Result<File> {
-    match file
-        .metadata()
-        .doing(|| "look at the document".into())?
-        .len()
-    {
+/// All of a document's file, by two calls of read(2) where it is as small as nearly all are: the second one says that it is all.
+fn whole(mut file: File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    loop {
+        bytes.resize(length + USUAL_SIZE, 0);
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).doing(|| "read the document".into()),
+        }
+        if length as u64 > MAX_SIZE {
+            let what = document::unreadable(&document::too_large());
+            return Err(Error::new(Kind::Document, what));
+        }
+    }
+    bytes.truncate(length);
+    // A pipe that ends without a document has a stage before it to blame; a file has not.
+    match length {
         0 => Err(Error::new(Kind::Document, "the document is empty")),
-        _ => Ok(file),
+        _ => Ok(bytes),
     }
 }
 

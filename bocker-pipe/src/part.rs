@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 /// Which members of a document are wanted.
@@ -43,19 +44,33 @@ impl Parts {
         from.end().map(|()| value)
     }
 
-    /// The same of a tree.
-    pub fn of_value(&self, value: &Value) -> Value {
-        match value {
-            _ if self.whole => value.clone(),
+    /// The same of a tree, to be written.
+    pub fn of_value<'a>(&'a self, value: &'a Value) -> PartsOf<'a> {
+        PartsOf { parts: self, value }
+    }
+}
+
+/// Parts of a tree, which stays as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct PartsOf<'a> {
+    parts: &'a Parts,
+    value: &'a Value,
+}
+
+impl Serialize for PartsOf<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.value {
+            value if self.parts.whole => value.serialize(to),
             Value::Object(members) => {
-                let wanted = self.members.iter();
-                let wanted =
-                    wanted.filter_map(|(name, parts)| Some((name, parts, members.get(name)?)));
-                let wanted =
-                    wanted.map(|(name, parts, value)| (name.clone(), parts.of_value(value)));
-                Value::Object(wanted.collect())
+                let mut map = to.serialize_map(None)?;
+                for (name, parts) in &self.parts.members {
+                    if let Some(value) = members.get(name) {
+                        map.serialize_entry(name, &parts.of_value(value))?;
+                    }
+                }
+                map.end()
             }
-            _ => Value::Null,
+            _ => to.serialize_unit(),
         }
     }
 }
@@ -81,10 +96,10 @@ impl<'de> Visitor<'de> for &Parts {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut wanted = Map::new();
-        while let Some(name) = map.next_key::<String>()? {
-            match self.members.iter().find(|(member, _)| *member == name) {
-                Some((_, parts)) => {
-                    wanted.insert(name, map.next_value_seed(parts)?);
+        while let Some(member) = map.next_key_seed(Name(&self.members))? {
+            match member {
+                Some((name, parts)) => {
+                    wanted.insert(name.clone(), map.next_value_seed(parts)?);
                 }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -119,6 +134,30 @@ impl<'de> Visitor<'de> for &Parts {
 
     fn visit_str<E>(self, _: &str) -> Result<Value, E> {
         Ok(Value::Null)
+    }
+}
+
+/// The name of a member: which of these it is, if it is one. It is kept nowhere.
+#[derive(Clone, Copy)]
+struct Name<'a>(&'a [(String, Parts)]);
+
+impl<'de, 'a> DeserializeSeed<'de> for Name<'a> {
+    type Value = Option<&'a (String, Parts)>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'_> for Name<'a> {
+    type Value = Option<&'a (String, Parts)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().find(|(member, _)| member == name))
     }
 }
 
@@ -169,7 +208,7 @@ mod tests {
             let parts = Parts::of([pointer.as_str()]);
             let read = parts.read(whole.to_string().as_bytes()).unwrap();
             prop_assert_eq!(read.pointer(&pointer), whole.pointer(&pointer));
-            prop_assert_eq!(parts.of_value(&whole), read);
+            prop_assert_eq!(serde_json::to_value(parts.of_value(&whole)).unwrap(), read);
         }
     }
 }

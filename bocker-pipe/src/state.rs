@@ -98,10 +98,9 @@ impl State {
     }
 }
 
-/// The containers of our `BOCKER_ROOT` that bocker-spawn began and nobody is left to finish: its supervisor was killed, or
+/// Those of the containers of our `BOCKER_ROOT`, all of which are given, that bocker-spawn began and nobody is left to finish: its supervisor was killed, or
 /// the machine stopped. Every command asks, so it is one system call for a container about which nothing is wrong.
-pub fn abandoned() -> Result<Vec<Id>> {
-    let mut ids = containers::list()?;
+pub fn abandoned(mut ids: Vec<Id>) -> Result<Vec<Id>> {
     let claimed = claim::ids()?;
     ids.retain(|id| match claimed.binary_search(id) {
         // The claim may be another root's, on an id that was ours before a restart.

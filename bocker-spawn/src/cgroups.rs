@@ -3,10 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use bocker_pipe::{Doing, Error, Result};
 use nix::errno::Errno;
@@ -154,25 +155,27 @@ pub(crate) fn are_populated(cgroups: &Cgroups) -> bool {
 
 /// Which groups there are, by one look into each folder that groups are in: of a thousand containers that have ended none has any.
 #[derive(Debug, Default)]
-pub(crate) struct Present(HashMap<PathBuf, HashSet<OsString>>);
+pub(crate) struct Present(Mutex<HashMap<OsString, HashSet<OsString>>>);
 
 impl Present {
-    /// Leaves those out of a container's groups that are not there.
-    pub(crate) fn retain(&mut self, cgroups: &mut Cgroups) {
-        cgroups.paths.retain(|_, path| self.has(path));
-    }
-
-    fn has(&mut self, group: &Path) -> bool {
-        let (Some(parent), Some(name)) = (group.parent(), group.file_name()) else {
-            return true;
-        };
-        if !self.0.contains_key(parent) {
+    /// Whether a container has any group left.
+    pub(crate) fn has_any(&self, cgroups: &Cgroups) -> bool {
+        let mut folders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cgroups.paths.values().any(|group| {
+            let (Some(parent), Some(name)) = (group.parent(), group.file_name()) else {
+                return true;
+            };
+            // As text: to take paths apart would be most of the time.
+            if let Some(names) = folders.get(parent.as_os_str()) {
+                return names.contains(name);
+            }
             // A folder that is gone has none.
             let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-            let names = entries.map(|entry| entry.file_name()).collect();
-            self.0.insert(parent.to_owned(), names);
-        }
-        self.0.get(parent).is_some_and(|names| names.contains(name))
+            let names: HashSet<OsString> = entries.map(|entry| entry.file_name()).collect();
+            let has = names.contains(name);
+            folders.insert(parent.into(), names);
+            has
+        })
     }
 }
 
@@ -188,7 +191,14 @@ pub(crate) fn are_frozen(cgroups: &Cgroups) -> bool {
 }
 
 fn has_line(path: &Path, wanted: &str) -> bool {
-    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| line == wanted))
+    // The kernel gives all of such a file at once.
+    let mut text = [0; 512];
+    let read = File::open(path).and_then(|mut file| file.read(&mut text));
+    read.is_ok_and(|length| {
+        text[..length]
+            .split(|byte| *byte == b'\n')
+            .any(|line| line == wanted.as_bytes())
+    })
 }
 
 /// Kills all processes in them at once, if the kernel can do that. Answers whether it did.
@@ -215,23 +225,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_that_are_not_there_are_left_out() {
+    fn a_container_has_groups_as_long_as_one_is_there() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("ps_000001")).unwrap();
         let of = |id: &str| Cgroups {
             paths: [
-                ("cpu".to_owned(), folder.path().join(id)),
-                ("pids".to_owned(), folder.path().join("gone").join(id)),
+                ("cpu".to_owned(), folder.path().join("gone").join(id)),
+                ("pids".to_owned(), folder.path().join(id)),
             ]
             .into(),
             ..Cgroups::default()
         };
-        let mut present = Present::default();
-        let (mut there, mut gone) = (of("ps_000001"), of("ps_000002"));
-        present.retain(&mut there);
-        present.retain(&mut gone);
-        assert_eq!(there.paths.into_keys().collect::<Vec<_>>(), ["cpu"]);
-        assert!(gone.paths.is_empty());
+        let present = Present::default();
+        assert!(present.has_any(&of("ps_000001")));
+        assert!(!present.has_any(&of("ps_000002")));
+        assert!(!present.has_any(&Cgroups::default()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bocker_pipe::state::State;
 use bocker_pipe::{Document, Doing, Error, Id, Kind, Result, claim, containers};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::cgroups::Present;
 use crate::plan::Cgroups;
 use crate::record::SpawnMember;
 use crate::{cgroups, procfs, sys};
@@ -57,10 +58,20 @@ impl Container {
 
     /// Asked of the kernel.
     pub(crate) fn state(&self) -> State {
+        self.state_if(|| cgroups::are_populated(&self.cgroups))
+    }
+
+    /// The same of one of many, whose groups are looked for together.
+    pub(crate) fn state_among(&self, present: &Present) -> State {
+        self.state_if(|| present.has_any(&self.cgroups) && cgroups::are_populated(&self.cgroups))
+    }
+
+    fn state_if(&self, are_populated: impl Fn() -> bool) -> State {
         State::of_document(
             &self.id,
             &self.document,
-            || self.has_processes(),
+            // Without any group, process 1 alone is asked for.
+            || are_populated() || self.process().is_ok_and(|found| found.is_some()),
             || cgroups::are_frozen(&self.cgroups),
         )
     }
@@ -68,6 +79,11 @@ impl Container {
     /// What it is now, with a document no older than that, and how it ended even where nobody has recorded it.
     pub(crate) fn observe(self) -> Result<(Container, State)> {
         let state = self.state();
+        self.observed(state)
+    }
+
+    /// The same of one that was found in this state.
+    pub(crate) fn observed(self, state: State) -> Result<(Container, State)> {
         if state != State::Exited || self.document.value("/bocker/exit").is_some() {
             return Ok((self, state));
         }
@@ -78,11 +94,6 @@ impl Container {
             container.document.set_member("exit", &exit);
         }
         Ok((container, state))
-    }
-
-    /// In its cgroups; without any, process 1 alone is asked for.
-    fn has_processes(&self) -> bool {
-        cgroups::are_populated(&self.cgroups) || self.process().is_ok_and(|found| found.is_some())
     }
 
     /// Process 1, by a descriptor that names it for good. A number alone is never believed: its start time and the boot

@@ -1,13 +1,16 @@
 //! `list`: a line for every container that was handed to this tool, with the members of its document that are asked for.
 
+use std::borrow::Cow;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZero;
+use std::path::Path;
 
-use bocker_pipe::part::Parts;
+use bocker_pipe::part::{Parts, PartsOf};
 use bocker_pipe::state::State;
 use bocker_pipe::{Arg, Call, Doing, Id, Kind, Result, claim, containers, paths};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::cgroups::Present;
 use crate::container::Container;
@@ -26,8 +29,6 @@ const NEEDED: [&str; 9] = [
     "/bocker/cg/paths",
     "/process/args",
 ];
-/// In a claim's folder, while the container lives: what the supervisor notes for those who look.
-const NOTES: [&str; 2] = [claim::HEALTH, claim::LOST];
 /// The namespaces of process 1 (proc(5), /proc/PID/ns).
 const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
@@ -66,7 +67,8 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
             ids.collect::<Result<_>>()?
         }
     };
-    let lines = |ids: &[Id]| lines(ids, &parts, &wanted, &options);
+    let present = Present::default();
+    let lines = |ids: &[Id]| lines(ids, &parts, &wanted, &present, &options);
     let lines = &lines;
     // Most of the time is the kernel's.
     let share = ids.len().div_ceil(processors()).max(SHARE);
@@ -85,7 +87,7 @@ pub(crate) fn list(call: &mut Call) -> Result<()> {
         }
         all
     });
-    std::io::stdout()
+    io::stdout()
         .write_all(&all)
         .doing(|| "write to stdout".into())
 }
@@ -95,65 +97,103 @@ fn processors() -> usize {
 }
 
 /// Those of some containers. One that is being made, or is damaged, must not hide the others.
-fn lines(ids: &[Id], parts: &Parts, wanted: &Parts, options: &Options) -> Vec<u8> {
+fn lines(
+    ids: &[Id],
+    parts: &Parts,
+    wanted: &Parts,
+    present: &Present,
+    options: &Options,
+) -> Vec<u8> {
     let mut lines = Vec::new();
-    let mut present = Present::default();
     for id in ids {
-        let found = Container::load_parts(id.clone(), parts).and_then(|mut container| {
-            present.retain(&mut container.cgroups);
-            container.observe()
+        let found = Container::load_parts(id.clone(), parts).and_then(|container| {
+            let state = container.state_among(present);
+            let (container, state) = container.observed(state)?;
+            let document =
+                (!options.with.is_empty()).then(|| wanted.of_value(container.document.tree()));
+            let line = Line::of(&container, state, document, options.namespaces);
+            serde_json::to_writer(&mut lines, &line)
+                .map_err(io::Error::from)
+                .doing(|| "write a line".into())
         });
-        let (container, state) = match found {
-            Ok(found) => found,
+        match found {
+            Ok(()) => lines.push(b'\n'),
             // It is on its way in or out.
-            Err(error) if error.kind() == &Kind::NotFound => continue,
-            Err(error) => {
-                say(format_args!("{id} is not listed: {error}"));
-                continue;
-            }
-        };
-        let mut line = line(&container, state, options.namespaces);
-        if !options.with.is_empty() {
-            line["document"] = wanted.of_value(container.document.tree());
+            Err(error) if error.kind() == &Kind::NotFound => {}
+            Err(error) => say(format_args!("{id} is not listed: {error}")),
         }
-        lines.extend(line.to_string().into_bytes());
-        lines.push(b'\n');
     }
     lines
 }
 
-fn line(container: &Container, state: State, namespaces: bool) -> Value {
-    let document = &container.document;
-    let is_over = matches!(state, State::Creating | State::Created | State::Exited);
-    let pid = container.member.pid.filter(|_| !is_over);
-    let mut line = json!({
-        "id": container.id,
-        "name": document.value("/bocker/name"),
-        "image": document.value("/bocker/image/reference"),
-        "command": document.value("/process/args"),
-        "state": state,
-        "pid": pid,
-        "created": container.member.created,
-        "started": container.member.started.as_ref().filter(|_| !is_over),
-        "exit": document.value("/bocker/exit"),
-        "log": container.member.log,
-    });
-    if !is_over {
-        for name in NOTES {
-            if let Some(note) = note(&container.id, name) {
-                line[name] = note;
-            }
+/// One container, as it is written: nothing of its document is copied.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a Id,
+    name: Option<&'a Value>,
+    image: Option<&'a Value>,
+    command: Option<&'a Value>,
+    state: State,
+    pid: Option<i32>,
+    created: Option<&'a str>,
+    started: Option<&'a str>,
+    exit: Option<&'a Value>,
+    log: Option<Cow<'a, str>>,
+    /// What the supervisor notes for those who look, while the container lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespaces: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<PartsOf<'a>>,
+}
+
+impl<'a> Line<'a> {
+    fn of(
+        container: &'a Container,
+        state: State,
+        shown: Option<PartsOf<'a>>,
+        with_namespaces: bool,
+    ) -> Line<'a> {
+        let Container {
+            id,
+            document,
+            member,
+            ..
+        } = container;
+        let is_over = matches!(state, State::Creating | State::Created | State::Exited);
+        let pid = member.pid.filter(|_| !is_over);
+        let note = |name| (!is_over).then(|| note(id, name)).flatten();
+        Line {
+            id,
+            name: document.value("/bocker/name"),
+            image: document.value("/bocker/image/reference"),
+            command: document.value("/process/args"),
+            state,
+            pid,
+            created: member.created.as_deref(),
+            started: member.started.as_deref().filter(|_| !is_over),
+            exit: document.value("/bocker/exit"),
+            log: member.log.as_deref().map(Path::to_string_lossy),
+            // Only where there is a check: to find that there is no such file takes time too.
+            health: member
+                .request
+                .health
+                .as_ref()
+                .and_then(|_| note(claim::HEALTH)),
+            lost: note(claim::LOST),
+            namespaces: pid.filter(|_| with_namespaces).map(namespaces),
+            document: shown,
         }
     }
-    if let Some(pid) = pid.filter(|_| namespaces) {
-        let of = |name: &str| Some((name.to_owned(), namespace(pid, name)?));
-        line["namespaces"] = NAMESPACES
-            .into_iter()
-            .filter_map(of)
-            .collect::<Map<_, _>>()
-            .into();
-    }
-    line
+}
+
+/// Of process 1, those that can be told.
+fn namespaces(pid: i32) -> Map<String, Value> {
+    let of = |name: &str| Some((name.to_owned(), namespace(pid, name)?));
+    NAMESPACES.into_iter().filter_map(of).collect()
 }
 
 /// What the supervisor has noted, if it has, and all of it.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use bocker_pipe::document::ExitMember;
+use bocker_pipe::part::Parts;
 use bocker_pipe::reference::Reference;
 use bocker_pipe::{Document, Id, Result, containers};
 use serde::Deserialize;
@@ -35,6 +36,19 @@ pub(crate) const SHOWN: &[&str] = &[
 /// What [`Container::command`] is made of.
 pub(crate) const COMMAND: &[&str] = &["/process/args", "/bocker/command"];
 
+/// What of a line of `bocker-spawn list` is read here. The rest is in the document, too, where it is asked for.
+const READ: [&str; 9] = [
+    "/id",
+    "/state",
+    "/pid",
+    "/created",
+    "/started",
+    "/health",
+    "/lost",
+    "/namespaces",
+    "/document",
+];
+
 /// One line of `bocker-spawn list`, as far as it is read here.
 #[derive(Debug, Deserialize)]
 struct Listed {
@@ -51,7 +65,7 @@ pub(crate) struct Container {
     pub(crate) state: String,
     pub(crate) created: Option<String>,
     started: Option<String>,
-    /// What bocker-spawn said of it.
+    /// What bocker-spawn said of it, as far as it was read.
     pub(crate) line: Value,
     /// As much of its document as was asked for.
     pub(crate) document: Document,
@@ -64,8 +78,17 @@ pub(crate) fn all(session: &Session) -> Result<Vec<Container>> {
 
 /// Those and as much of them as the stage is made to list.
 pub(crate) fn list(session: &Session, ask: impl FnOnce(Stage) -> Stage) -> Result<Vec<Container>> {
+    list_lines(session, &Parts::of(READ), ask)
+}
+
+/// The same with other parts of the lines, which are to have [`READ`].
+pub(crate) fn list_lines(
+    session: &Session,
+    read: &Parts,
+    ask: impl FnOnce(Stage) -> Stage,
+) -> Result<Vec<Container>> {
     let stage = ask(session.tool(Piece::Spawn, "list")?);
-    let lines: Vec<Value> = session.read(&stage)?;
+    let lines = session.read_parts(&stage, read)?;
     let mut all = Vec::with_capacity(lines.len());
     for mut line in lines {
         let listed = Listed::deserialize(&line).map_err(|error| not_understood(&stage, &error))?;

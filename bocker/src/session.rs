@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use bocker_pipe::error::EXIT_FAILED;
+use bocker_pipe::part::Parts;
 use bocker_pipe::{Doing, Error, Id, Kind, Result};
 use serde_json::Value;
 
@@ -92,13 +93,20 @@ impl Session {
     /// Reads a report, JSON Lines, from a tool. Nothing changes by it, so it is done under `--dry-run` too, and shown as a
     /// comment: what is pasted shall print what this program prints, not what it read.
     pub(crate) fn read(&self, stage: &Stage) -> Result<Vec<Value>> {
+        self.read_parts(stage, &Parts::of([""]))
+    }
+
+    /// The same of some parts of each line only.
+    pub(crate) fn read_parts(&self, stage: &Stage, parts: &Parts) -> Result<Vec<Value>> {
         self.comment(stage)?;
         let (stdout, status) = execute::capture(stage)?;
         if status != 0 {
             return Err(Error::new(Kind::Passed(status), "a report failed"));
         }
-        let values = serde_json::Deserializer::from_slice(&stdout).into_iter();
-        values
+        let lines = stdout.split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.trim_ascii().is_empty());
+        lines
+            .map(|line| parts.read(line))
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| not_understood(stage, &error))
     }

@@ -30,7 +30,7 @@ pub(crate) struct Format {
     pub(crate) quiet: bool,
     /// Print the tool's JSON Lines, with everything
     #[arg(long, conflicts_with_all = ["format", "quiet"])]
-    json: bool,
+    pub(crate) json: bool,
     /// Print each by a template, as '{{.ID}} {{.State}}'; after 'table' as columns; 'json': each as JSON
     #[arg(long, value_name = "TEMPLATE", conflicts_with = "quiet")]
     format: Option<String>,

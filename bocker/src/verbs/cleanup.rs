@@ -127,14 +127,12 @@ fn try_to_end(session: &Session, id: &Id, pipeline: &Pipeline) -> Result<bool> {
 /// was restarted, and lets go on what stands still for a command that was killed. What fails is said by its stage, and does not
 /// keep the caller from what it wants.
 pub(crate) fn abandoned(session: &Session) -> Result<()> {
-    for id in containers::list()?
-        .iter()
-        .filter(|id| lock::is_forgotten_still(id))
-    {
+    let ids = containers::list()?;
+    for id in ids.iter().filter(|id| lock::is_forgotten_still(id)) {
         let thaw = session.tool(Piece::Cg, "thaw")?.arg(id.as_str());
         session.run(&Pipeline::new([thaw]))?;
     }
-    let ids: Vec<String> = state::abandoned()?.iter().map(Id::to_string).collect();
+    let ids: Vec<String> = state::abandoned(ids)?.iter().map(Id::to_string).collect();
     each(&ids, |id| {
         let id = Id::parse(id)?;
         let remove = match containers::load(&id) {

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use bocker_pipe::Result;
+use bocker_pipe::part::Parts;
 use serde_json::json;
 
 use crate::container::{self, COMMAND, Container, SHOWN};
 use crate::filter::{self, Filter};
+use crate::pipeline::Stage;
 use crate::session::Session;
 use crate::table::{Format, List, size};
 
@@ -79,9 +81,11 @@ pub(crate) fn run(session: &Session, args: &Args) -> Result<u8> {
         false if is_classic => COMMAND.to_vec(),
         false => SHOWN.to_vec(),
     };
-    let mut containers = container::list(session, |stage| {
-        stage.options("--with", shown).flag("--namespaces", args.ns)
-    })?;
+    let ask = |stage: Stage| stage.options("--with", shown).flag("--namespaces", args.ns);
+    let mut containers = match args.format.json {
+        true => container::list_lines(session, &Parts::of([""]), ask)?,
+        false => container::list(session, ask)?,
+    };
     filter::keep(&mut containers, &args.filter)?;
     if let Some(last) = args.last.or(args.latest.then_some(1)) {
         containers.truncate(last);
