@@ -28,7 +28,7 @@ use crate::streams::{After, Event, Input, Streams};
 use crate::supervise;
 use crate::sys::{self, Side};
 use crate::watch::Watch;
-use crate::{cgroups, child, run, seal, signals, title, tty};
+use crate::{cgroups, child, memory, run, seal, signals, title, tty};
 
 /// The devpts of a container, as every one of ours has it.
 const PTS: &str = "/dev/pts";
@@ -149,12 +149,26 @@ fn attach(
         }
     }
     let (here, there) = Channel::pair()?;
-    match sys::fork().doing(|| "start the command's parent".into())? {
+    let (side, born_in_cgroup) = match options.detach {
+        true => cgroups::fork_supervisor(&container.cgroups)?,
+        false => (
+            sys::fork().doing(|| "start the command's parent".into())?,
+            false,
+        ),
+    };
+    match side {
         Side::Child => {
             drop(here);
             drop(streams);
             let detach = options.detach;
-            if let Err(error) = agent(container, target, program, stdio, &there, detach) {
+            // It outlives the group of whoever has started it, as the container's supervisor does.
+            let moved = match detach {
+                true => cgroups::leave_caller(&container.cgroups, born_in_cgroup),
+                false => Ok(()),
+            };
+            let result =
+                moved.and_then(|()| agent(container, target, program, stdio, &there, detach));
+            if let Err(error) = result {
                 // Without a client there is nobody to tell.
                 let _ = there.failed(0, &error);
             }
@@ -322,6 +336,9 @@ fn agent(
         if !detach {
             tell(container, "exec_detach".into(), pid).record();
         }
+        // It may be for long, and there is nothing to do before the end.
+        memory::trim();
+        memory::forget_program();
         drain(terminal, &pidfd)?;
     } else if !has_ended(&pidfd)? {
         // Nobody would know of it any more. It leads its own process group, and its number is its own until it is reaped.

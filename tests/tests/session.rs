@@ -393,7 +393,7 @@ fn t8_pull_takes_a_name_and_a_tag() {
 }
 
 #[test]
-fn a_container_in_the_background_outlives_the_groups_of_whoever_started_it() {
+fn what_is_left_in_the_background_outlives_the_groups_of_whoever_started_it() {
     let s = bocker_tests::Session::new();
     s.run(&["--rm"], &["true"]).ok();
     let before = s.host.fingerprint();
@@ -417,7 +417,7 @@ fn a_container_in_the_background_outlives_the_groups_of_whoever_started_it() {
         script += &format!("echo $$ > {}/cgroup.procs; ", unit.display());
     }
     script += &format!(
-        "exec bocker run -d --name box --rootfs {} sleep 1000",
+        "bocker run -d --name box --rootfs {} sleep 1000; exec bocker exec -d box sleep 1234",
         s.rootfs
     );
     s.host.run(&["sh", "-c", &script]).ok();
@@ -441,6 +441,10 @@ fn a_container_in_the_background_outlives_the_groups_of_whoever_started_it() {
     }
     let state = s.bocker(&["ps", "--format", "{{.State}}"]).text();
     assert_eq!(state, "running\n");
+    s.host.wait_for("the command that was left there", || {
+        let top = s.bocker(&["top", "box", "-o", "args"]).text();
+        top.lines().find(|line| *line == "sleep 1234").map(drop)
+    });
     s.bocker(&["stop", "-t", "0", "box"]).ok();
     s.bocker(&["rm", "box"]).ok();
     units
