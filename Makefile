@@ -47,7 +47,7 @@ GUEST_SKIP = docker_hub refused \
 	what_cannot_be_begun stopped_or_killed_while each_run_ends success_is_the_end a_failure_is_tried who_stays_with_it \
 	full_disk a_time_selects a_log_has the_end_of_a_log a_list_of_words \
 	waits_for_the_kernel killed_at_any_moment cut_off a_number_that_is_another somebody_ a_stage_that_is_killed \
-	without_a_zone whose_parent_is_killed
+	without_a_zone whose_parent_is_killed is_kept_though
 
 # The same for make bench, and who is compared: without one of these it does.
 BENCH_NEEDED = hyperfine=hyperfine runc=runc busybox=busybox-static jq=jq ip=iproute2
