@@ -18,7 +18,7 @@ use crate::socket::Size;
 use crate::start::{self, Context};
 use crate::streams::{After, Event, Streams};
 use crate::watch::{Token, Watch};
-use crate::{STAGE, oom, say, signals, sys, tty};
+use crate::{STAGE, memory, oom, say, signals, sys, tty};
 
 /// When a process that held a signal back is looked at again.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -57,6 +57,11 @@ fn accompany(
     }
     let mut checks = Checks::begin(context, &mut watch)?;
     let (mut stopped, mut is_ending) = (false, false);
+    if context.options.detach {
+        // A start needs three times as much of the program as what follows, which may go on for long without a rest.
+        memory::trim();
+        memory::forget_program();
+    }
     let id = context.id()?.clone();
     let child = context.child()?;
     let mut judge = Judge::default();
