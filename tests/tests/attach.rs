@@ -105,7 +105,8 @@ fn a_shell_is_worked_at_left_and_come_back_to() {
             .text()
     };
     s.host.wait_for("the event of its size", || {
-        (resized() == "33 99\n").then_some(())
+        // The size before it too, where it was kept for long enough on a busy machine.
+        resized().ends_with("33 99\n").then_some(())
     });
     // What is typed in one piece with the keys, and before them, is typed.
     terminal.types("b=too\n\u{10}\u{11}");
