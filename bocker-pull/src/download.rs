@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
-use bocker_pipe::layout::{Digest, Slot, Writer};
-use bocker_pipe::{Error, Kind, Result, step};
+use bocker_pipe::layout::{Descriptor, Digest, Layout, Slot, Writer};
+use bocker_pipe::{Doing, Error, Kind, Result, step};
 use futures_util::StreamExt;
 use futures_util::stream::{self, LocalBoxStream};
 use tokio::runtime::Runtime;
 use tokio::time;
 
-use crate::announce;
+use crate::announce::{self, Growth};
 use crate::notices::Notices;
 use crate::progress::{Progress, TICK};
 use crate::registry::Registry;
@@ -125,6 +125,16 @@ pub(crate) fn patiently<T>(
     })
 }
 
+/// How much there is of a blob that is on its way.
+fn come(layout: &Layout, blob: &Descriptor) -> Result<u64> {
+    let Some(file) = layout.open_ingest(&blob.digest)? else {
+        return Ok(0);
+    };
+    let data = file.metadata();
+    data.map(|data| data.len())
+        .doing(|| format!("look how far {} has come", blob.digest))
+}
+
 async fn fetch(
     registry: &Registry,
     writer: &Writer,
@@ -132,6 +142,7 @@ async fn fetch(
     layer: &Layer,
 ) -> Result<bool> {
     let blob = &layer.descriptor;
+    let (layout, growth) = (Layout::open(), Growth::of(blob));
     let mut ingest = loop {
         match writer.resume(blob)? {
             Slot::Present => {
@@ -139,7 +150,11 @@ async fn fetch(
                 announce::whole(blob)?;
                 return Ok(false);
             }
-            Slot::Busy => time::sleep(TICK).await,
+            Slot::Busy => {
+                // What another pull writes is as good to the next stage.
+                growth.has(come(&layout, blob)?)?;
+                time::sleep(TICK).await;
+            }
             Slot::Ours(ingest) => break ingest,
         }
     };

@@ -228,6 +228,27 @@ fn two_pulls_and_imports_of_one_image_at_once_fetch_and_unpack_it_once() {
 }
 
 #[test]
+fn what_another_pull_fetches_is_unpacked_as_it_comes() {
+    let host = Host::new();
+    let gate = Arc::new(AtomicBool::new(false));
+    let peer = hesitant(&gate, |_| {});
+    let (_, manifest) = shelf(&image());
+    let alone = host.spawn(&["bocker-pull", "-q", &peer.image("x:1")]);
+    host.wait_for("its request", || {
+        let asked = peer.requests();
+        asked.iter().any(|r| large(r, &manifest)).then_some(())
+    });
+    let line = begin(&host, &peer);
+    wait_until_unpacking(&host);
+    gate.store(true, Ordering::SeqCst);
+    alone.wait().ok();
+    line.wait().ok();
+    assert_eq!(names(&host).len(), 2);
+    let asked = peer.requests();
+    assert_eq!(asked.iter().filter(|r| large(r, &manifest)).count(), 1);
+}
+
+#[test]
 fn a_layer_with_another_diff_id_is_refused_and_no_layer_is_left() {
     let host = Host::new();
     let (mut shelf, mut manifest) = shelf(&image());
