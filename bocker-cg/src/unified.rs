@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use bocker_pipe::step::quote;
-use bocker_pipe::{Call, Doing, Error, Kind, Result, Step};
+use bocker_pipe::{Call, Doing, Error, Id, Kind, Result, Step, id};
 use nix::errno::Errno;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
@@ -237,13 +237,10 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
     let steps = supervisors::reset_step(&hierarchies).into_iter();
     let parent = unified.map(|h| reset_step(h.mount.clone(), h.parent.clone()));
     let steps: Vec<Step<()>> = steps.chain(parent).collect();
-    let users = list::ids(&hierarchies);
+    let users: Vec<Id> = list::ids(&hierarchies).into_iter().collect();
     if !steps.is_empty() && !users.is_empty() {
-        let users: Vec<&str> = users.iter().map(|id| id.as_str()).collect();
-        let message = format!(
-            "what all containers share is in use by {}",
-            users.join(", ")
-        );
+        let users = id::named(&users);
+        let message = format!("what all containers share is in use by {users}");
         return Err(Error::new(Kind::InUse, message).hint(
             "remove those containers with 'bocker rm', what is left over with 'bocker-cg gc'",
         ));

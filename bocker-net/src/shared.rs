@@ -1,6 +1,6 @@
 //! `setup`, `reset` and `info`: what all containers share, made beforehand, removed, and shown.
 
-use bocker_pipe::{Call, Error, Id, Kind, Result, Step, paths};
+use bocker_pipe::{Call, Error, Kind, Result, Step, id, paths};
 use nix::fcntl::FlockArg;
 use serde::Serialize;
 
@@ -126,8 +126,8 @@ pub(crate) fn reset(call: &mut Call) -> Result<()> {
     let mut shared = (Route::open()?, Firewall::open()?);
     let users = host::users(&mut shared.1)?;
     if !users.is_empty() {
-        let users: Vec<&str> = users.iter().map(Id::as_str).collect();
-        let message = format!("the network is in use by {}", users.join(", "));
+        let users = id::named(&users);
+        let message = format!("the network is in use by {users}");
         return Err(Error::new(Kind::InUse, message).hint(
             "'bocker rm' removes containers, 'bocker-net delete' networks made alone, the runtime that made them those of CNI, and \
              'bocker-net gc' what is left over",

@@ -12,6 +12,8 @@ use crate::error::{Doing, Error, Kind, Result};
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const RANDOM_LEN: usize = 6;
 const PLACEHOLDER: &str = "ps_dryrun";
+/// So many ids fit on a line that is to be read.
+const NAMED: usize = 5;
 
 /// What an id names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +135,29 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
+/// Ids for a line of text: the first few by name, and how many more there are.
+pub fn named(ids: &[Id]) -> String {
+    let (first, others) = ids.split_at(ids.len().min(NAMED));
+    let names: Vec<&str> = first.iter().map(Id::as_str).collect();
+    match others.len() {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_few_are_named_and_of_many_the_first_few() {
+        let ids: Vec<Id> = (0..7)
+            .map(|n| Id::parse(&format!("ps_00000{n}")).unwrap())
+            .collect();
+        assert_eq!(named(&ids[..1]), "ps_000000");
+        assert!(named(&ids[..5]).ends_with(", ps_000004"));
+        assert!(named(&ids).ends_with(", ps_000004 and 2 more"));
+    }
 
     #[test]
     fn a_random_id_is_well_formed_and_fits_an_interface_name() {
