@@ -98,8 +98,9 @@ impl State {
     }
 }
 
-/// Those of the containers of our `BOCKER_ROOT`, all of which are given, that bocker-spawn began and nobody is left to finish: its supervisor was killed, or
-/// the machine stopped. Every command asks, so it is one system call for a container about which nothing is wrong.
+/// Those of the containers of our `BOCKER_ROOT`, all of which are given, that bocker-spawn began and nobody is left to finish: its
+/// supervisor was killed, or the machine stopped. Every command asks, so it is one system call for a container about which nothing is
+/// wrong.
 pub fn abandoned(mut ids: Vec<Id>) -> Result<Vec<Id>> {
     let claimed = claim::ids()?;
     ids.retain(|id| match claimed.binary_search(id) {

@@ -128,8 +128,8 @@ pub(crate) fn take_name(document: &mut Document, kept: Option<&[u8]>) {
 /// More than an end takes, by itself and in the document.
 const END: usize = 4096;
 
-/// Keeps room for what [`write_status`] and [`write_document`] write: a container that fills the disk with its log loses neither its exit status nor the word
-/// that something of the log is lost.
+/// Keeps room for what [`write_status`] and [`write_document`] write: a container that fills the disk with its log loses neither its
+/// exit status nor the word that something of the log is lost.
 pub(crate) fn reserve_end(folder: &Path, document: usize) -> Result<()> {
     files::reserve(&folder.join(containers::STATUS), END as u64)?;
     files::reserve(&folder.join(containers::CONFIG), (document + END) as u64)
