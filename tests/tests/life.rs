@@ -92,8 +92,13 @@ fn kill_now(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
 }
 
+/// Kills it, and waits until the kernel has closed what it had open: its lock.
 fn kill_supervisor(session: &Session, id: &str) {
     kill_now(parent(process_1(session, id)));
+    session.host.wait_for("its end", || {
+        let state = state(session, id);
+        ["orphaned", "exited"].contains(&&*state).then_some(())
+    });
 }
 
 /// A container whose process 1 has changed its user, which clears the parent-death signal, and has lost its supervisor.
