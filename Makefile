@@ -76,9 +76,8 @@ run: build
 
 # The tests are built without optimization, which is fastest, and drive the programs as they are installed: on this machine,
 # then, whatever came of it, on btrfs and in the virtual one.
-# Tests wait for the kernel a fifth of their time: half as many again as there are processors keep those busy.
 test: needed guest-needed build
-	@BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 NEXTEST_TEST_THREADS=$$(($$(nproc) * 3 / 2)) sh -c '\
+	@BOCKER_BIN_DIR="$(BIN)" BOCKER_TESTS_MUST_RUN=1 sh -c '\
 		tests() { if $(CARGO) nextest --version >/dev/null 2>&1; \
 			then $(CARGO) nextest run $(CARGOFLAGS) --no-fail-fast "$$@"; \
 			else $(CARGO) test $(CARGOFLAGS) --no-fail-fast "$$@"; fi; }; \
