@@ -379,6 +379,11 @@ fn a_whole_run_that_is_killed_at_once_leaves_nothing_after_the_next_command() {
     session.wait_until_running();
     running.signal_group(Signal::SIGKILL);
     running.wait().exits(137);
+    // The last of them in its own time.
+    session.host.wait_for("the supervisor's end", || {
+        let listed = session.host.run(&["bocker-spawn", "list"]).ok().json();
+        (listed["state"] != "running").then_some(())
+    });
     assert_eq!(said(&session.bocker(&["ps"]).ok()), 1);
     session.host.assert_same(&before);
 }

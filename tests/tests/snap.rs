@@ -338,16 +338,23 @@ fn a_killed_import_is_taken_up_by_the_next_and_collected_by_gc() {
     host.store(&Image::full(), NAME);
     let layers = host.root().join("layers");
     fs::create_dir_all(&layers).unwrap();
-    let mut seen = false;
-    for _ in 0..40 {
-        let running = host.spawn(&["bocker-snap", "import", "fixture:1"]);
-        std::thread::sleep(std::time::Duration::from_millis(3));
-        running.signal(nix::sys::signal::Signal::SIGKILL);
-        running.wait();
-        seen |= fs::read_dir(&layers)
+    let is_unfinished = || {
+        fs::read_dir(&layers)
             .unwrap()
             .flatten()
-            .any(|entry| entry.file_name().as_bytes().starts_with(b"new-"));
+            .any(|entry| entry.file_name().as_bytes().starts_with(b"new-"))
+    };
+    let mut seen = false;
+    for round in 0..40 {
+        let mut running = host.spawn(&["bocker-snap", "import", "fixture:1"]);
+        while !running.has_ended() && !is_unfinished() {
+            std::thread::yield_now();
+        }
+        // As it begins a layer, and then later each time.
+        std::thread::sleep(std::time::Duration::from_micros(100 * round));
+        running.signal(nix::sys::signal::Signal::SIGKILL);
+        running.wait();
+        seen |= is_unfinished();
     }
     assert!(seen, "no kill ever met an import");
     host.run(&["bocker-snap", "import", "fixture:1"]).ok();
