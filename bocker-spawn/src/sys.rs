@@ -6,7 +6,9 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_open, waitpid,
+};
 
 /// Which side of [`fork`] or [`clone`] this is.
 pub(crate) enum Side {
@@ -54,9 +56,12 @@ pub(crate) fn clone(flags: i32, cgroup: Option<BorrowedFd>) -> io::Result<Side> 
 
 /// fork(2), by libc, whose own record of the thread's number is right in the child then (raise(3) uses it).
 pub(crate) fn fork() -> io::Result<Side> {
+    // Where there is no descriptor left for the child's, there is none before it is made, and says something.
+    let room = pidfd_open(getpid(), PidfdFlags::empty())?;
     // SAFETY: this program is single-threaded, so that the child may do all that the parent may.
     let pid = unsafe { libc::fork() };
     check(pid.into())?;
+    drop(room);
     match Pid::from_raw(pid) {
         None => Ok(Side::Child),
         // It is our child and not reaped: the number is its own.
