@@ -62,8 +62,8 @@ const DISK: u64 = 8 << 30;
 const LAST_LINES: usize = 60;
 
 /// How long a machine may take to come to its process 1, which is 3 s, and how often it is begun. On a busy host qemu 7.2 gets stuck
-/// now and then before the kernel has said a word, in interrupts that never end (seen once in some hundred starts).
-/// Process 1 says so on the line of the exit status.
+/// before the kernel has said a word, in interrupts that never end (seen once). Process 1 says on the line of the exit status that it is
+/// there.
 const BOOT: Duration = Duration::from_secs(90);
 const BOOTS: u32 = 3;
 
